@@ -1,0 +1,1 @@
+"""Gateways to develop and test against: wire formats, hosted pages, webhooks, and books of their own."""

@@ -1,0 +1,1 @@
+"""The sandbox's tables and every query on them."""

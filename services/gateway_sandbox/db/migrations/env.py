@@ -1,0 +1,6 @@
+"""Alembic's entry; see shared.db.migrations."""
+
+from services.gateway_sandbox.db.tables import metadata
+from shared.db.migrations import run_migrations
+
+run_migrations(metadata)

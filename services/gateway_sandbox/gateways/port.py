@@ -1,0 +1,198 @@
+"""What a gateway brings to the sandbox, and what the sandbox lends it.
+
+A gateway is its routes (method, path, the operation it counts as, a handler), its way of answering errors, its
+checkout page, what an outcome means to it, and how it signs webhooks. Books, idempotency, faults, deliveries and the
+page's HTML are shared: a handler gets a ``WireCall`` and the ``Books`` of one transaction and returns a ``WireAnswer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from services.gateway_sandbox.domain.json_text import to_json
+from services.gateway_sandbox.domain.models import BookEntry, BookRefund, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class WireCall:
+    """One HTTP request to a gateway. Header names are in lower case; ``path`` starts after the gateway's name."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    query: Sequence[tuple[str, str]]
+    body: bytes
+    path_values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WireAnswer:
+    """``hold_seconds``: keep the caller waiting that long and then break off without an answer."""
+
+    status: int
+    body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hold_seconds: float | None = None
+
+    @classmethod
+    def json(cls, status: int, body: Any, headers: Mapping[str, str] | None = None) -> WireAnswer:
+        return cls(status, to_json(body), headers or {})
+
+
+class WireError(Exception):
+    """A gateway says no, in its own words. ``stored`` tells whether its idempotency layer remembers this answer."""
+
+    def __init__(self, answer: WireAnswer, *, stored: bool = True) -> None:
+        super().__init__(answer.body)
+        self.answer = answer
+        self.stored = stored
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which entries a list call wants; None means any. Newest first, after the entry ``after``."""
+
+    reference: str | None = None
+    order_id: str | None = None
+    paid_only: bool = False
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+    after: str | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """An event to be sent. ``render`` writes its exact body, from the entry or from a copy with a wrong amount."""
+
+    event_id: str
+    event_type: str
+    entry: BookEntry
+    render: Callable[[BookEntry], str]
+
+
+class Books(Protocol):
+    """A gateway's own books inside one transaction; everything done through them commits or vanishes together."""
+
+    now: datetime
+
+    def new_id(self, prefix: str, length: int = 24) -> str:
+        """An unguessable id of letters and digits: ``pi_3Nf…``."""
+        ...
+
+    async def find(self, reference: str, *, for_update: bool = False) -> BookEntry | None: ...
+
+    async def search(self, wanted: EntryFilter) -> list[BookEntry]: ...
+
+    async def open(self, entry: BookEntry) -> None:
+        """Add an entry; recorded as the operation ``create_session``."""
+        ...
+
+    async def record(self, entry: BookEntry, operation: str, amount_minor: int | None = None, **details: Any) -> None:
+        """Save the entry as it is now, together with what happened to it."""
+        ...
+
+    async def add_refund(self, entry: BookEntry, refund: BookRefund) -> None:
+        """Save the entry and the refund; recorded as the operation ``refund``."""
+        ...
+
+    async def find_refund(self, refund_id: str) -> BookRefund | None: ...
+
+    async def refunds_of(self, entry: BookEntry) -> list[BookRefund]: ...
+
+    def announce(self, announcement: Announcement) -> None:
+        """Send an event once this transaction has committed."""
+        ...
+
+
+Handler = Callable[[WireCall, Books], Awaitable[WireAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class WireRoute:
+    """``path`` may hold one ``{name}`` per segment; ``operation`` is what faults and books call it."""
+
+    method: str
+    path: str
+    operation: str
+    handler: Handler
+
+    def match(self, method: str, path: str) -> dict[str, str] | None:
+        """The path's values when this route answers the call; None otherwise."""
+        wanted, given = self.path.split("/"), path.split("/")
+        if method != self.method or len(wanted) != len(given):
+            return None
+        values: dict[str, str] = {}
+        for pattern, part in zip(wanted, given, strict=True):
+            if pattern.startswith("{"):
+                values[pattern[1:-1]] = part
+            elif pattern != part:
+                return None
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutLine:
+    name: str
+    quantity: int
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutView:
+    """What the hosted page shows; the amounts are already written with the currency's own digits."""
+
+    merchant: str
+    gateway_title: str
+    lines: Sequence[CheckoutLine]
+    total: str
+    currency: str
+    is_manual_capture: bool
+    cancel_explanation: str
+    declined_message: str | None = None
+
+
+class SandboxGateway(Protocol):
+    name: str
+    routes: Sequence[WireRoute]
+
+    def authenticate(self, call: WireCall) -> None:
+        """Raises WireError."""
+        ...
+
+    def idempotency_key(self, call: WireCall) -> str | None:
+        """The key under which the answer is kept, if this call carries one that counts. Raises WireError."""
+        ...
+
+    def no_such_route(self, call: WireCall) -> WireError: ...
+
+    def key_in_use(self) -> WireError: ...
+
+    def key_reused(self, key: str) -> WireError: ...
+
+    def broken(self, status: int) -> WireAnswer:
+        """An error of the gateway's own making."""
+        ...
+
+    def too_busy(self, retry_after_seconds: int) -> WireAnswer: ...
+
+    def finish(self, call: WireCall, answer: WireAnswer, request_id: str, *, replayed: bool) -> WireAnswer:
+        """Put on the headers that every answer carries."""
+        ...
+
+    def checkout(self, entry: BookEntry) -> CheckoutView: ...
+
+    async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> str | None:
+        """The buyer decided: move the locked entry and return where the browser goes, or None to stay on the page."""
+        ...
+
+    async def expire(self, entry: BookEntry, books: Books) -> None:
+        """The locked, open session's time is over."""
+        ...
+
+    def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:
+        """The headers of one delivery try; retries are signed afresh."""
+        ...

@@ -1,0 +1,1 @@
+"""What callers, buyers, tests and time do to the sandbox."""

@@ -1,0 +1,129 @@
+"""The books of one gateway inside one transaction, and the sending of what was announced in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from services.gateway_sandbox.domain.deliveries import Delivery, DeliveryState
+from services.gateway_sandbox.domain.faults import WEBHOOK, Fault, FaultKind
+from services.gateway_sandbox.domain.models import BookEntry, BookRefund, Operation
+from services.gateway_sandbox.gateways.port import Announcement, EntryFilter
+from services.gateway_sandbox.use_cases.ports import SandboxTransaction
+from shared.ports import Ports
+
+_LETTERS_AND_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+Lens = Callable[[BookEntry], BookEntry]
+
+
+class TransactionBooks:
+    """``Books`` over a transaction. ``lens`` makes reads show something else than what is written: a fault."""
+
+    def __init__(
+        self,
+        tx: SandboxTransaction,
+        *,
+        gateway: str,
+        ports: Ports,
+        idempotency_key: str | None = None,
+        lens: Lens | None = None,
+    ) -> None:
+        self.now = ports.clock.now()
+        self._tx = tx
+        self._gateway = gateway
+        self._ports = ports
+        self._idempotency_key = idempotency_key
+        self._lens = lens or (lambda entry: entry)
+        self._announced: list[Announcement] = []
+
+    def new_id(self, prefix: str, length: int = 24) -> str:
+        return prefix + random_text(self._ports, length)
+
+    async def find(self, reference: str, *, for_update: bool = False) -> BookEntry | None:
+        entry = await self._tx.entries.find(self._gateway, reference, for_update=for_update)
+        return entry if entry is None or for_update else self._lens(entry)
+
+    async def search(self, wanted: EntryFilter) -> list[BookEntry]:
+        return [self._lens(entry) for entry in await self._tx.entries.search(self._gateway, wanted)]
+
+    async def open(self, entry: BookEntry) -> None:
+        await self._tx.entries.add(entry)
+        await self._record(entry, "create_session", entry.amount_minor)
+
+    async def record(self, entry: BookEntry, operation: str, amount_minor: int | None = None, **details: Any) -> None:
+        await self._tx.entries.save(entry)
+        await self._record(entry, operation, amount_minor, **details)
+
+    async def add_refund(self, entry: BookEntry, refund: BookRefund) -> None:
+        await self._tx.entries.save(entry)
+        await self._tx.refunds.add(refund)
+        await self._record(entry, "refund", refund.amount_minor, refund_id=refund.refund_id, reference=refund.reference)
+
+    async def find_refund(self, refund_id: str) -> BookRefund | None:
+        return await self._tx.refunds.find(self._gateway, refund_id)
+
+    async def refunds_of(self, entry: BookEntry) -> list[BookRefund]:
+        return await self._tx.refunds.of(entry)
+
+    def announce(self, announcement: Announcement) -> None:
+        self._announced.append(announcement)
+
+    async def enqueue_announced(self) -> int:
+        """Turn announcements into deliveries, in this transaction; a fault for webhooks is used up here."""
+        ready: list[Delivery] = []
+        for announcement in self._announced:
+            fault = await self._tx.faults.take(self._gateway, (WEBHOOK,))
+            ready += self._deliveries_of(announcement, fault)
+        if ready:
+            await self._tx.deliveries.add(ready)
+        self._announced.clear()
+        return len(ready)
+
+    def _deliveries_of(self, announcement: Announcement, fault: Fault | None) -> list[Delivery]:
+        entry = announcement.entry
+        if fault is not None and fault.kind is FaultKind.WRONG_AMOUNT:
+            entry = entry.showing(fault.amount_instead_of(entry.amount_minor))
+        delivery = Delivery(
+            gateway=self._gateway,
+            event_id=announcement.event_id,
+            event_type=announcement.event_type,
+            gateway_reference=entry.gateway_reference,
+            body=announcement.render(entry),
+            created_at=self.now,
+            next_try_at=self.now,
+        )
+        return _distorted(delivery, fault) if fault is not None else [delivery]
+
+    async def _record(self, entry: BookEntry, operation: str, amount_minor: int | None, **details: Any) -> None:
+        record = Operation(operation, self.now, amount_minor, self._idempotency_key, details)
+        await self._tx.operations.add(entry, record)
+
+
+def lens_for(fault: Fault | None) -> Lens | None:
+    """What ``wrong_amount`` does to reads."""
+    if fault is None or fault.kind is not FaultKind.WRONG_AMOUNT:
+        return None
+    return lambda entry: entry.showing(fault.amount_instead_of(entry.amount_minor))
+
+
+def random_text(ports: Ports, length: int) -> str:
+    """Letters and digits; the slight bias of the modulo does not help anybody guess an id of this length."""
+    return "".join(_LETTERS_AND_DIGITS[byte % 62] for byte in ports.randomness.token_bytes(length))
+
+
+def _distorted(delivery: Delivery, fault: Fault) -> list[Delivery]:
+    later = delivery.created_at + timedelta(seconds=fault.seconds)
+    match fault.kind:
+        case FaultKind.DUPLICATE:
+            return [delivery, *(replace(delivery) for _ in range(fault.copies))]
+        case FaultKind.LOSE:
+            return [replace(delivery, state=DeliveryState.LOST)]
+        case FaultKind.LATE:
+            return [replace(delivery, next_try_at=later)]
+        case FaultKind.REORDER:  # released by the next delivery, or by time when no other event comes
+            return [replace(delivery, next_try_at=later, held=True)]
+        case _:
+            return [delivery]

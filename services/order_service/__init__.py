@@ -1,0 +1,1 @@
+"""Products, stock, orders, invoices and what the customer is told. See README.md."""

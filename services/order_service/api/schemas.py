@@ -1,0 +1,344 @@
+"""What goes over HTTP. Requests are strict (SEC-60): nothing is coerced, nothing unknown let in, everything bounded."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from services.order_service.domain.models import Customer, OrderPayment, PaymentTerms, Product, ReconcilePolicy
+from services.order_service.domain.pricing import RequestedItem
+from services.order_service.use_cases.create_order import CreatedOrder, CreateOrder
+from services.order_service.use_cases.order_view import OrderView
+from services.order_service.use_cases.pay_order import PaySession
+from services.order_service.use_cases.ports import invoice_label
+from services.order_service.use_cases.stream_tickets import StreamTicket
+from shared.contracts.envelope import Rfc3339
+from shared.contracts.order_events import AttentionName, OrderPaymentStatusName, OrderStatusName
+from shared.contracts.payment_events import PaymentStatusName
+from shared.money import CURRENCY_EXPONENT, MAX_AMOUNT_MINOR, Money
+
+MAX_ITEMS = 100
+MAX_QUANTITY = 1000
+MAX_STOCK = 10**9
+MAX_METADATA = 20
+
+# Control characters and lone surrogates have no place in names, and PostgreSQL refuses NUL (failure W12).
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_EMAIL = re.compile(
+    r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}\.)+[A-Za-z0-9-]{1,62}[A-Za-z0-9]"
+)
+
+
+def _printable(text: str) -> str:
+    if _UNPRINTABLE.search(text):
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text) or ".." in text or text.startswith(".") or ".@" in text:
+        raise ValueError("not an e-mail address")
+    return text
+
+
+def _known_currency(code: str) -> str:
+    if code not in CURRENCY_EXPONENT:
+        raise ValueError("not an ISO 4217 currency")
+    return code
+
+
+Line = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_printable)
+]
+ShortLine = Annotated[
+    str, StringConstraints(min_length=1, max_length=50, strip_whitespace=True), AfterValidator(_printable)
+]
+Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)]
+Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217"), AfterValidator(_known_currency)]
+SKU_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Sku = Annotated[str, Field(pattern=SKU_PATTERN)]
+Url = Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class StrictRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class MoneyBody(StrictRequest):
+    """Integer minor units: 12500 KWD is 12.500 KD. Floats and strings are refused."""
+
+    amount_minor: int = Field(ge=1, le=MAX_AMOUNT_MINOR)
+    currency: Currency
+
+
+class ItemRequest(StrictRequest):
+    sku: Sku
+    quantity: int = Field(ge=1, le=MAX_QUANTITY)
+
+
+class CustomerBody(StrictRequest):
+    email: Email
+    name: Line
+    phone: Annotated[str, Field(pattern=r"^\+?[0-9][0-9 ().-]{3,30}$")] | None = None
+
+
+class AddressBody(StrictRequest):
+    name: Line | None = None
+    line1: Line
+    line2: Line | None = None
+    city: Line
+    state: Line | None = None
+    postal_code: ShortLine | None = None
+    country: Annotated[str, Field(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+
+
+class OrderRequest(StrictRequest):
+    """There is no price in here: the catalogue's counts."""
+
+    items: list[ItemRequest] = Field(min_length=1, max_length=MAX_ITEMS)
+    currency: Currency
+    customer: CustomerBody
+    shipping_address: AddressBody | None = None
+    billing_address: AddressBody | None = None
+    metadata: dict[ShortLine, Annotated[str, Field(max_length=200), AfterValidator(_printable)]] = Field(
+        default_factory=dict, max_length=MAX_METADATA
+    )
+
+    def as_command(self, *, customer_subject: str | None) -> CreateOrder:
+        return CreateOrder(
+            items=tuple(RequestedItem(item.sku, item.quantity) for item in self.items),
+            currency=self.currency,
+            customer=Customer(self.customer.email, self.customer.name, self.customer.phone),
+            customer_subject=customer_subject,
+            shipping_address=self.shipping_address.model_dump() if self.shipping_address else None,
+            billing_address=self.billing_address.model_dump() if self.billing_address else None,
+            metadata=self.metadata,
+        )
+
+
+class PayRequest(StrictRequest):
+    gateway: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{1,31}$")]
+    success_url: Url
+    failure_url: Url
+    cancel_url: Url
+    capture: Literal["automatic", "manual"] = "automatic"
+    method: Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,31}$")] | None = None
+
+    def as_terms(self) -> PaymentTerms:
+        return PaymentTerms(self.success_url, self.failure_url, self.cancel_url, self.capture, self.method)
+
+
+class ProductRequest(StrictRequest):
+    """``stock`` is what lies on the shelf, pieces held for open orders included."""
+
+    name: Line
+    description: Annotated[str, Field(max_length=2000), AfterValidator(_printable)] = ""
+    image: Annotated[str, Field(max_length=500, pattern=r"^(/[^/\\\s]|https://)[^\\\s]*$")] | None = None
+    price: MoneyBody
+    stock: int = Field(ge=0, le=MAX_STOCK)
+    reconcile_policy: Literal["refund", "fulfil"] = "refund"
+
+    def as_product(self, sku: str) -> Product:
+        return Product(
+            sku=sku,
+            name=self.name,
+            description=self.description,
+            image_url=self.image,
+            price=Money(self.price.amount_minor, self.price.currency),
+            on_hand=self.stock,
+            reserved=0,
+            reconcile_policy=ReconcilePolicy(self.reconcile_policy),
+        )
+
+
+class MoneyDocument(BaseModel):
+    amount_minor: int
+    currency: str
+
+    @classmethod
+    def of(cls, money: Money) -> MoneyDocument:
+        return cls(amount_minor=money.amount_minor, currency=money.currency)
+
+
+class ProductDocument(BaseModel):
+    sku: str
+    name: str
+    description: str
+    image: str | None
+    price: MoneyDocument
+    available: int = Field(description="pieces that can be ordered now")
+    reconcile_policy: Literal["refund", "fulfil"]
+    version: int
+
+    @classmethod
+    def of(cls, product: Product) -> ProductDocument:
+        return cls(
+            sku=product.sku,
+            name=product.name,
+            description=product.description,
+            image=product.image_url,
+            price=MoneyDocument.of(product.price),
+            available=product.available,
+            reconcile_policy=product.reconcile_policy.value,
+            version=product.version,
+        )
+
+
+class ProductList(BaseModel):
+    data: list[ProductDocument]
+    next_cursor: str | None
+
+
+class ItemDocument(BaseModel):
+    sku: str
+    name: str
+    quantity: int
+    unit_price: MoneyDocument
+    total: MoneyDocument
+
+
+class PaymentDocument(BaseModel):
+    payment_id: str
+    gateway: str
+    gateway_reference: str | None
+    status: PaymentStatusName
+    amount: MoneyDocument
+    amount_captured: int
+    amount_refunded: int
+    amount_disputed: int
+    created_at: Rfc3339
+    updated_at: Rfc3339
+
+    @classmethod
+    def of(cls, payment: OrderPayment) -> PaymentDocument:
+        snapshot = payment.snapshot
+        return cls(
+            payment_id=snapshot.payment_id,
+            gateway=snapshot.gateway,
+            gateway_reference=snapshot.gateway_reference,
+            status=snapshot.status.value,
+            amount=MoneyDocument.of(snapshot.amount),
+            amount_captured=snapshot.amount_captured,
+            amount_refunded=snapshot.amount_refunded,
+            amount_disputed=snapshot.amount_disputed,
+            created_at=payment.created_at,
+            updated_at=payment.updated_at,
+        )
+
+
+class CustomerDocument(BaseModel):
+    email: str
+    name: str
+    phone: str | None
+
+
+class OrderDocument(BaseModel):
+    """The order as its customer sees it. ``version`` grows with every change of any part of it."""
+
+    id: str
+    status: OrderStatusName
+    payment_status: OrderPaymentStatusName
+    attention: AttentionName | None
+    total: MoneyDocument
+    currency: str
+    items: list[ItemDocument]
+    payments: list[PaymentDocument]
+    customer: CustomerDocument
+    shipping_address: dict[str, Any] | None
+    billing_address: dict[str, Any] | None
+    metadata: dict[str, str]
+    invoice_number: str | None
+    expires_at: Rfc3339
+    created_at: Rfc3339
+    updated_at: Rfc3339
+    version: int
+
+    @classmethod
+    def of(cls, view: OrderView) -> OrderDocument:
+        return cls(**_order_fields(view))
+
+
+class CreatedOrderDocument(OrderDocument):
+    client_secret: str = Field(description="for the X-Order-Secret header; shown this once")
+
+    @classmethod
+    def of_created(cls, created: CreatedOrder) -> CreatedOrderDocument:
+        return cls(**_order_fields(created.view), client_secret=created.client_secret)
+
+
+class OrderList(BaseModel):
+    data: list[OrderDocument]
+    next_cursor: str | None
+
+
+class PaySessionDocument(BaseModel):
+    order_id: str
+    payment_id: str
+    status: PaymentStatusName
+    gateway: str
+    gateway_reference: str | None
+    next_action: dict[str, Any] | None = Field(description="e.g. {type: redirect, url}: what the browser does next")
+    expires_at: str
+
+    @classmethod
+    def of(cls, session: PaySession) -> PaySessionDocument:
+        return cls.model_validate(session, from_attributes=True)
+
+
+class StreamTicketDocument(BaseModel):
+    ticket: str
+    expires_at: Rfc3339
+
+    @classmethod
+    def of(cls, ticket: StreamTicket) -> StreamTicketDocument:
+        return cls(ticket=ticket.ticket, expires_at=ticket.expires_at)
+
+
+class MailDocument(BaseModel):
+    message_id: str
+    sender: str
+    recipient: str
+    subject: str
+    text_body: str
+    html_body: str
+    attachment_names: list[str]
+    sent_at: Rfc3339
+
+
+class MailList(BaseModel):
+    data: list[MailDocument]
+    next_cursor: str | None = None
+
+
+def _order_fields(view: OrderView) -> dict[str, Any]:
+    order = view.order
+    return {
+        "id": order.id,
+        "status": order.status.value,
+        "payment_status": order.payment_status.value,
+        "attention": order.attention.value if order.attention else None,
+        "total": MoneyDocument.of(order.total),
+        "currency": order.total.currency,
+        "items": [
+            ItemDocument(
+                sku=item.sku,
+                name=item.name,
+                quantity=item.quantity,
+                unit_price=MoneyDocument.of(item.unit_price),
+                total=MoneyDocument.of(item.total),
+            )
+            for item in order.items
+        ],
+        "payments": [PaymentDocument.of(payment) for payment in view.payments],
+        "customer": CustomerDocument(email=order.customer.email, name=order.customer.name, phone=order.customer.phone),
+        "shipping_address": order.shipping_address,
+        "billing_address": order.billing_address,
+        "metadata": dict(order.metadata),
+        "invoice_number": invoice_label(view.invoice_number) if view.invoice_number is not None else None,
+        "expires_at": order.expires_at,
+        "created_at": order.created_at,
+        "updated_at": order.updated_at,
+        "version": order.version,
+    }

@@ -1,0 +1,142 @@
+"""The composition root: the only file of order_service that picks concrete classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from services.order_service.api.dependencies import RateLimits, StreamRules
+from services.order_service.clients.mail import MailboxMailer, SmtpMailer, mail_domain
+from services.order_service.clients.payments import HttpPaymentsClient
+from services.order_service.db.unit_of_work import SERVICE, OrderTransaction, build_unit_of_work
+from services.order_service.invoicing.renderer import InvoicePages
+from services.order_service.messaging.bindings import QUEUES
+from services.order_service.messaging.handlers import PaymentEventsHandler
+from services.order_service.settings import OrderSettings
+from services.order_service.use_cases.dependencies import Dependencies
+from services.order_service.use_cases.order_watch import OrderWatch
+from services.order_service.use_cases.ports import Mailer, PaymentsClient
+from shared.db.idempotency import IdempotencyStore
+from shared.db.session import Database
+from shared.db.unit_of_work import UnitOfWork
+from shared.health import HealthCheck
+from shared.http import build_http_client
+from shared.messaging.bus import EventBus, Subscription
+from shared.ports import Ports
+from shared.web.auth import Authenticator, TokenSigner, build_signer, build_verifier
+
+PAYMENT_SERVICE = "payment_service"
+SERVICE_SCOPES = "payments:read payments:write"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Everything that main.py and worker.py run on."""
+
+    settings: OrderSettings
+    ports: Ports
+    bus: EventBus
+    database: Database
+    uow: UnitOfWork[OrderTransaction]
+    deps: Dependencies
+    watch: OrderWatch
+    invoices: InvoicePages
+    idempotency: IdempotencyStore
+    rate_limits: RateLimits
+    stream_rules: StreamRules
+    authenticator: Authenticator
+    mailer: Mailer
+    mail_domain: str
+    checks: Mapping[str, HealthCheck]
+
+    def subscriptions(self) -> list[Subscription]:
+        handler = PaymentEventsHandler(self.deps)
+        return [Subscription(queue, handler, self.database) for queue in QUEUES]
+
+
+@asynccontextmanager
+async def build(
+    settings: OrderSettings,
+    *,
+    ports: Ports,
+    bus: EventBus,
+    http_client: httpx.AsyncClient | None = None,
+    payments: PaymentsClient | None = None,
+    mailer: Mailer | None = None,
+) -> AsyncIterator[Container]:
+    """``http_client`` reaches payment_service (the embedded mode passes one that stays in the process); tests pass
+    ``payments`` and ``mailer`` themselves. Raises ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        client = http_client
+        if client is None:
+            client = build_http_client(ports, read_seconds=settings.payment_call_budget_seconds)
+            await stack.enter_async_context(client)
+        database = Database(
+            settings.database_url.get_secret_value(),
+            schema=SERVICE,
+            application_name=SERVICE,
+            pool_size=settings.database_pool_size,
+        )
+        stack.push_async_callback(database.dispose)
+        uow = build_unit_of_work(database, ports)
+        deps = Dependencies(
+            uow=uow,
+            payments=payments or _payments_client(settings, client, build_signer(settings, ports=ports), ports),
+            ports=ports,
+            shop=settings.shop,
+            rules=settings.rules,
+        )
+        watch = OrderWatch()
+        verifier = build_verifier(settings, service=SERVICE, ports=ports, client=client)
+        yield Container(
+            settings=settings,
+            ports=ports,
+            bus=bus,
+            database=database,
+            uow=uow,
+            deps=deps,
+            watch=watch,
+            invoices=InvoicePages(),
+            idempotency=IdempotencyStore(database, ports),
+            rate_limits=RateLimits(
+                orders_per_minute=settings.order_rate_per_minute,
+                payments_per_minute=settings.pay_rate_per_minute,
+                trusted_proxy_hops=settings.trusted_proxy_hops,
+                clock=ports.clock,
+            ),
+            stream_rules=StreamRules(settings.browser_origins, settings.stream_lifetime_seconds),
+            authenticator=Authenticator(verifier),
+            mailer=mailer or _mailer(settings, uow),
+            mail_domain=mail_domain(settings.smtp_from),
+            checks={
+                "database": HealthCheck("database", database.ping),
+                "bus": HealthCheck("bus", bus.check, essential=False),
+            },
+        )
+
+
+def _payments_client(
+    settings: OrderSettings, client: httpx.AsyncClient, signer: TokenSigner, ports: Ports
+) -> HttpPaymentsClient:
+    return HttpPaymentsClient(
+        client,
+        base_url=settings.payment_service_url,
+        token=lambda: signer.sign(subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES),
+        budget_seconds=settings.payment_call_budget_seconds,
+        ports=ports,
+    )
+
+
+def _mailer(settings: OrderSettings, uow: UnitOfWork[OrderTransaction]) -> Mailer:
+    if settings.smtp_url is None:
+        return MailboxMailer(uow, sender=settings.smtp_from)
+    return SmtpMailer(
+        settings.smtp_url.get_secret_value(),
+        sender=settings.smtp_from,
+        starttls=settings.smtp_starttls,
+        verify_certificate=settings.smtp_verify_certificate,
+        timeout_seconds=settings.smtp_timeout_seconds,
+    )

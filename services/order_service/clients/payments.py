@@ -1,0 +1,170 @@
+"""payment_service over HTTP. Its problems come back as the errors they are, so that the caller sees them unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.order_service.domain.errors import PaymentRefused
+from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
+from services.order_service.use_cases.ports import OpenedPayment, PaymentRequest
+from shared.clock import to_rfc3339
+from shared.contracts.envelope import MinorUnits, MoneyData
+from shared.correlation import current_correlation
+from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, PayrailError, ServiceUnavailable
+from shared.http import parse_retry_after
+from shared.money import Money
+from shared.ports import Ports
+from shared.unit_of_work import in_transaction
+
+# What httpx raises before payment_service can have seen the request.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+_PROBLEMS: Mapping[str, type[PayrailError]] = {
+    "gateway_unavailable": GatewayUnavailable,
+    "gateway_outcome_unknown": GatewayOutcomeUnknown,
+    "gateway_rejected": GatewayRejected,
+}
+
+
+class _PaymentAnswer(BaseModel):
+    """What of payment_service's payment document is read here."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    payment_id: str = Field(min_length=1, max_length=64)
+    order_id: str = Field(min_length=1, max_length=64)
+    gateway: str
+    gateway_reference: str | None = None
+    status: PaymentStatus
+    version: int = Field(ge=0, strict=True)
+    amount: MoneyData
+    amount_authorized: MinorUnits = 0
+    amount_captured: MinorUnits = 0
+    amount_refund_pending: MinorUnits = 0
+    amount_refunded: MinorUnits = 0
+    amount_disputed: MinorUnits = 0
+    next_action: dict[str, Any] | None = None
+    expires_at: str | None = None
+
+
+class HttpPaymentsClient:
+    """Satisfies PaymentsClient. A call is made once: the browser or the next sweep repeats it with the same payment
+    id, and a retry in every layer would multiply in an outage (failure H19)."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, *, base_url: str, token: Callable[[], str], budget_seconds: float, ports: Ports
+    ) -> None:
+        self._client = client
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._budget_seconds = budget_seconds
+        self._ports = ports
+
+    async def open(self, request: PaymentRequest) -> OpenedPayment:
+        answer = _read(await self._post("/api/v1/payments", _opening_body(request)))
+        if answer.payment_id != request.payment_id or answer.order_id != request.order_id:
+            raise ServiceUnavailable("payment_service answered for another payment")
+        return OpenedPayment(_snapshot(answer), answer.next_action, answer.expires_at)
+
+    async def close(self, payment_id: str, *, reason: str) -> PaymentSnapshot | None:
+        response = await self._post(f"/api/v1/payments/{payment_id}/close", {"reason": reason}, absent_is_none=True)
+        return None if response is None else _snapshot(_read(response))
+
+    async def _post(self, path: str, body: Mapping[str, Any], *, absent_is_none: bool = False) -> httpx.Response | None:
+        assert not in_transaction(), "payment_service is never called inside a unit of work"
+        headers = {"authorization": f"Bearer {self._token()}"}
+        correlation = current_correlation()
+        if correlation is not None:
+            headers |= {"traceparent": correlation.traceparent, "x-request-id": correlation.request_id}
+        try:
+            async with asyncio.timeout(self._budget_seconds):
+                response = await self._client.post(self._base_url + path, json=body, headers=headers)
+        except _NEVER_SENT as error:
+            raise ServiceUnavailable("the payment service cannot be reached; nothing moved") from error
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise GatewayOutcomeUnknown from error
+        if response.is_success:
+            return response
+        if absent_is_none and response.status_code == 404:
+            return None
+        raise self._problem(response)
+
+    def _problem(self, response: httpx.Response) -> PayrailError:
+        """The error that payment_service's problem document names."""
+        problem = _problem_document(response)
+        code, detail = str(problem.get("code", "")), str(problem.get("detail", "")) or None
+        known = _PROBLEMS.get(code)
+        if known is not None:
+            error = known(detail)
+        elif response.status_code in (409, 422):
+            error = PaymentRefused(detail, code=code or None, status=response.status_code)
+        else:  # its 500s, a proxy's 502 or 504, a token it does not take: it may or may not have acted
+            error = GatewayOutcomeUnknown() if response.status_code >= 500 else ServiceUnavailable()
+        error.retry_after_seconds = parse_retry_after(response.headers.get("retry-after"), self._ports.clock.now())
+        return error
+
+
+def _opening_body(request: PaymentRequest) -> dict[str, Any]:
+    terms = request.terms
+    customer = {"email": request.customer_email, "name": request.customer_name}
+    if request.customer_phone is not None:
+        customer["phone"] = request.customer_phone
+    body: dict[str, Any] = {
+        "payment_id": request.payment_id,
+        "order_id": request.order_id,
+        "gateway": request.gateway,
+        "amount": {"amount_minor": request.amount.amount_minor, "currency": request.amount.currency},
+        "capture": terms.capture,
+        "description": request.description,
+        "customer": customer,
+        "items": [
+            {"name": item.name, "quantity": item.quantity, "unit_amount_minor": item.unit_price.amount_minor}
+            for item in request.items
+        ],
+        "success_url": terms.success_url,
+        "failure_url": terms.failure_url,
+        "cancel_url": terms.cancel_url,
+        "expires_at": to_rfc3339(request.expires_at),
+    }
+    return body | ({"method": terms.method} if terms.method is not None else {})
+
+
+def _read(response: httpx.Response | None) -> _PaymentAnswer:
+    assert response is not None, "only closing may find nothing"
+    try:
+        return _PaymentAnswer.model_validate(json.loads(response.content, parse_float=Decimal))
+    except (ValueError, ValidationError) as error:
+        # It did act; what it did will come as an event.
+        raise GatewayOutcomeUnknown("the payment service's answer is not understood") from error
+
+
+def _snapshot(answer: _PaymentAnswer) -> PaymentSnapshot:
+    return PaymentSnapshot(
+        payment_id=answer.payment_id,
+        order_id=answer.order_id,
+        gateway=answer.gateway,
+        status=answer.status,
+        version=answer.version,
+        amount=Money(answer.amount.amount_minor, answer.amount.currency),
+        gateway_reference=answer.gateway_reference,
+        amount_authorized=answer.amount_authorized,
+        amount_captured=answer.amount_captured,
+        amount_refund_pending=answer.amount_refund_pending,
+        amount_refunded=answer.amount_refunded,
+        amount_disputed=answer.amount_disputed,
+    )
+
+
+def _problem_document(response: httpx.Response) -> Mapping[str, Any]:
+    try:
+        problem = json.loads(response.content, parse_float=Decimal)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}

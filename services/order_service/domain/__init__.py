@@ -1,0 +1,1 @@
+"""Rules about orders, stock and their states: pure Python."""

@@ -1,0 +1,188 @@
+"""Orders, their lines, their payments as this service knows them, and stock. Pure values: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from shared.money import Money
+
+
+class OrderStatus(StrEnum):
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+class OrderPaymentStatus(StrEnum):
+    UNPAID = "unpaid"
+    PENDING = "pending"
+    AUTHORIZED = "authorized"
+    PAID = "paid"
+    FAILED = "failed"
+    PARTIALLY_REFUNDED = "partially_refunded"
+    REFUNDED = "refunded"
+    DISPUTED = "disputed"
+
+
+class Attention(StrEnum):
+    AMOUNT_MISMATCH = "amount_mismatch"
+    LATE_PAYMENT = "late_payment"
+    DUPLICATE_PAYMENT = "duplicate_payment"
+    UNKNOWN_OUTCOME = "unknown_outcome"
+    ORPHAN_PAYMENT = "orphan_payment"
+
+
+class PaymentStatus(StrEnum):
+    """The payment service's statuses: its events carry them and this service only reads them."""
+
+    CREATED = "created"
+    REQUIRES_ACTION = "requires_action"
+    PROCESSING = "processing"
+    AUTHORIZED = "authorized"
+    PARTIALLY_CAPTURED = "partially_captured"
+    CAPTURED = "captured"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    CONFLICTED = "conflicted"
+
+
+class ReservationStatus(StrEnum):
+    """A reservation ends once: by the sale or by going back to the shelf (failure O7)."""
+
+    RESERVED = "reserved"
+    DEDUCTED = "deducted"
+    RELEASED = "released"
+
+
+class ReconcilePolicy(StrEnum):
+    """What late money buys: the goods, where there is stock, or a refund."""
+
+    REFUND = "refund"
+    FULFIL = "fulfil"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    sku: str
+    name: str
+    description: str
+    image_url: str | None
+    price: Money
+    on_hand: int
+    reserved: int
+    reconcile_policy: ReconcilePolicy
+    version: int = 1
+
+    @property
+    def available(self) -> int:
+        """What can still be ordered. The database keeps ``0 <= reserved <= on_hand``."""
+        return self.on_hand - self.reserved
+
+
+@dataclass(frozen=True, slots=True)
+class LineItem:
+    """One line with the name and price of the moment of ordering: later changes do not touch it (failure O8)."""
+
+    sku: str
+    name: str
+    quantity: int
+    unit_price: Money
+
+    @property
+    def total(self) -> Money:
+        return self.unit_price * self.quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    email: str
+    name: str
+    phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentSnapshot:
+    """A payment's whole state at one of its versions, from an event or from an answer of the payment service."""
+
+    payment_id: str
+    order_id: str
+    gateway: str
+    status: PaymentStatus
+    version: int
+    amount: Money
+    gateway_reference: str | None = None
+    amount_authorized: int = 0
+    amount_captured: int = 0
+    amount_refund_pending: int = 0
+    amount_refunded: int = 0
+    amount_disputed: int = 0
+    outcome_unknown: bool = False
+    """A call to the gateway was not answered and nobody has found out yet what it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentTerms:
+    """What the caller chose when the payment was opened. Repeating the call sends the same terms again, because the
+    payment service refuses one payment id with two bodies."""
+
+    success_url: str
+    failure_url: str
+    cancel_url: str
+    capture: str = "automatic"
+    method: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPayment:
+    """One payment of an order: its newest known state. Version 0 is ours alone: the payment service has not spoken."""
+
+    snapshot: PaymentSnapshot
+    terms: PaymentTerms | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def payment_id(self) -> str:
+        return self.snapshot.payment_id
+
+    @property
+    def status(self) -> PaymentStatus:
+        return self.snapshot.status
+
+    @property
+    def gateway(self) -> str:
+        return self.snapshot.gateway
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """``status``, ``payment_status`` and ``attention`` are written by ``transitions.derive`` and nowhere else;
+    ``closed_as`` and ``confirmed_by`` are the facts that it reads."""
+
+    id: str
+    total: Money
+    items: tuple[LineItem, ...]
+    customer: Customer
+    customer_subject: str | None
+    secret_digest: bytes
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    shipping_address: Mapping[str, Any] | None = None
+    billing_address: Mapping[str, Any] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    closed_as: OrderStatus | None = None
+    confirmed_by: str | None = None
+    status: OrderStatus = OrderStatus.OPEN
+    payment_status: OrderPaymentStatus = OrderPaymentStatus.UNPAID
+    attention: Attention | None = None
+    confirmed_at: datetime | None = None
+    closed_at: datetime | None = None
+    version: int = 1
+    expiry_attempts: int = 0

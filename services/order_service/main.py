@@ -1,0 +1,32 @@
+"""The HTTP process of order_service."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.order_service.api.routes import router
+from services.order_service.api.streams import streams_router
+from services.order_service.bootstrap import Container
+from services.order_service.use_cases.settle_order import ORDER_CHANGED
+from shared.web.app import create_app
+
+DESCRIPTION = "Products, stock and orders. Create an order, pay it at a hosted checkout, follow it until it is paid."
+
+
+def create_application(container: Container) -> FastAPI:
+    return create_app(
+        service="order_service",
+        title="Payrail order service",
+        description=DESCRIPTION,
+        ports=container.ports,
+        checks=container.checks,
+        routers=[router, streams_router],
+        cors_origins=container.settings.cors_origins,
+        state={"container": container, "authenticator": container.authenticator},
+    )
+
+
+async def run_background(container: Container) -> None:
+    """Runs beside the HTTP server until cancelled: hints from other replicas wake this one's streams and long polls."""
+    with container.database.listener.subscribe(ORDER_CHANGED, container.watch.on_hint):
+        await container.database.listener.run((ORDER_CHANGED,))

@@ -1,0 +1,220 @@
+"""What the use cases need from outside, as Protocols: db/, clients/ and the tests' fakes satisfy them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from services.order_service.domain.models import (
+    LineItem,
+    Order,
+    OrderPayment,
+    PaymentSnapshot,
+    PaymentTerms,
+    Product,
+    ReservationStatus,
+)
+from shared.money import Money
+from shared.unit_of_work import TransactionPort
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceRecord:
+    number: int
+    order_id: str
+    snapshot: Mapping[str, Any]
+    issued_at: datetime
+
+    @property
+    def label(self) -> str:
+        return invoice_label(self.number)
+
+
+def invoice_label(number: int) -> str:
+    return f"INV-{number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class DueNotification:
+    order_id: str
+    kind: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list, newest first. ``before_id`` is the cursor: ids sort by creation."""
+
+    customer_subject: str | None = None
+    customer_email: str | None = None
+    status: str | None = None
+    payment_status: str | None = None
+    attention: str | None = None
+    before_id: str | None = None
+    limit: int = 20
+
+
+class Products(Protocol):
+    async def list_for_sale(self, *, after_sku: str | None, limit: int) -> list[Product]: ...
+    async def find_for_sale(self, sku: str) -> Product | None: ...
+    async def lock(self, skus: Sequence[str]) -> dict[str, Product]:
+        """Products for sale among ``skus``, their rows locked in the order of their SKUs (so nobody deadlocks)."""
+        ...
+
+    async def put(self, product: Product, *, now: datetime) -> Product: ...
+    async def retire(self, sku: str, *, now: datetime) -> bool: ...
+    async def hold(self, order_id: str, items: Sequence[LineItem], *, now: datetime) -> None: ...
+    async def end_reservations(self, order_id: str, as_: ReservationStatus, *, now: datetime) -> int:
+        """Deduct or release what the order still holds; each reservation ends once. Returns how many ended now."""
+        ...
+
+
+class Orders(Protocol):
+    async def add(self, order: Order) -> None: ...
+    async def find(self, order_id: str) -> Order | None: ...
+    async def get_for_update(self, order_id: str) -> Order | None: ...
+    async def save(self, order: Order) -> None: ...
+    async def search(self, criteria: OrderFilter) -> list[Order]: ...
+    async def count_open_of(self, email: str) -> int:
+        """How many orders this e-mail holds open; others of the same e-mail wait until this transaction ends."""
+        ...
+
+    async def claim_due(self, *, now: datetime, next_attempt_at: datetime, limit: int) -> list[str]:
+        """Open orders past their expiry, put off until ``next_attempt_at`` so that no other sweeper takes them."""
+        ...
+
+    async def postpone_expiry(self, order_id: str, *, next_attempt_at: datetime, attempts: int) -> None: ...
+
+
+class OrderPayments(Protocol):
+    async def of_order(self, order_id: str) -> list[OrderPayment]: ...
+    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[OrderPayment]]: ...
+    async def add(self, payment: OrderPayment) -> None: ...
+    async def save(self, payment: OrderPayment) -> None: ...
+
+
+class Invoices(Protocol):
+    async def issue(self, order_id: str, snapshot: Mapping[str, Any], *, now: datetime) -> int:
+        """The next number of the series. Its counter's lock is held until the commit, so no number is ever left out."""
+        ...
+
+    async def find(self, order_id: str) -> InvoiceRecord | None: ...
+    async def numbers_of(self, order_ids: Sequence[str]) -> dict[str, int]: ...
+
+
+class Notifications(Protocol):
+    async def add(self, order_id: str, kind: str, *, now: datetime) -> None: ...
+    async def claim_due(self, *, now: datetime, lease_until: datetime, limit: int) -> list[DueNotification]: ...
+    async def mark_sent(self, order_id: str, kind: str, *, now: datetime) -> None: ...
+    async def mark_failed(
+        self, order_id: str, kind: str, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
+    ) -> None: ...
+
+
+class StreamTickets(Protocol):
+    async def add(self, digest: bytes, order_id: str, *, expires_at: datetime) -> None: ...
+    async def redeem(self, digest: bytes, order_id: str, *, now: datetime) -> bool:
+        """True once, for this order, before the ticket's time is up."""
+        ...
+
+    async def forget_expired(self, *, now: datetime) -> int: ...
+
+
+class OrderTransaction(TransactionPort, Protocol):
+    """One open transaction with this service's repositories."""
+
+    @property
+    def products(self) -> Products: ...
+    @property
+    def orders(self) -> Orders: ...
+    @property
+    def payments(self) -> OrderPayments: ...
+    @property
+    def invoices(self) -> Invoices: ...
+    @property
+    def notifications(self) -> Notifications: ...
+    @property
+    def tickets(self) -> StreamTickets: ...
+
+
+UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[OrderTransaction]]
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRequest:
+    """What payment_service is asked to open. The same ``payment_id`` always carries the same request."""
+
+    payment_id: str
+    order_id: str
+    gateway: str
+    amount: Money
+    terms: PaymentTerms
+    description: str
+    customer_email: str
+    customer_name: str
+    customer_phone: str | None
+    items: tuple[LineItem, ...]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPayment:
+    snapshot: PaymentSnapshot
+    next_action: Mapping[str, Any] | None
+    expires_at: str | None
+
+
+class PaymentsClient(Protocol):
+    """payment_service. Both calls may be repeated with the same ``payment_id``.
+
+    Raises GatewayUnavailable, GatewayOutcomeUnknown, GatewayRejected, PaymentRefused or ServiceUnavailable.
+    """
+
+    async def open(self, request: PaymentRequest) -> OpenedPayment: ...
+
+    async def close(self, payment_id: str, *, reason: str) -> PaymentSnapshot | None:
+        """Close the session at the gateway, or learn what became of it. None: payment_service knows no such payment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    name: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """``message_id`` is the same at every attempt, so that a repeated delivery can be told by the recipient's server."""
+
+    message_id: str
+    recipient: str
+    recipient_name: str
+    subject: str
+    text_body: str
+    html_body: str
+    sent_at: datetime
+    attachments: tuple[Attachment, ...] = ()
+
+
+class MailNotSent(Exception):
+    """The mail could not be handed over. ``permanent`` means that this recipient will never take it."""
+
+    def __init__(self, reason: str, *, permanent: bool = False):
+        super().__init__(reason)
+        self.permanent = permanent
+
+
+class Mailer(Protocol):
+    async def send(self, mail: Mail) -> None:
+        """Raises MailNotSent."""
+        ...
+
+
+class InvoiceRenderer(Protocol):
+    async def as_pdf(self, record: InvoiceRecord) -> bytes: ...
+    def as_html(self, record: InvoiceRecord) -> str: ...

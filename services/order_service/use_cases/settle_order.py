@@ -1,0 +1,178 @@
+"""Write an order's derived state, and in the same transaction all that follows from it.
+
+Every change of an order ends here: events of payments, answers of the payment service, cancellation, expiry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from services.order_service.domain.models import Order, OrderPayment, PaymentSnapshot, PaymentStatus, ReservationStatus
+from services.order_service.domain.transitions import Consequence, consequences, derive, state_of
+from services.order_service.use_cases.dependencies import Shop
+from services.order_service.use_cases.invoice_snapshot import invoice_snapshot
+from services.order_service.use_cases.ports import OrderTransaction
+from shared.contracts.order_events import (
+    OrderAttentionRequired,
+    OrderCanceled,
+    OrderEventData,
+    OrderExpired,
+    OrderPaid,
+)
+
+log = structlog.get_logger()
+
+ORDER_CHANGED = "order_changed"
+"""The hint channel that wakes long polls and streams, in this and every other replica."""
+
+_EVENTS: dict[Consequence, type[OrderEventData]] = {
+    Consequence.PAID: OrderPaid,
+    Consequence.CANCELED: OrderCanceled,
+    Consequence.EXPIRED: OrderExpired,
+    Consequence.ATTENTION: OrderAttentionRequired,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an order changes, for its events."""
+
+    payment_id: str | None = None
+    reason: str | None = None
+    causation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An order and its payments after a change (or after finding that nothing changed)."""
+
+    order: Order
+    payments: tuple[OrderPayment, ...]
+
+    def payment(self, payment_id: str) -> OrderPayment | None:
+        return next((payment for payment in self.payments if payment.payment_id == payment_id), None)
+
+
+async def settle(
+    tx: OrderTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, shop: Shop, cause: Cause
+) -> Settled:
+    """Derive, save, and do what follows. The caller holds the order's lock and passes a changed order or payment."""
+    before, after = state_of(order), derive(order, payments)
+    happened = consequences(before, after)
+    settled = replace(
+        order,
+        status=after.status,
+        payment_status=after.payment_status,
+        attention=after.attention,
+        confirmed_by=after.confirmed_by,
+        confirmed_at=now if Consequence.PAID in happened else order.confirmed_at,
+        closed_at=now if {Consequence.CANCELED, Consequence.EXPIRED} & set(happened) else order.closed_at,
+        updated_at=now,
+        version=order.version + 1,
+    )
+    await tx.orders.save(settled)
+    for consequence in happened:
+        await _follow(tx, consequence, settled, payments, now=now, shop=shop)
+        await announce(tx, _EVENTS[consequence], settled, cause)
+    tx.hint(ORDER_CHANGED, order.id)
+    return Settled(settled, tuple(payments))
+
+
+async def apply_payment(
+    tx: OrderTransaction,
+    news: PaymentSnapshot,
+    *,
+    now: datetime,
+    shop: Shop,
+    outcome_unknown: bool | None = None,
+    causation_id: str | None = None,
+) -> Settled | None:
+    """Take in a payment's newer state; an older one changes nothing (failure O11). None: the order is not ours.
+
+    ``outcome_unknown`` comes from the events that say so; they may carry the version that is known already.
+    """
+    order = await tx.orders.get_for_update(news.order_id)
+    if order is None:
+        log.warning("payment_of_unknown_order_ignored", order_id=news.order_id, payment_id=news.payment_id)
+        return None
+    payments = await tx.payments.of_order(order.id)
+    known = next((payment for payment in payments if payment.payment_id == news.payment_id), None)
+    changed = _changed(known, news, outcome_unknown=outcome_unknown, now=now)
+    if changed is None:
+        return Settled(order, tuple(payments))
+    if known is None:
+        await tx.payments.add(changed)
+    else:
+        await tx.payments.save(changed)
+    others = [payment for payment in payments if payment.payment_id != news.payment_id]
+    newest = sorted([*others, changed], key=lambda payment: payment.payment_id)
+    cause = Cause(payment_id=news.payment_id, causation_id=causation_id)
+    return await settle(tx, order, newest, now=now, shop=shop, cause=cause)
+
+
+async def forget_unopened_payment(
+    tx: OrderTransaction, order_id: str, payment_id: str, *, as_: PaymentStatus, now: datetime, shop: Shop
+) -> None:
+    """End a payment that the payment service does not know. Should it turn up there after all, its version wins."""
+    order = await tx.orders.get_for_update(order_id)
+    if order is None:
+        return
+    payments = await tx.payments.of_order(order_id)
+    unopened = next((payment for payment in payments if payment.payment_id == payment_id), None)
+    if unopened is None or unopened.snapshot.version > 0 or unopened.status is as_:
+        return
+    ended = replace(unopened, snapshot=replace(unopened.snapshot, status=as_), updated_at=now)
+    await tx.payments.save(ended)
+    newest = [ended if payment is unopened else payment for payment in payments]
+    await settle(tx, order, newest, now=now, shop=shop, cause=Cause(payment_id=payment_id))
+
+
+def _changed(
+    known: OrderPayment | None, news: PaymentSnapshot, *, outcome_unknown: bool | None, now: datetime
+) -> OrderPayment | None:
+    if known is None:
+        return OrderPayment(replace(news, outcome_unknown=bool(outcome_unknown)), None, created_at=now, updated_at=now)
+    if news.version > known.snapshot.version:
+        return replace(known, snapshot=replace(news, outcome_unknown=bool(outcome_unknown)), updated_at=now)
+    is_known_version = news.version == known.snapshot.version
+    if is_known_version and outcome_unknown is not None and outcome_unknown is not known.snapshot.outcome_unknown:
+        return replace(known, snapshot=replace(known.snapshot, outcome_unknown=outcome_unknown), updated_at=now)
+    return None
+
+
+async def _follow(
+    tx: OrderTransaction,
+    consequence: Consequence,
+    order: Order,
+    payments: Sequence[OrderPayment],
+    *,
+    now: datetime,
+    shop: Shop,
+) -> None:
+    if consequence is Consequence.PAID:
+        await tx.products.end_reservations(order.id, ReservationStatus.DEDUCTED, now=now)
+        await tx.notifications.add(order.id, "order_paid", now=now)
+        # Last, because the counter's lock holds up every other sale until this transaction ends.
+        await tx.invoices.issue(order.id, invoice_snapshot(order, payments, shop=shop), now=now)
+    elif consequence in (Consequence.CANCELED, Consequence.EXPIRED):
+        await tx.products.end_reservations(order.id, ReservationStatus.RELEASED, now=now)
+
+
+async def announce(tx: OrderTransaction, event: type[OrderEventData], order: Order, cause: Cause) -> None:
+    """One event with the order's whole state; it commits with it."""
+    data = event(
+        order_id=order.id,
+        status=order.status.value,
+        payment_status=order.payment_status.value,
+        attention=order.attention.value if order.attention else None,
+        version=order.version,
+        total=order.total.amount_minor,
+        currency=order.total.currency,
+        payment_id=cause.payment_id,
+        reason=cause.reason,
+    )
+    await tx.outbox.add(data, subject=order.id, correlation_id=order.id, causation_id=cause.causation_id)

@@ -1,0 +1,59 @@
+"""The worker process of order_service: consumers, outbox relay, expiry, mails, cleaning up."""
+
+from __future__ import annotations
+
+from services.order_service.bootstrap import Container
+from services.order_service.use_cases.expire_orders import expire_due_orders
+from services.order_service.use_cases.send_notifications import send_due_notifications
+from services.order_service.use_cases.settle_order import ORDER_CHANGED
+from services.order_service.use_cases.stream_tickets import forget_expired_tickets
+from shared.db.outbox import OUTBOX_CHANNEL
+from shared.messaging.relay import OutboxRelay
+from shared.periodic import Periodic
+from shared.tasks import supervise
+
+CLEANING_INTERVAL_SECONDS = 600.0
+
+
+async def run_worker(container: Container) -> None:
+    """Runs until cancelled; any number of replicas may. A job that dies takes the process with it."""
+    settings, ports = container.settings, container.ports
+    for subscription in container.subscriptions():  # before the first await: the embedded bus delivers at once
+        container.bus.subscribe(subscription)
+    relay = OutboxRelay(container.database, container.bus, service="order_service", ports=ports)
+    expiry = Periodic(
+        "order-expiry",
+        lambda: expire_due_orders(container.deps),
+        interval_seconds=settings.expiry_interval_seconds,
+        ports=ports,
+    )
+    mails = Periodic(
+        "order-mails", lambda: send_mails(container), interval_seconds=settings.mail_interval_seconds, ports=ports
+    )
+    cleaning = Periodic(
+        "order-cleaning", lambda: clean_up(container), interval_seconds=CLEANING_INTERVAL_SECONDS, ports=ports
+    )
+    with container.database.listener.subscribe(ORDER_CHANGED, mails.wake):  # a paid order's mail goes out at once
+        await supervise(
+            {
+                "order-relay": relay.run,
+                "order-consumers": container.bus.consume,
+                "order-expiry": expiry.run,
+                "order-mails": mails.run,
+                "order-cleaning": cleaning.run,
+                "order-listener": lambda: container.database.listener.run((OUTBOX_CHANNEL, ORDER_CHANGED)),
+            }
+        )
+
+
+async def send_mails(container: Container) -> bool:
+    return await send_due_notifications(
+        container.deps, container.mailer, container.invoices, mail_domain=container.mail_domain
+    )
+
+
+async def clean_up(container: Container) -> bool:
+    """Remove what has run out: tickets that nobody used, answers kept for idempotency keys."""
+    await forget_expired_tickets(container.deps)
+    await container.idempotency.forget_expired()
+    return False

@@ -1,0 +1,407 @@
+"""Every query of payment_service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.payment_service.db.tables import (
+    parked_events,
+    payment_attempts,
+    payment_facts,
+    payment_references,
+    payments,
+)
+from services.payment_service.domain.models import (
+    Attempt,
+    AttemptStatus,
+    CaptureMode,
+    Customer,
+    Fact,
+    FactKind,
+    FactSource,
+    Item,
+    NextAction,
+    Observation,
+    ParkedEvent,
+    ParkedStatus,
+    Payment,
+    PaymentState,
+    PaymentStatus,
+    Terms,
+)
+from services.payment_service.use_cases.ports import PaymentFilter
+from shared.money import Money
+
+NOT_FINAL = (
+    PaymentStatus.CREATED,
+    PaymentStatus.REQUIRES_ACTION,
+    PaymentStatus.PROCESSING,
+    PaymentStatus.AUTHORIZED,
+    PaymentStatus.PARTIALLY_CAPTURED,
+)
+
+_FIND = text(
+    """
+    SELECT payment_id FROM (
+        SELECT payment_id, 1 AS rank FROM payments WHERE payment_id = ANY(:ours) AND gateway = :gateway
+        UNION ALL
+        SELECT a.payment_id, 2 FROM payment_attempts a JOIN payments p USING (payment_id)
+        WHERE a.reference = ANY(:ours) AND p.gateway = :gateway
+        UNION ALL
+        SELECT payment_id, 3 FROM payment_references
+        WHERE gateway = :gateway AND (reference = ANY(:theirs) OR reference = ANY(:ours))
+        UNION ALL
+        SELECT payment_id, 4 FROM payments WHERE order_id = ANY(:ours) AND gateway = :gateway
+    ) AS known ORDER BY rank, payment_id DESC LIMIT 1
+    """
+)
+
+
+class Payments:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, payment: Payment) -> bool:
+        statement = (
+            upsert(payments).values(_payment_values(payment)).on_conflict_do_nothing().returning(payments.c.payment_id)
+        )
+        return (await self._connection.execute(statement)).scalar() is not None
+
+    async def get(self, payment_id: str) -> Payment | None:
+        return await self._one(select(payments).where(payments.c.payment_id == payment_id))
+
+    async def get_for_update(self, payment_id: str) -> Payment | None:
+        return await self._one(select(payments).where(payments.c.payment_id == payment_id).with_for_update())
+
+    async def save(self, payment: Payment) -> None:
+        state = payment.state
+        statement = (
+            update(payments)
+            .where(payments.c.payment_id == payment.payment_id)
+            .values(
+                status=state.status.value,
+                version=payment.version,
+                amount_authorized=state.amount_authorized,
+                amount_captured=state.amount_captured,
+                amount_refund_pending=state.amount_refund_pending,
+                amount_refunded=state.amount_refunded,
+                amount_disputed=state.amount_disputed,
+                failure_code=state.failure_code,
+                conflict=state.conflict,
+                gateway_reference=payment.gateway_reference,
+                duplicate_of=payment.duplicate_of,
+                updated_at=payment.updated_at,
+            )
+        )
+        await self._connection.execute(statement)
+
+    async def find(self, gateway: str, references: Sequence[str], our_references: Sequence[str]) -> str | None:
+        values = {"gateway": gateway, "theirs": list(references), "ours": list(our_references)}
+        return (await self._connection.execute(_FIND, values)).scalar()
+
+    async def add_references(self, payment_id: str, gateway: str, references: Sequence[str]) -> None:
+        rows = [{"gateway": gateway, "reference": each, "payment_id": payment_id} for each in dict.fromkeys(references)]
+        await self._connection.execute(upsert(payment_references).values(rows).on_conflict_do_nothing())
+
+    async def references(self, payment_id: str) -> tuple[str, ...]:
+        statement = (
+            select(payment_references.c.reference)
+            .where(payment_references.c.payment_id == payment_id)
+            .order_by(payment_references.c.position)
+        )
+        return tuple((await self._connection.execute(statement)).scalars())
+
+    async def search(self, filter_: PaymentFilter, *, after: str | None, limit: int) -> list[Payment]:
+        """Newest first; ``after`` is the last id of the page before."""
+        statement = select(payments).order_by(payments.c.payment_id.desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(payments.c.payment_id < after)
+        if filter_.order_id is not None:
+            statement = statement.where(payments.c.order_id == filter_.order_id)
+        if filter_.status is not None:
+            statement = statement.where(payments.c.status == filter_.status.value)
+        if filter_.gateway is not None:
+            statement = statement.where(payments.c.gateway == filter_.gateway)
+        if filter_.gateway_reference is not None:
+            known = select(payment_references.c.payment_id).where(
+                payment_references.c.reference == filter_.gateway_reference
+            )
+            statement = statement.where(payments.c.payment_id.in_(known))
+        if filter_.final is not None:
+            open_ = payments.c.status.in_([status.value for status in NOT_FINAL])
+            statement = statement.where(~open_ if filter_.final else open_)
+        return [_payment(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def siblings_with_money(self, payment: Payment) -> list[str]:
+        lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 0))")
+        await self._connection.execute(lock, {"order_id": payment.order_id})
+        statement = (
+            select(payments.c.payment_id)
+            .where(payments.c.order_id == payment.order_id, payments.c.payment_id != payment.payment_id)
+            .where((payments.c.amount_captured > 0) | (payments.c.amount_authorized > 0))
+            .order_by(payments.c.payment_id)
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def mark_asked(self, payment_id: str, at: datetime) -> None:
+        await self._connection.execute(update(payments).where(payments.c.payment_id == payment_id).values(asked_at=at))
+
+    async def _one(self, statement: Select[Any]) -> Payment | None:
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _payment(row)
+
+
+class Attempts:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, attempt: Attempt) -> None:
+        values = {
+            "attempt_id": attempt.attempt_id,
+            "payment_id": attempt.payment_id,
+            "reference": attempt.reference,
+            "idempotency_key": attempt.idempotency_key,
+            "status": attempt.status.value,
+            "session_expires_at": attempt.session_expires_at,
+        }
+        await self._connection.execute(insert(payment_attempts).values(values))
+
+    async def latest(self, payment_id: str) -> Attempt | None:
+        statement = (
+            select(payment_attempts)
+            .where(payment_attempts.c.payment_id == payment_id)
+            .order_by(payment_attempts.c.number.desc())
+            .limit(1)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _attempt(row)
+
+    async def save(self, attempt: Attempt) -> None:
+        statement = (
+            update(payment_attempts)
+            .where(payment_attempts.c.attempt_id == attempt.attempt_id)
+            .values(
+                status=attempt.status.value,
+                session_expires_at=attempt.session_expires_at,
+                gateway_reference=attempt.gateway_reference,
+                next_action=attempt.next_action.to_json() if attempt.next_action else None,
+            )
+        )
+        await self._connection.execute(statement)
+
+    async def lease(self, attempt_id: str, *, token: str, seconds: float) -> bool:
+        statement = text(
+            """
+            UPDATE payment_attempts SET lease_token = :token, leased_until = now() + make_interval(secs => :seconds)
+            WHERE attempt_id = :attempt_id AND (leased_until IS NULL OR leased_until < now()) RETURNING attempt_id
+            """
+        )
+        values = {"attempt_id": attempt_id, "token": token, "seconds": float(seconds)}
+        return (await self._connection.execute(statement, values)).scalar() is not None
+
+    async def release(self, attempt_id: str, *, token: str) -> bool:
+        statement = text(
+            """
+            UPDATE payment_attempts SET lease_token = NULL, leased_until = NULL
+            WHERE attempt_id = :attempt_id AND lease_token = :token RETURNING attempt_id
+            """
+        )
+        values = {"attempt_id": attempt_id, "token": token}
+        return (await self._connection.execute(statement, values)).scalar() is not None
+
+
+class Facts:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, payment_id: str, fact: Fact, *, learnt_by: str | None) -> bool:
+        observation = fact.observation
+        values = {
+            "payment_id": payment_id,
+            "natural_key": observation.natural_key,
+            "kind": observation.kind.value,
+            "source": fact.source.value,
+            "object_reference": observation.object_reference,
+            "amount_minor": observation.amount.amount_minor if observation.amount else None,
+            "currency": observation.amount.currency if observation.amount else None,
+            "reason": observation.reason,
+            "learnt_by": learnt_by,
+            "occurred_at": observation.occurred_at,
+            "received_at": fact.received_at,
+        }
+        statement = upsert(payment_facts).values(values).on_conflict_do_nothing().returning(payment_facts.c.position)
+        return (await self._connection.execute(statement)).scalar() is not None
+
+    async def all(self, payment_id: str) -> list[Fact]:
+        statement = (
+            select(payment_facts).where(payment_facts.c.payment_id == payment_id).order_by(payment_facts.c.position)
+        )
+        return [_fact(row) for row in (await self._connection.execute(statement)).mappings()]
+
+
+class Parked:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, parked: ParkedEvent) -> bool:
+        values = asdict(parked) | {"refs": list(parked.references), "status": parked.status.value}
+        del values["references"]
+        statement = upsert(parked_events).values(values).on_conflict_do_nothing().returning(parked_events.c.parked_id)
+        return (await self._connection.execute(statement)).scalar() is not None
+
+    async def lock_references(self, gateway: str, references: Sequence[str]) -> None:
+        # In one order everywhere, so that two transactions with several references cannot wait for each other.
+        statement = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))")
+        for reference in sorted(set(references)):
+            await self._connection.execute(statement, {"name": f"{gateway}:{reference}"})
+
+    async def wake(self, gateway: str, references: Sequence[str]) -> int:
+        statement = text(
+            """
+            UPDATE parked_events SET status = 'ready'
+            WHERE gateway = :gateway AND status IN ('waiting', 'unclaimed') AND refs && CAST(:refs AS text[])
+            """
+        )
+        return (await self._connection.execute(statement, {"gateway": gateway, "refs": list(references)})).rowcount
+
+    async def take(self, status: ParkedStatus) -> ParkedEvent | None:
+        statement = (
+            select(parked_events)
+            .where(parked_events.c.status == status.value)
+            .order_by(parked_events.c.parked_at)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _parked(row)
+
+    async def set_status(self, parked_id: str, status: ParkedStatus) -> None:
+        statement = update(parked_events).where(parked_events.c.parked_id == parked_id).values(status=status.value)
+        await self._connection.execute(statement)
+
+    async def expire_waiting(self, older_than: datetime) -> list[ParkedEvent]:
+        statement = (
+            update(parked_events)
+            .where(parked_events.c.status == ParkedStatus.WAITING.value, parked_events.c.parked_at < older_than)
+            .values(status=ParkedStatus.UNCLAIMED.value)
+            .returning(*parked_events.c)
+        )
+        return [_parked(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def waiting_with_known_payment(self) -> int:
+        statement = text(
+            """
+            UPDATE parked_events e SET status = 'ready' WHERE e.status = 'waiting' AND (
+                EXISTS (SELECT 1 FROM payment_references r WHERE r.gateway = e.gateway AND r.reference = ANY(e.refs))
+                OR EXISTS (SELECT 1 FROM payments p WHERE p.gateway = e.gateway
+                           AND (p.payment_id = ANY(e.refs) OR p.order_id = ANY(e.refs)))
+                OR EXISTS (SELECT 1 FROM payment_attempts a JOIN payments p USING (payment_id)
+                           WHERE p.gateway = e.gateway AND a.reference = ANY(e.refs)))
+            """
+        )
+        return (await self._connection.execute(statement)).rowcount
+
+    async def count_waiting(self) -> int:
+        statement = text("SELECT count(*) FROM parked_events WHERE status IN ('waiting', 'ready')")
+        return int((await self._connection.execute(statement)).scalar_one())
+
+
+def _payment_values(payment: Payment) -> dict[str, Any]:
+    return {
+        "payment_id": payment.payment_id,
+        "order_id": payment.order_id,
+        "gateway": payment.gateway,
+        "amount_minor": payment.amount.amount_minor,
+        "currency": payment.amount.currency,
+        "capture": payment.terms.capture.value,
+        "tolerance_minor": payment.terms.tolerance_minor,
+        "status": payment.status.value,
+        "version": payment.version,
+        "description": payment.description,
+        "customer": asdict(payment.customer),
+        "items": [asdict(item) for item in payment.items],
+        "success_url": payment.success_url,
+        "failure_url": payment.failure_url,
+        "cancel_url": payment.cancel_url,
+        "request_digest": payment.request_digest,
+        "created_at": payment.created_at,
+        "updated_at": payment.updated_at,
+        "expires_at": payment.expires_at,
+    }
+
+
+def _payment(row: RowMapping) -> Payment:
+    return Payment(
+        payment_id=row["payment_id"],
+        order_id=row["order_id"],
+        gateway=row["gateway"],
+        terms=Terms(Money(row["amount_minor"], row["currency"]), CaptureMode(row["capture"]), row["tolerance_minor"]),
+        state=PaymentState(
+            status=PaymentStatus(row["status"]),
+            amount_authorized=row["amount_authorized"],
+            amount_captured=row["amount_captured"],
+            amount_refund_pending=row["amount_refund_pending"],
+            amount_refunded=row["amount_refunded"],
+            amount_disputed=row["amount_disputed"],
+            failure_code=row["failure_code"],
+            conflict=row["conflict"],
+        ),
+        version=row["version"],
+        description=row["description"],
+        customer=Customer(**row["customer"]),
+        items=tuple(Item(**item) for item in row["items"]),
+        success_url=row["success_url"],
+        failure_url=row["failure_url"],
+        cancel_url=row["cancel_url"],
+        request_digest=bytes(row["request_digest"]),
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        expires_at=row["expires_at"],
+        gateway_reference=row["gateway_reference"],
+        duplicate_of=row["duplicate_of"],
+        asked_at=row["asked_at"],
+    )
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    action = row["next_action"]
+    return Attempt(
+        attempt_id=row["attempt_id"],
+        payment_id=row["payment_id"],
+        reference=row["reference"],
+        idempotency_key=row["idempotency_key"],
+        status=AttemptStatus(row["status"]),
+        session_expires_at=row["session_expires_at"],
+        gateway_reference=row["gateway_reference"],
+        next_action=NextAction(action["type"], action["url"], action.get("fields", {})) if action else None,
+        lease_token=row["lease_token"],
+    )
+
+
+def _fact(row: RowMapping) -> Fact:
+    amount = Money(row["amount_minor"], row["currency"]) if row["currency"] is not None else None
+    observation = Observation(FactKind(row["kind"]), row["object_reference"], amount, row["occurred_at"], row["reason"])
+    return Fact(observation, FactSource(row["source"]), row["received_at"])
+
+
+def _parked(row: RowMapping) -> ParkedEvent:
+    return ParkedEvent(
+        parked_id=row["parked_id"],
+        gateway=row["gateway"],
+        account=row["account"],
+        delivery_id=row["delivery_id"],
+        event_type=row["event_type"],
+        trust=row["trust"],
+        content_type=row["content_type"],
+        payload=row["payload"],
+        received_at=row["received_at"],
+        references=tuple(row["refs"]),
+        status=ParkedStatus(row["status"]),
+    )

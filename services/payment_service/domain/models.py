@@ -1,0 +1,230 @@
+"""Payments, attempts and facts: pure Python, no I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from shared.money import Money
+
+
+class PaymentStatus(StrEnum):
+    CREATED = "created"
+    REQUIRES_ACTION = "requires_action"
+    PROCESSING = "processing"
+    AUTHORIZED = "authorized"
+    PARTIALLY_CAPTURED = "partially_captured"
+    CAPTURED = "captured"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    CONFLICTED = "conflicted"
+
+
+ENDED_WITHOUT_MONEY = frozenset({PaymentStatus.FAILED, PaymentStatus.CANCELED, PaymentStatus.EXPIRED})
+"""No money moved, as far as is known. Late success is still accepted: money wins (design.md §4)."""
+
+WITH_MONEY = frozenset(
+    {PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED, PaymentStatus.CAPTURED, PaymentStatus.CONFLICTED}
+)
+
+OPEN = frozenset({PaymentStatus.CREATED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.PROCESSING})
+"""The gateway may still say either; the sweep asks about these (and about authorized ones)."""
+
+SETTLED = frozenset({PaymentStatus.CAPTURED, *ENDED_WITHOUT_MONEY})
+"""Nothing more is expected of these, so the sweep leaves them alone after its tail."""
+
+
+class CaptureMode(StrEnum):
+    AUTOMATIC = "automatic"
+    MANUAL = "manual"
+
+
+class FactKind(StrEnum):
+    """What somebody claims to have happened at the gateway."""
+
+    SESSION_OPENED = "session_opened"
+    PROCESSING = "processing"
+    DECLINED = "declined"
+    """One try by the shopper was declined; the session is still open."""
+    AUTHORIZED = "authorized"
+    CAPTURED = "captured"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+class FactSource(StrEnum):
+    API = "api"
+    WEBHOOK = "webhook"
+    RETURN = "return"
+    SWEEP = "sweep"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a gateway says, translated: the content of a fact.
+
+    ``object_reference`` is the gateway's object that it is about (session, intent). ``amount`` is cumulative for that
+    object where the gateway counts that way (Stripe's ``amount_received``), so the largest one is the true one.
+    """
+
+    kind: FactKind
+    object_reference: str
+    amount: Money | None = None
+    occurred_at: datetime | None = None
+    reason: str | None = None
+
+    @property
+    def natural_key(self) -> str:
+        """The same fact learnt twice, from any source, has the same key, and is stored once (failure W2)."""
+        amount = f"{self.amount.amount_minor}:{self.amount.currency}" if self.amount else "-"
+        key = f"{self.kind}:{self.object_reference}:{amount}"
+        return f"{key}:{self.reason or '-'}" if self.kind is FactKind.DECLINED else key
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    observation: Observation
+    source: FactSource
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed: the order's amount, and how it is to be taken. ``tolerance_minor`` is 0 unless a setting says so."""
+
+    amount: Money
+    capture: CaptureMode
+    tolerance_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentState:
+    """What the set of facts amounts to. Totals are minor units of the payment's currency."""
+
+    status: PaymentStatus = PaymentStatus.CREATED
+    amount_authorized: int = 0
+    amount_captured: int = 0
+    amount_refund_pending: int = 0
+    amount_refunded: int = 0
+    amount_disputed: int = 0
+    failure_code: str | None = None
+    conflict: str | None = None
+
+
+class AttemptStatus(StrEnum):
+    CREATED = "created"
+    SENDING = "sending"
+    OPEN = "open"
+    UNKNOWN = "unknown"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """What the browser has to do: go to ``url``, or post ``fields`` to it."""
+
+    type: str
+    url: str
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": self.type, "url": self.url} | ({"fields": self.fields} if self.type == "form_post" else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One operation sent to one gateway. A retry reuses its key; a new operation is a new attempt."""
+
+    attempt_id: str
+    payment_id: str
+    reference: str
+    """Ours, at the gateway: 20 letters and digits."""
+    idempotency_key: str
+    status: AttemptStatus
+    session_expires_at: datetime
+    """What we ask the gateway for; fixed with the attempt, because a retry must be the same request byte for byte."""
+    gateway_reference: str | None = None
+    next_action: NextAction | None = None
+    lease_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    name: str
+    quantity: int
+    unit_amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    email: str
+    name: str
+    phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """One amount collected for one order through one gateway."""
+
+    payment_id: str
+    order_id: str
+    gateway: str
+    terms: Terms
+    state: PaymentState
+    version: int
+    description: str
+    customer: Customer
+    items: tuple[Item, ...]
+    success_url: str
+    failure_url: str
+    cancel_url: str
+    request_digest: bytes
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime
+    gateway_reference: str | None = None
+    duplicate_of: str | None = None
+    asked_at: datetime | None = None
+    """When the gateway was last asked about it."""
+
+    @property
+    def status(self) -> PaymentStatus:
+        return self.state.status
+
+    @property
+    def amount(self) -> Money:
+        return self.terms.amount
+
+
+class ParkedStatus(StrEnum):
+    WAITING = "waiting"
+    """Nobody knows its payment yet."""
+    READY = "ready"
+    """Its payment has been created: apply it."""
+    APPLIED = "applied"
+    UNCLAIMED = "unclaimed"
+    """The deadline has passed and nobody claimed it: a person has to look (a case)."""
+    UNREADABLE = "unreadable"
+    """Verified, but not understood: a person has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """A verified webhook that waits for its payment, or for a person."""
+
+    parked_id: str
+    gateway: str
+    account: str | None
+    delivery_id: str
+    event_type: str | None
+    trust: str
+    content_type: str
+    payload: str
+    received_at: datetime
+    references: tuple[str, ...]
+    status: ParkedStatus

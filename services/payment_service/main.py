@@ -1,0 +1,38 @@
+"""The HTTP process of payment_service."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.payment_service.api.routes import router
+from services.payment_service.bootstrap import SERVICE, Container
+from shared.db.outbox import OUTBOX_CHANNEL
+from shared.web.app import create_app
+from shared.web.events import events_router
+
+DESCRIPTION = """Payments, their attempts at gateways, and everything that is learnt about them.
+
+Money is `{"amount_minor": 12500, "currency": "KWD"}`: integer minor units. Errors are RFC 9457 problem+json."""
+
+
+def create_application(container: Container) -> FastAPI:
+    return create_app(
+        service=SERVICE,
+        title="Payrail payment service",
+        description=DESCRIPTION,
+        ports=container.ports,
+        checks=container.checks,
+        routers=[router, events_router(container.database, service=SERVICE)],
+        cors_origins=container.settings.cors_origins,
+        state={
+            "context": container.context,
+            "gateways": container.gateways,
+            "authenticator": container.authenticator,
+            "return_budget_seconds": container.settings.return_budget_seconds,
+        },
+    )
+
+
+async def serve_background(container: Container) -> None:
+    """What the HTTP process runs beside requests: hints from other processes."""
+    await container.database.listener.run((OUTBOX_CHANNEL,))

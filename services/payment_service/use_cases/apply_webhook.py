@@ -1,0 +1,183 @@
+"""Apply a verified webhook exactly once, or park it until its payment is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from services.payment_service.domain.models import FactSource, Observation, ParkedEvent, ParkedStatus, Payment
+from services.payment_service.gateways.port import Delivery, GatewayEvent, UnreadableWebhook
+from services.payment_service.use_cases.ports import Context, PaymentTransaction
+from services.payment_service.use_cases.record_facts import Learnt, record_facts
+from shared.contracts.webhook_events import WebhookParked, WebhookReceived
+from shared.errors import GatewayObjectNotFound
+from shared.unit_of_work import InboxClaim
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """A delivery on its way to its payment, the first time or out of the parking place."""
+
+    delivery_id: str
+    gateway: str
+    account: str | None
+    event_type: str | None
+    trust: str
+    content_type: str
+    payload: str
+    received_at: datetime
+
+    @classmethod
+    def from_event(cls, event: WebhookReceived) -> Webhook:
+        return cls(
+            event.delivery_id,
+            event.gateway,
+            event.account,
+            event.event_type,
+            event.trust,
+            event.content_type,
+            event.payload,
+            event.received_at,
+        )
+
+    @classmethod
+    def from_parked(cls, parked: ParkedEvent) -> Webhook:
+        return cls(
+            parked.delivery_id,
+            parked.gateway,
+            parked.account,
+            parked.event_type,
+            parked.trust,
+            parked.content_type,
+            parked.payload,
+            parked.received_at,
+        )
+
+
+async def apply_webhook(event: WebhookReceived, claim: InboxClaim, context: Context) -> None:
+    """Translate, ask where the event alone is not to be believed, then claim, record and announce in one transaction.
+
+    A gateway that is not enabled, or an event type of no interest, is only claimed. What cannot be read is parked for a
+    person. Raises GatewayUnavailable or GatewayOutcomeUnknown where asking failed: the message is then tried again.
+    """
+    webhook = Webhook.from_event(event)
+    if webhook.gateway not in context.gateways:
+        log.warning("webhook_of_disabled_gateway", gateway=webhook.gateway, delivery_id=webhook.delivery_id)
+        return await _only_claim(claim, context)
+    try:
+        translated = _translate(webhook, context)
+    except UnreadableWebhook as error:
+        log.error("webhook_unreadable", gateway=webhook.gateway, delivery_id=webhook.delivery_id, reason=str(error))
+        return await _park_unreadable(webhook, claim, context)
+    if translated.ignored is not None:
+        log.info(
+            "webhook_ignored", gateway=webhook.gateway, event_type=translated.event_type, reason=translated.ignored
+        )
+        return await _only_claim(claim, context)
+    translated = await ask_if_needed(webhook, translated, context)
+    async with context.uow() as tx:
+        if not await tx.inbox.claim(claim):
+            return
+        if not await apply_translated(tx, webhook, translated):
+            await _park(tx, webhook, translated, context)
+
+
+async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent) -> bool:
+    """Record the event's facts; False where no payment of ours is known by any of its references."""
+    payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+    if payment_id is None:
+        # Again, now against a payment that is being created at this moment (failure PY5).
+        await tx.parked.lock_references(webhook.gateway, (*event.references, *event.our_references))
+        payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+        if payment_id is None:
+            return False
+    payment = await tx.payments.get_for_update(payment_id)
+    assert payment is not None
+    learnt = Learnt(FactSource.WEBHOOK, webhook.received_at, by=webhook.delivery_id)
+    observations = _about(payment, event.observations)
+    await record_facts(tx, payment, observations, learnt, references=event.references)
+    return True
+
+
+async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context) -> GatewayEvent:
+    """Replace what must not be believed by what the gateway answers when asked (``trust: hint``, design.md §6)."""
+    if webhook.trust == "full" and not event.must_ask:
+        return event
+    async with context.uow() as tx:
+        payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+        if payment_id is None:
+            return replace(event, observations=())
+        references = (*event.references, *await tx.payments.references(payment_id))
+        attempt = await tx.attempts.latest(payment_id)
+    assert attempt is not None
+    adapter = context.gateways.get(webhook.gateway)
+    try:
+        snapshot = await adapter.retrieve(tuple(dict.fromkeys(references)), our_reference=attempt.reference)
+    except GatewayObjectNotFound:
+        return replace(event, observations=())
+    return replace(event, references=snapshot.references, observations=snapshot.observations)
+
+
+def _translate(webhook: Webhook, context: Context) -> GatewayEvent:
+    adapter = context.gateways.get(webhook.gateway)
+    delivery = Delivery(webhook.content_type, webhook.payload, webhook.event_type, webhook.received_at)
+    return adapter.translate_webhook(delivery)
+
+
+def retranslate(webhook: Webhook, context: Context) -> GatewayEvent:
+    """Of a parked event. Raises UnreadableWebhook."""
+    return _translate(webhook, context)
+
+
+def _about(payment: Payment, observations: Sequence[Observation]) -> list[Observation]:
+    """A gateway that names no object of its own speaks of the session that we know."""
+    about = payment.gateway_reference or payment.payment_id
+    return [o if o.object_reference else replace(o, object_reference=about) for o in observations]
+
+
+async def _only_claim(claim: InboxClaim, context: Context) -> None:
+    async with context.uow() as tx:
+        await tx.inbox.claim(claim)
+
+
+async def _park(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> None:
+    references = (*event.references, *event.our_references)
+    parked = _parked(webhook, references, ParkedStatus.WAITING, context)
+    if not await tx.parked.add(parked):
+        return
+    log.warning("webhook_parked", gateway=webhook.gateway, delivery_id=webhook.delivery_id)
+    announced = WebhookParked(
+        delivery_id=webhook.delivery_id,
+        gateway=webhook.gateway,
+        account=webhook.account,
+        references=list(references),
+        received_at=webhook.received_at,
+    )
+    await tx.outbox.add(announced, subject=parked.parked_id, causation_id=webhook.delivery_id)
+
+
+async def _park_unreadable(webhook: Webhook, claim: InboxClaim, context: Context) -> None:
+    async with context.uow() as tx:
+        if await tx.inbox.claim(claim):
+            await tx.parked.add(_parked(webhook, (), ParkedStatus.UNREADABLE, context))
+
+
+def _parked(webhook: Webhook, references: Sequence[str], status: ParkedStatus, context: Context) -> ParkedEvent:
+    return ParkedEvent(
+        parked_id=context.ids.new("prk"),
+        gateway=webhook.gateway,
+        account=webhook.account,
+        delivery_id=webhook.delivery_id,
+        event_type=webhook.event_type,
+        trust=webhook.trust,
+        content_type=webhook.content_type,
+        payload=webhook.payload,
+        received_at=webhook.received_at,
+        references=tuple(references),
+        status=status,
+    )

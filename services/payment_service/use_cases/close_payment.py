@@ -1,0 +1,67 @@
+"""End a payment that has not been paid: close its page at the gateway, or learn that it was paid after all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from services.payment_service.domain.models import AttemptStatus, FactKind, FactSource, OPEN, Observation, Payment
+from services.payment_service.gateways.port import Snapshot
+from services.payment_service.use_cases.open_session import LEASE_SECONDS, open_session
+from services.payment_service.use_cases.ports import Context
+from services.payment_service.use_cases.record_facts import Learnt, record_facts
+from services.payment_service.use_cases.sync_payment import record_snapshot
+from shared.errors import GatewayRejected, NotFound
+
+
+async def close_payment(payment_id: str, reason: str, context: Context) -> Payment:
+    """The payment as it stands afterwards: canceled, or with the money that won (design.md §4).
+
+    A session whose creation was never answered is found first (by repeating the call with its key), because a page that
+    nobody knows of could still be paid. Raises NotFound, GatewayUnavailable, GatewayOutcomeUnknown: then it is not closed.
+    """
+    async with context.uow() as tx:
+        payment = await tx.payments.get(payment_id)
+        attempt = await tx.attempts.latest(payment_id)
+    if payment is None or attempt is None:
+        raise NotFound()
+    if payment.status not in OPEN:
+        return payment
+    if attempt.status in (AttemptStatus.CREATED, AttemptStatus.REJECTED):
+        closed = await _cancel_unsent(payment_id, reason, context)
+        if closed is not None:
+            return closed
+    if attempt.status is not AttemptStatus.OPEN:
+        try:
+            attempt = (await open_session(payment_id, context)).attempt
+        except GatewayRejected:  # the gateway refuses to make it, so there is none to be paid
+            closed = await _cancel_unsent(payment_id, reason, context)
+            if closed is not None:
+                return closed
+            raise
+    assert attempt.gateway_reference is not None
+    adapter = context.gateways.get(payment.gateway)
+    snapshot = await adapter.close_session(attempt.gateway_reference, our_reference=attempt.reference)
+    named = Snapshot(snapshot.references, tuple(_with_reason(o, reason) for o in snapshot.observations))
+    return (await record_snapshot(payment_id, named, FactSource.API, context)).payment
+
+
+async def _cancel_unsent(payment_id: str, reason: str, context: Context) -> Payment | None:
+    """Cancel a payment of which the gateway never heard; None where a call to the gateway has begun meanwhile."""
+    token = context.ids.new("lse")
+    async with context.uow() as tx:
+        payment = await tx.payments.get_for_update(payment_id)
+        attempt = await tx.attempts.latest(payment_id)
+        if payment is None or attempt is None:
+            raise NotFound()
+        if attempt.status not in (AttemptStatus.CREATED, AttemptStatus.REJECTED):
+            return None
+        if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
+            return None
+        await tx.attempts.save(replace(attempt, status=AttemptStatus.REJECTED, lease_token=None))
+        learnt = Learnt(FactSource.API, context.clock.now())
+        never_sent = Observation(FactKind.CANCELED, attempt.reference, reason=reason)
+        return (await record_facts(tx, payment, (never_sent,), learnt)).payment
+
+
+def _with_reason(observation: Observation, reason: str) -> Observation:
+    return replace(observation, reason=reason) if observation.reason == "closed_by_us" else observation

@@ -1,0 +1,97 @@
+"""Create a payment for an order and open its hosted page at the gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.payment_service.domain.errors import PaymentIdReused
+from services.payment_service.domain.models import CaptureMode, Customer, Item, Payment, PaymentState, Terms
+from services.payment_service.use_cases.open_session import OpenedSession, new_attempt, open_session
+from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
+from services.payment_service.use_cases.record_facts import event_of
+from shared.contracts.payment_events import PaymentCreated
+from shared.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePayment:
+    payment_id: str
+    order_id: str
+    gateway: str
+    amount: Money
+    capture: CaptureMode
+    description: str
+    customer: Customer
+    items: tuple[Item, ...]
+    success_url: str
+    failure_url: str
+    cancel_url: str
+    expires_at: datetime
+
+    def digest(self) -> bytes:
+        """What makes two requests the same: all that the shopper pays, and where. Return URLs may differ between tabs."""
+        meaning = [
+            self.order_id,
+            self.gateway,
+            self.amount.amount_minor,
+            self.amount.currency,
+            self.capture.value,
+        ]
+        return hashlib.sha256(json.dumps(meaning).encode()).digest()
+
+
+async def create_payment(command: CreatePayment, context: Context) -> OpenedSession:
+    """Record the payment, then open its session; repeating it with the same ``payment_id`` goes on where it stopped.
+
+    The row is committed before the gateway is called, so a crash in between leaves a payment whose session is opened
+    (or found) by the next call. Raises GatewayNotEnabled, CurrencyNotSupported, CapabilityNotSupported before any row;
+    PaymentIdReused for another request under the same id; then what ``open_session`` raises.
+    """
+    adapter = context.gateways.get(command.gateway)
+    adapter.check(command.amount, command.capture)
+    payment = _payment_of(command, context)
+    async with context.uow() as tx:
+        is_new = await tx.payments.add(payment)
+        if is_new:
+            await _first_steps(tx, payment, context)
+        else:
+            existing = await tx.payments.get(payment.payment_id)
+            if existing is None or existing.request_digest != payment.request_digest:
+                raise PaymentIdReused()
+    opened = await open_session(payment.payment_id, context)
+    return OpenedSession(opened.payment, opened.attempt, is_new=is_new)
+
+
+async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Context) -> None:
+    attempt = new_attempt(payment, context)
+    await tx.attempts.add(attempt)
+    known_as = (payment.payment_id, attempt.reference, payment.order_id)
+    await tx.parked.lock_references(payment.gateway, known_as)
+    if await tx.parked.wake(payment.gateway, known_as):
+        tx.hint(PARKED_CHANNEL)
+    await tx.outbox.add(event_of(PaymentCreated, payment), subject=payment.payment_id, correlation_id=payment.order_id)
+
+
+def _payment_of(command: CreatePayment, context: Context) -> Payment:
+    now = context.clock.now()
+    return Payment(
+        payment_id=command.payment_id,
+        order_id=command.order_id,
+        gateway=command.gateway,
+        terms=Terms(command.amount, command.capture, context.tolerance_minor),
+        state=PaymentState(),
+        version=1,
+        description=command.description,
+        customer=command.customer,
+        items=command.items,
+        success_url=command.success_url,
+        failure_url=command.failure_url,
+        cancel_url=command.cancel_url,
+        request_digest=command.digest(),
+        created_at=now,
+        updated_at=now,
+        expires_at=command.expires_at,
+    )

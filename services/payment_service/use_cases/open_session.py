@@ -1,0 +1,174 @@
+"""Open a payment's hosted page once, however many callers ask and whatever becomes of the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from services.payment_service.domain.errors import PaymentEnded, SessionBusy
+from services.payment_service.domain.models import (
+    Attempt,
+    AttemptStatus,
+    FactSource,
+    OPEN,
+    Payment,
+)
+from services.payment_service.gateways.port import CreateSession, Session
+from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
+from services.payment_service.use_cases.record_facts import Learnt, event_of, record_facts
+from shared.contracts.payment_events import PaymentOutcomeResolved, PaymentOutcomeUnknown
+from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
+
+LEASE_SECONDS = 45.0
+"""Longer than the slowest session call (its budget is 20 s), so that a living caller is not overtaken."""
+
+WAIT_FOR_OTHER_SECONDS = 25.0
+POLL_SECONDS = 0.05
+
+SHORTEST_SESSION = timedelta(minutes=35)
+"""Stripe refuses sessions shorter than 30 minutes; the rest is for a first call that has to be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    payment: Payment
+    attempt: Attempt
+    is_new: bool = False
+
+
+def new_attempt(payment: Payment, context: Context) -> Attempt:
+    attempt_id = context.ids.new("att")
+    return Attempt(
+        attempt_id=attempt_id,
+        payment_id=payment.payment_id,
+        reference=context.ids.new_reference(),
+        idempotency_key=attempt_id,
+        status=AttemptStatus.CREATED,
+        session_expires_at=max(payment.expires_at, context.clock.now() + SHORTEST_SESSION),
+    )
+
+
+async def open_session(payment_id: str, context: Context) -> OpenedSession:
+    """The open session of a payment: the existing one, or a new one at the gateway.
+
+    One caller at a time calls the gateway, under a lease; the others wait for its result. A crash after sending leaves the
+    attempt ``sending``; once its lease has run out the next caller sends the same request with the same key (or looks it
+    up by our reference), so there is never a second payable page (failures PY1 to PY3, PY6).
+
+    Raises NotFound; PaymentEnded; SessionBusy when another caller took too long; GatewayUnavailable (nothing moved, the
+    payment is as payable as before), GatewayRejected (a new attempt may be made), GatewayOutcomeUnknown (repeat it).
+    """
+    deadline = context.clock.monotonic() + WAIT_FOR_OTHER_SECONDS
+    while True:
+        token = context.ids.new("lse")
+        async with context.uow() as tx:
+            payment, attempt, is_ours = await _claim(tx, payment_id, token, context)
+        if attempt.status is AttemptStatus.OPEN:
+            return OpenedSession(payment, attempt)
+        if is_ours:
+            return await _call_gateway(payment, attempt, token, context)
+        if context.clock.monotonic() > deadline:
+            raise SessionBusy(retry_after_seconds=2)
+        await context.clock.sleep(POLL_SECONDS)
+
+
+async def _claim(
+    tx: PaymentTransaction, payment_id: str, token: str, context: Context
+) -> tuple[Payment, Attempt, bool]:
+    """Read the payment and take the lease on its attempt if it still has to be opened.
+
+    The attempt comes back as it was before the lease: its status tells whether an earlier call may have arrived.
+    """
+    payment = await tx.payments.get_for_update(payment_id)
+    if payment is None:
+        raise NotFound()
+    attempt = await tx.attempts.latest(payment_id)
+    assert attempt is not None, "a payment is stored with its first attempt"
+    if attempt.status is AttemptStatus.OPEN:
+        return payment, attempt, False
+    if payment.status not in OPEN:
+        raise PaymentEnded(f"this payment is {payment.status}; a new one is needed")
+    if attempt.status is AttemptStatus.REJECTED:
+        attempt = new_attempt(payment, context)
+        await tx.attempts.add(attempt)
+    if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
+        return payment, attempt, False
+    await tx.attempts.save(replace(attempt, status=AttemptStatus.SENDING, lease_token=token))
+    return payment, attempt, True
+
+
+async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
+    adapter = context.gateways.get(payment.gateway)
+    repeated = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
+    try:
+        session = await adapter.create_session(_request(payment, attempt, context), repeated=repeated)
+    except GatewayUnavailable:
+        # Nothing moved now; but an earlier call of this attempt may have, and then it stays unknown.
+        await _end_call(attempt, token, attempt.status if repeated else AttemptStatus.CREATED, context)
+        raise
+    except GatewayRejected:
+        await _end_call(attempt, token, AttemptStatus.REJECTED, context)
+        raise
+    except GatewayOutcomeUnknown:
+        await _end_call(attempt, token, AttemptStatus.UNKNOWN, context)
+        raise
+    return await _record_session(payment.payment_id, attempt, session, token, context, was_unknown=repeated)
+
+
+def _request(payment: Payment, attempt: Attempt, context: Context) -> CreateSession:
+    return_url = f"{context.public_base_url.rstrip('/')}/api/v1/payments/{payment.payment_id}/return"
+    return CreateSession(
+        reference=attempt.reference,
+        idempotency_key=attempt.idempotency_key,
+        payment_id=payment.payment_id,
+        order_id=payment.order_id,
+        amount=payment.amount,
+        capture=payment.terms.capture,
+        description=payment.description,
+        customer=payment.customer,
+        items=payment.items,
+        return_url=f"{return_url}?from=page",
+        cancel_url=f"{return_url}?from=cancel",
+        expires_at=attempt.session_expires_at,
+    )
+
+
+async def _end_call(attempt: Attempt, token: str, status: AttemptStatus, context: Context) -> None:
+    async with context.uow() as tx:
+        if not await tx.attempts.release(attempt.attempt_id, token=token):
+            return  # somebody else holds it by now, and what they learn is newer (failure PY18)
+        if status is AttemptStatus.UNKNOWN and attempt.status is not AttemptStatus.UNKNOWN:
+            payment = await tx.payments.get_for_update(attempt.payment_id)
+            assert payment is not None
+            event = event_of(PaymentOutcomeUnknown, payment, reason="session_not_confirmed", at=context.clock.now())
+            await tx.outbox.add(event, subject=payment.payment_id, correlation_id=payment.order_id)
+        await tx.attempts.save(replace(attempt, status=status, lease_token=None))
+
+
+async def _record_session(
+    payment_id: str, attempt: Attempt, session: Session, token: str, context: Context, *, was_unknown: bool
+) -> OpenedSession:
+    now = context.clock.now()
+    async with context.uow() as tx:
+        payment = await tx.payments.get_for_update(payment_id)
+        assert payment is not None
+        await tx.attempts.release(attempt.attempt_id, token=token)
+        opened = replace(
+            attempt,
+            status=AttemptStatus.OPEN,
+            gateway_reference=session.gateway_reference,
+            next_action=session.next_action,
+            session_expires_at=session.expires_at or attempt.session_expires_at,
+            lease_token=None,
+        )
+        # Even if the lease has passed on: the same key leads to the same session, so writing it again is the same.
+        await tx.attempts.save(opened)
+        await tx.parked.lock_references(payment.gateway, session.references)
+        learnt = Learnt(FactSource.API, now, by=attempt.attempt_id)
+        recorded = await record_facts(tx, payment, session.observations, learnt, references=session.references)
+        if await tx.parked.wake(payment.gateway, session.references):
+            tx.hint(PARKED_CHANNEL)
+        if was_unknown:
+            event = event_of(PaymentOutcomeResolved, recorded.payment, reason="session_confirmed", at=now)
+            await tx.outbox.add(event, subject=payment_id, correlation_id=payment.order_id)
+    return OpenedSession(recorded.payment, opened)

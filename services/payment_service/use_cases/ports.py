@@ -1,0 +1,150 @@
+"""What the use cases need from outside: repositories in a transaction, adapters, time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, ParkedStatus, Payment, PaymentStatus
+from services.payment_service.gateways.port import GatewayAdapter
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.unit_of_work import TransactionPort
+
+PARKED_CHANNEL = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentFilter:
+    """``final`` False: payments of which the gateway may still say something new."""
+
+    order_id: str | None = None
+    status: PaymentStatus | None = None
+    gateway: str | None = None
+    gateway_reference: str | None = None
+    final: bool | None = None
+
+
+class PaymentRepository(Protocol):
+    async def add(self, payment: Payment) -> bool:
+        """False where the id exists already; nothing is changed then."""
+        ...
+
+    async def get(self, payment_id: str) -> Payment | None: ...
+
+    async def get_for_update(self, payment_id: str) -> Payment | None:
+        """Locks the row until the end of the transaction: one writer of a payment at a time."""
+        ...
+
+    async def save(self, payment: Payment) -> None:
+        """Write the state, version, reference and marks of a payment that this transaction has locked."""
+        ...
+
+    async def find(self, gateway: str, references: Sequence[str], our_references: Sequence[str]) -> str | None:
+        """The payment's id: by our id, then our attempt reference, then any gateway reference ever seen, then the order
+        (its newest payment at that gateway)."""
+        ...
+
+    async def add_references(self, payment_id: str, gateway: str, references: Sequence[str]) -> None: ...
+
+    async def references(self, payment_id: str) -> tuple[str, ...]:
+        """The gateway's references of a payment, in the order in which they were learnt."""
+        ...
+
+    async def search(self, filter_: PaymentFilter, *, after: str | None, limit: int) -> list[Payment]: ...
+
+    async def siblings_with_money(self, payment: Payment) -> list[str]:
+        """Other payments of the same order that hold or took money; locks the order against a concurrent answer."""
+        ...
+
+    async def mark_asked(self, payment_id: str, at: datetime) -> None: ...
+
+
+class FactRepository(Protocol):
+    async def add(self, payment_id: str, fact: Fact, *, learnt_by: str | None) -> bool:
+        """False where the payment has a fact with the same natural key. ``learnt_by`` is the delivery's or request's id."""
+        ...
+
+    async def all(self, payment_id: str) -> list[Fact]: ...
+
+
+class AttemptRepository(Protocol):
+    async def add(self, attempt: Attempt) -> None: ...
+
+    async def latest(self, payment_id: str) -> Attempt | None: ...
+
+    async def save(self, attempt: Attempt) -> None: ...
+
+    async def lease(self, attempt_id: str, *, token: str, seconds: float) -> bool:
+        """Take the right to call the gateway for this attempt; False while another holder's lease lasts (database time)."""
+        ...
+
+    async def release(self, attempt_id: str, *, token: str) -> bool:
+        """False where the lease has passed to somebody else: then nothing that was learnt may be written as the attempt's."""
+        ...
+
+
+class ParkedRepository(Protocol):
+    async def add(self, parked: ParkedEvent) -> bool:
+        """False where this delivery is parked already."""
+        ...
+
+    async def lock_references(self, gateway: str, references: Sequence[str]) -> None:
+        """Serialise parking under a reference with the creation of its payment, so that neither misses the other (PY5)."""
+        ...
+
+    async def wake(self, gateway: str, references: Sequence[str]) -> int:
+        """Mark what waits for any of these references as ready; returns how many."""
+        ...
+
+    async def take(self, status: ParkedStatus) -> ParkedEvent | None:
+        """Lock one parked event of that status; others' locks are skipped."""
+        ...
+
+    async def set_status(self, parked_id: str, status: ParkedStatus) -> None: ...
+
+    async def expire_waiting(self, older_than: datetime) -> list[ParkedEvent]: ...
+
+    async def waiting_with_known_payment(self) -> int:
+        """Mark as ready what waits though its payment is known (a second look, should a wake-up ever be missed)."""
+        ...
+
+    async def count_waiting(self) -> int: ...
+
+
+class PaymentTransaction(TransactionPort, Protocol):
+    @property
+    def payments(self) -> PaymentRepository: ...
+
+    @property
+    def attempts(self) -> AttemptRepository: ...
+
+    @property
+    def facts(self) -> FactRepository: ...
+
+    @property
+    def parked(self) -> ParkedRepository: ...
+
+
+UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[PaymentTransaction]]
+
+
+class GatewaysPort(Protocol):
+    def get(self, name: str) -> GatewayAdapter: ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every use case of this service gets."""
+
+    uow: UnitOfWorkFactory
+    gateways: GatewaysPort
+    clock: Clock
+    ids: Ids
+    public_base_url: str
+    tolerance_minor: int = 0

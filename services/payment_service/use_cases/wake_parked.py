@@ -1,0 +1,54 @@
+"""Apply parked webhooks whose payment is known now, and give up on those that nobody claims."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from services.payment_service.domain.models import ParkedStatus
+from services.payment_service.gateways.port import UnreadableWebhook
+from services.payment_service.use_cases.apply_webhook import Webhook, apply_translated, ask_if_needed, retranslate
+from services.payment_service.use_cases.ports import Context
+from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable
+from shared.metrics import PARKED_EVENTS
+
+log = structlog.get_logger()
+
+
+async def apply_one_ready(context: Context) -> bool:
+    """Apply one parked event whose payment has been created. False when none is ready.
+
+    Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied, so a
+    crash, or a gateway that cannot be asked now, only delays it.
+    """
+    async with context.uow() as tx:
+        parked = await tx.parked.take(ParkedStatus.READY)
+    if parked is None:
+        return False
+    webhook = Webhook.from_parked(parked)
+    try:
+        translated = await ask_if_needed(webhook, retranslate(webhook, context), context)
+    except UnreadableWebhook:
+        translated = None
+    except (GatewayUnavailable, GatewayOutcomeUnknown):
+        log.warning("parked_event_waits_for_its_gateway", gateway=parked.gateway, delivery_id=parked.delivery_id)
+        return False
+    async with context.uow() as tx:
+        if translated is None:
+            await tx.parked.set_status(parked.parked_id, ParkedStatus.UNREADABLE)
+            return True
+        applied = await apply_translated(tx, webhook, translated)
+        await tx.parked.set_status(parked.parked_id, ParkedStatus.APPLIED if applied else ParkedStatus.WAITING)
+    log.info("parked_event_applied" if applied else "parked_event_still_unknown", delivery_id=parked.delivery_id)
+    return True
+
+
+async def look_after_parked(context: Context, *, deadline: timedelta) -> None:
+    """The slow round: find what a missed wake-up left waiting, and mark as unclaimed what waited past the deadline."""
+    async with context.uow() as tx:
+        await tx.parked.waiting_with_known_payment()
+        unclaimed = await tx.parked.expire_waiting(context.clock.now() - deadline)
+        PARKED_EVENTS.set(await tx.parked.count_waiting())
+    for parked in unclaimed:
+        log.error("webhook_unclaimed", gateway=parked.gateway, delivery_id=parked.delivery_id)

@@ -1,0 +1,115 @@
+"""The rate limit of unverified traffic: failed deliveries per client address (SEC-45).
+
+A verified delivery is never refused for it, so nobody behind the same address can shut a gateway out (W24).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import Storage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from shared.clock import Clock
+
+MAX_ADDRESSES = 50_000
+"""Counters held in memory, about 10 MB; beyond it the oldest is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    limit: int
+    remaining: int
+    reset_seconds: int
+
+    @property
+    def is_used_up(self) -> bool:
+        return self.remaining == 0
+
+    def headers(self) -> Mapping[str, str]:
+        values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": self.reset_seconds}
+        return {f"{prefix}RateLimit-{name}": str(value) for prefix in ("", "X-") for name, value in values.items()}
+
+
+class FailureLimiter:
+    """Counts in this process: replicas each allow the limit, which bounds the work all the same."""
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self._clock = clock
+        self._item = RateLimitItemPerMinute(per_minute)
+        self._limiter = FixedWindowRateLimiter(_ClockedStorage(clock))
+
+    async def allowance(self, address: str) -> Allowance:
+        stats = await self._limiter.get_window_stats(self._item, address_bucket(address))
+        wait = max(0, math.ceil(stats.reset_time - self._clock.monotonic()))
+        untouched = stats.remaining == self._item.amount
+        return Allowance(self._item.amount, stats.remaining, self._item.get_expiry() if untouched else wait)
+
+    async def count_failure(self, address: str) -> bool:
+        """False when the address had used up its allowance before."""
+        return await self._limiter.hit(self._item, address_bucket(address))
+
+
+def address_bucket(address: str) -> str:
+    """One counter per IPv4 address and per IPv6 /64: a single subscriber has 2^64 addresses of the latter (XS17)."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
+
+
+class _ClockedStorage(Storage):
+    """The library's own in-memory storage reads the machine's clock and grows without bound; this one does neither."""
+
+    STORAGE_SCHEME = ["async+payrail-memory"]  # noqa: RUF012 - the library declares it so
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._windows: dict[str, tuple[int, float]] = {}
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return OSError
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        count, ends_at = self._window(key) or (0, self._clock.monotonic() + expiry)
+        if key not in self._windows and len(self._windows) >= MAX_ADDRESSES:
+            del self._windows[next(iter(self._windows))]
+        self._windows[key] = (count + amount, ends_at)
+        return count + amount
+
+    async def get(self, key: str) -> int:
+        window = self._window(key)
+        return window[0] if window else 0
+
+    async def get_expiry(self, key: str) -> float:
+        window = self._window(key)
+        return window[1] if window else self._clock.monotonic()
+
+    async def check(self) -> bool:
+        return True
+
+    async def reset(self) -> int:
+        count = len(self._windows)
+        self._windows.clear()
+        return count
+
+    async def clear(self, key: str) -> None:
+        self._windows.pop(key, None)
+
+    def _window(self, key: str) -> tuple[int, float] | None:
+        window = self._windows.get(key)
+        if window is not None and window[1] <= self._clock.monotonic():
+            del self._windows[key]
+            return None
+        return window

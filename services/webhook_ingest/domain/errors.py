@@ -1,0 +1,61 @@
+"""Why a delivery is not taken in. The caller learns the status and a stable code, never more about the signature."""
+
+from __future__ import annotations
+
+from shared.errors import DomainError, NotFound
+
+
+class UnknownGateway(NotFound):
+    """There is no such gateway here, or it is not enabled."""
+
+    code = "unknown_gateway"
+
+
+class MalformedDelivery(DomainError):
+    """The delivery has no body."""
+
+    code = "malformed_delivery"
+    status = 400
+
+
+class TimestampOutOfTolerance(DomainError):
+    """The signature is right, but it was made too long ago or in the future; check both clocks and send it again."""
+
+    code = "timestamp_out_of_tolerance"
+    status = 400
+
+
+class SignatureMissing(DomainError):
+    """The delivery carries no signature."""
+
+    code = "signature_missing"
+    status = 401
+
+
+class SignatureInvalid(DomainError):
+    """The delivery's signature does not verify."""
+
+    code = "signature_invalid"
+    status = 401
+
+
+class BodyTooLarge(DomainError):
+    """The body is larger than a webhook may be."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedContentType(DomainError):
+    """A webhook's body is JSON, a form or plain text, and is sent uncompressed: the raw bytes are what is signed."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class TooManyFailedDeliveries(DomainError):
+    """Too many deliveries from this address failed verification; wait as long as Retry-After says."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True

@@ -1,0 +1,197 @@
+"""Errors say what may have happened to the money.
+
+* DomainError               the caller asks for what the business forbids (code, 4xx)
+* GatewayError              no usable answer from the gateway
+  x GatewayRejected         refused, nothing moved: fix it, do not retry
+  x GatewayUnavailable      never reached, nothing moved: safe to retry
+  x GatewayOutcomeUnknown   may have been processed: ask; resend only with the same key, if the fact sheet allows it
+* InfrastructureError       one of our own parts (database, broker) is missing: nothing was decided, try again
+* AssertionError            our bug: roll back, keep the message, page someone
+
+``shared.web.problems`` renders the first three as RFC 9457 problem+json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One entry of a problem's ``errors[]``: a JSON pointer into the request, and what is wrong there."""
+
+    pointer: str
+    detail: str
+    code: str = "invalid"
+
+
+class PayrailError(Exception):
+    """The root. ``code`` is stable and for programs, the sentence is for people."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    outcome_known: ClassVar[bool] = True
+
+    def __init__(
+        self, detail: str | None = None, *, errors: Sequence[FieldError] = (), retry_after_seconds: int | None = None
+    ):
+        self.detail = detail or " ".join((self.__doc__ or self.code).split())
+        self.errors = tuple(errors)
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(self.detail)
+
+
+class DomainError(PayrailError):
+    """The business forbids this."""
+
+    code = "request_refused"
+    status = 400
+
+
+class InvalidAmount(DomainError):
+    """The amount cannot be expressed in its currency."""
+
+    code = "invalid_amount"
+    status = 422
+
+
+class InvalidRequest(DomainError):
+    """The request is not understood."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class NotFound(DomainError):
+    """There is no such object, or it is not yours."""
+
+    code = "not_found"
+    status = 404
+
+
+class Unauthenticated(DomainError):
+    """A valid bearer token or order secret is required."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(DomainError):
+    """The token does not carry the scope that this operation needs."""
+
+    code = "forbidden"
+    status = 403
+
+
+class Conflict(DomainError):
+    """The object's present state does not allow this."""
+
+    code = "conflict"
+    status = 409
+
+
+class TooManyRequests(DomainError):
+    """Too many requests; wait as long as Retry-After says."""
+
+    code = "rate_limited"
+    status = 429
+    retryable = True
+
+
+class IdempotencyKeyMissing(DomainError):
+    """This operation needs an Idempotency-Key header."""
+
+    code = "idempotency_key_missing"
+    status = 400
+
+
+class IdempotencyKeyInvalid(DomainError):
+    """An Idempotency-Key is 16 to 64 letters, digits, hyphens or underscores."""
+
+    code = "idempotency_key_invalid"
+    status = 400
+
+
+class IdempotencyKeyReused(DomainError):
+    """This Idempotency-Key was used with a different request."""
+
+    code = "idempotency_key_reused"
+    status = 422
+
+
+class IdempotencyKeyInFlight(DomainError):
+    """A request with this Idempotency-Key is still running; repeat it shortly."""
+
+    code = "idempotency_key_in_flight"
+    status = 409
+    retryable = True
+
+
+class GatewayError(PayrailError):
+    """No usable answer from the gateway."""
+
+    code = "gateway_error"
+    status = 502
+
+
+class GatewayRejected(GatewayError):
+    """The gateway refused the request; nothing moved."""
+
+    code = "gateway_rejected"
+    status = 502
+
+    def __init__(self, detail: str | None = None, *, gateway_code: str | None = None):
+        super().__init__(detail)
+        self.gateway_code = gateway_code
+
+
+class GatewayObjectNotFound(GatewayRejected):
+    """The gateway does not know this object (or does not know it yet)."""
+
+    code = "gateway_object_not_found"
+
+
+class GatewayUnavailable(GatewayError):
+    """The gateway could not be reached; nothing moved. Try again shortly."""
+
+    code = "gateway_unavailable"
+    status = 503
+    retryable = True
+
+
+class GatewayOutcomeUnknown(GatewayError):
+    """The gateway did not answer in time and may have processed the request; repeating the same call is safe."""
+
+    code = "gateway_outcome_unknown"
+    status = 503
+    retryable = True
+    outcome_known = False
+
+
+class InfrastructureError(PayrailError):
+    """A part that this service needs is not available; nothing was decided. Try again shortly."""
+
+    code = "service_unavailable"
+    status = 503
+    retryable = True
+
+
+class DatabaseUnavailable(InfrastructureError):
+    """The database is not available; nothing was stored. Try again shortly."""
+
+    code = "database_unavailable"
+
+
+class BusUnavailable(InfrastructureError):
+    """The message broker is not available; the event stays in the outbox."""
+
+    code = "bus_unavailable"
+
+
+class ServiceUnavailable(InfrastructureError):
+    """A service behind this one is not available; nothing was decided. Try again shortly."""
+
+    code = "service_unavailable"

@@ -1,0 +1,174 @@
+"""Outgoing HTTP: one client factory, and one way to send that bounds everything and says what may have happened.
+
+httpx's own timeouts do not bound a dripping answer (field note M19), and its read errors do not say whether the server
+has worked. ``HttpCaller.send`` adds a total budget, a byte cap, retries by error class, and the error tree of shared.errors.
+Keep httpx behind this module: its development has moved on and we may follow (field note 12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from shared.correlation import current_correlation
+from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, PayrailError
+from shared.ports import Ports
+from shared.unit_of_work import in_transaction
+
+MAX_RESPONSE_BYTES = 1024 * 1024  # SEC-65
+MAX_RETRY_AFTER_SECONDS = 60
+
+# What httpx raises before a byte of the request can have been processed. Everything else may have been.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL)
+
+
+def build_http_client(
+    ports: Ports,
+    *,
+    base_url: str = "",
+    connect_seconds: float = 5.0,
+    read_seconds: float = 20.0,
+    max_connections: int = 50,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> httpx.AsyncClient:
+    """The one place where an httpx client is made: no proxies from the environment, no redirects, no compression."""
+    return httpx.AsyncClient(  # noqa: TID251 - the factory itself
+        base_url=base_url,
+        transport=transport or ports.http_transport,
+        timeout=httpx.Timeout(read_seconds, connect=connect_seconds, pool=1.0),
+        limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+        follow_redirects=False,
+        trust_env=False,
+        headers={"accept-encoding": "identity", "user-agent": "payrail"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """How one kind of call may be made.
+
+    ``repeatable``: a read, or a write under an idempotency key that the receiver honours: it may be sent again after an
+    unknown outcome. A call that is not repeatable is sent again only where it cannot have arrived.
+    """
+
+    budget_seconds: float
+    attempts: int = 3
+    repeatable: bool = False
+    first_wait_seconds: float = 0.2
+    max_wait_seconds: float = 2.0
+
+
+class HttpCaller:
+    """Sends requests to one party. Raises GatewayUnavailable (nothing moved) or GatewayOutcomeUnknown (ask)."""
+
+    def __init__(self, client: httpx.AsyncClient, ports: Ports) -> None:
+        self._client = client
+        self._ports = ports
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        policy: CallPolicy,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> HttpAnswer:
+        """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (failure PG11)."""
+        assert not in_transaction(), "a foreign call inside a unit of work"
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: _may_repeat(error, policy)),
+            stop=stop_after_attempt(policy.attempts),
+            wait=lambda state: self._wait_seconds(state, policy),
+            sleep=self._ports.clock.sleep,
+            reraise=True,
+        )
+        request_headers = dict(headers or {})
+        correlation = current_correlation()
+        if correlation is not None:
+            request_headers.setdefault("traceparent", correlation.traceparent)
+        may_have_moved = False  # one unanswered attempt is enough, whatever the later ones say
+        try:
+            async with asyncio.timeout(policy.budget_seconds):
+                async for attempt in retrying:
+                    with attempt:
+                        before, may_have_moved = may_have_moved, True
+                        try:
+                            return await self._send_once(method, url, request_headers, params, content)
+                        except GatewayUnavailable:
+                            may_have_moved = before
+                            raise
+        except TimeoutError as error:
+            raise (GatewayOutcomeUnknown() if may_have_moved else GatewayUnavailable()) from error
+        except GatewayUnavailable as error:
+            if may_have_moved:
+                raise GatewayOutcomeUnknown() from error
+            raise
+        raise AssertionError("tenacity ends by returning or raising")
+
+    async def _send_once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        content: bytes | None,
+    ) -> HttpAnswer:
+        try:
+            async with self._client.stream(method, url, headers=headers, params=params, content=content) as response:
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > MAX_RESPONSE_BYTES:
+                        raise GatewayOutcomeUnknown("the answer is larger than is accepted")
+        except _NEVER_SENT as error:
+            raise GatewayUnavailable() from error
+        except httpx.HTTPError as error:
+            raise GatewayOutcomeUnknown() from error
+        if response.status_code == 429:
+            raise GatewayUnavailable("the gateway limits our rate", retry_after_seconds=self._retry_after(response))
+        if response.status_code >= 500:
+            raise GatewayOutcomeUnknown(f"the gateway answered {response.status_code}")
+        return HttpAnswer(response.status_code, response.headers, bytes(body))
+
+    def _wait_seconds(self, state: RetryCallState, policy: CallPolicy) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, PayrailError) and error.retry_after_seconds is not None:
+            return float(error.retry_after_seconds)
+        ceiling: float = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
+        return ceiling * self._ports.randomness.uniform(0.5, 1.0)
+
+    def _retry_after(self, response: httpx.Response) -> int | None:
+        return parse_retry_after(response.headers.get("retry-after"), self._ports.clock.now())
+
+
+def parse_retry_after(value: str | None, now: datetime) -> int | None:
+    """Seconds, from either form of the header; nonsense is None and absurd waits are capped (failure H7)."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return min(int(value.strip()[:9]), MAX_RETRY_AFTER_SECONDS)
+    try:
+        seconds = (parsedate_to_datetime(value) - now).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return max(0, min(int(seconds) + 1, MAX_RETRY_AFTER_SECONDS))
+
+
+def _may_repeat(error: BaseException, policy: CallPolicy) -> bool:
+    # An allow-list, on classes: cancellation and our own bugs are never retried (field notes M20, M21).
+    return isinstance(error, GatewayUnavailable) or (isinstance(error, GatewayOutcomeUnknown) and policy.repeatable)

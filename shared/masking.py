@@ -1,0 +1,130 @@
+"""What must never leave the place where it was received: personal data, secrets, card numbers (SEC-25, SEC-50, SEC-54)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+MASK = "[removed]"
+
+_PERSONAL_KEYS = frozenset(
+    """
+    name first_name last_name firstname lastname full_name customer_name cardholder_name card_holder_name holder
+    email customer_email receipt_email payer_email email_address
+    phone phone_number mobile contact customer_phone customer_contact
+    address billing_address shipping_address billing shipping billing_details shipping_details customer_details
+    address_line1 address_line2 line1 line2 postal_code zip city customer_address recipient_name
+    ip ip_address client_ip customer_ip dob date_of_birth tax_id vpa upi buyer payer card bank_account
+    payment_method_details payment_method_data udf1 udf2 udf3 udf4 udf5 notes description
+    """.split()
+)
+"""Keys whose values are removed wherever they stand. None of them is needed to apply a payment."""
+
+_SECRET_KEYS = frozenset(
+    "authorization cookie set_cookie client_secret secret password token api_key access_token refresh_token signature cvv "
+    "cvc cvn security_code pan card_number x_order_secret stripe_signature x_signature webhook_signature".split()
+)
+
+_CARD_NUMBER = re.compile(r"(?<![0-9A-Za-z_.])(?:[2-6](?:[ -]?[0-9]){12,18})(?![0-9A-Za-z_.])")
+
+_MAX_NESTING = 64
+
+
+class _ExactNumber(str):
+    """A JSON number as it was written: re-serialising must not change its digits."""
+
+    __slots__ = ()
+
+
+def mask_card_numbers(text: str) -> str:
+    """Replace what looks like a card number: 13 to 19 digits, an issuer's first digit, a valid Luhn sum.
+
+    Payrail's ids and amounts never match: they touch a letter, an underscore or a point.
+    """
+    return _CARD_NUMBER.sub(_mask_if_luhn, text)
+
+
+def is_secret_name(name: str) -> bool:
+    return name.lower().replace("-", "_") in _SECRET_KEYS
+
+
+def redact_body(content_type: str, body: bytes) -> str:
+    """A webhook body as text without personal data, secrets and card numbers.
+
+    JSON numbers keep their exact digits. What cannot be parsed (invalid UTF-8, broken or repeated keys, too deep) gives
+    the empty string: the raw bytes stay where they were stored, and nobody guesses at them. Never raises.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        if "x-www-form-urlencoded" in content_type.lower():
+            return _redact_form(text)
+        parsed = json.loads(
+            text,
+            parse_float=_ExactNumber,
+            parse_int=_ExactNumber,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unique_keys,
+        )
+        return _write(parsed, 0)
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _redact_form(text: str) -> str:
+    pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=500)
+    return urlencode([(key, MASK if _must_go(key) else mask_card_numbers(value)) for key, value in pairs])
+
+
+def _must_go(key: str) -> bool:
+    normalized = key.lower().replace("-", "_")
+    return normalized in _PERSONAL_KEYS or normalized in _SECRET_KEYS
+
+
+def _write(value: Any, depth: int) -> str:
+    if depth > _MAX_NESTING:
+        raise ValueError("nested too deeply")
+    if isinstance(value, _ExactNumber):
+        return str(value)
+    if isinstance(value, str):
+        return _text(mask_card_numbers(value))
+    if isinstance(value, dict):
+        members = (
+            f"{_text(key)}:{_text(MASK) if _removed(key, item) else _write(item, depth + 1)}"
+            for key, item in value.items()
+        )
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_write(item, depth + 1) for item in value) + "]"
+    return json.dumps(value)
+
+
+def _removed(key: str, value: Any) -> bool:
+    return value is not None and value != "" and _must_go(key)
+
+
+def _text(value: str) -> str:
+    # ensure_ascii keeps lone surrogates and NUL as escapes, so the result is always storable UTF-8 text (failure W12).
+    return json.dumps(value, ensure_ascii=True)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key appears twice")
+    return result
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _mask_if_luhn(match: re.Match[str]) -> str:
+    digits = [int(character) for character in match.group() if character.isdigit()]
+    if not 13 <= len(digits) <= 19:
+        return match.group()
+    doubled = [digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[-2::-2]]
+    if (sum(digits[-1::-2]) + sum(doubled)) % 10:
+        return match.group()
+    return f"[PAN:…{''.join(map(str, digits[-4:]))}]"

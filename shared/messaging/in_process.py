@@ -1,0 +1,47 @@
+"""The embedded mode's bus: a published event is applied by every subscribed consumer before ``publish`` returns.
+
+The relay marks an outbox row published only after that, so the row itself is the queue: killing the process at any point
+loses nothing, and a consumer that had already committed recognises the message by its inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from shared.clock import Clock
+from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
+from shared.messaging.consumer import Consumer, Handled
+
+
+class NotDelivered(MessageNotAccepted):
+    """A consumer could not apply the event yet; the outbox keeps it."""
+
+    code = "event_not_delivered"
+
+
+class InProcessBus:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._consumers: dict[str, list[Consumer]] = {}
+
+    def subscribe(self, subscription: Subscription) -> None:
+        consumer = Consumer(subscription, self._clock)
+        for type_ in subscription.queue.types:
+            self._consumers.setdefault(type_, []).append(consumer)
+
+    async def publish(self, message: BusMessage) -> None:
+        """Raises NotDelivered while any consumer has not applied the event (or given up on it, which keeps it there)."""
+        consumers = self._consumers.get(message.type, [])
+        results = await asyncio.gather(*(consumer.handle(message) for consumer in consumers))
+        if any(result is Handled.RETRY for result, _ in results):
+            raise NotDelivered()
+
+    async def consume(self) -> None:
+        """Nothing to do: ``publish`` delivers."""
+        await asyncio.Event().wait()
+
+    async def check(self) -> None:
+        """It is there as long as the process is."""
+
+    async def close(self) -> None:
+        """It holds nothing open."""

@@ -1,0 +1,45 @@
+"""Prometheus metrics with bounded labels; one registry a process, so that the embedded mode shows all services on one page."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+HTTP_REQUESTS = Counter(
+    "payrail_http_requests_total", "Answered HTTP requests", ["service", "method", "route", "status"], registry=REGISTRY
+)
+HTTP_SECONDS = Histogram(
+    "payrail_http_request_seconds",
+    "Time from the first byte of a request to the end of its answer",
+    ["service", "route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+OUTBOX_WAITING = Gauge("payrail_outbox_waiting", "Events that are not published yet", ["service"])
+OUTBOX_OLDEST_SECONDS = Gauge("payrail_outbox_oldest_seconds", "Age of the oldest event not published yet", ["service"])
+EVENTS_PUBLISHED = Counter("payrail_events_published_total", "Events published", ["service", "type"])
+EVENTS_HANDLED = Counter("payrail_events_handled_total", "Messages handled, by result", ["consumer", "result"])
+EVENT_LAG_SECONDS = Histogram(
+    "payrail_event_lag_seconds",
+    "Time from an event's commit to the end of its handling",
+    ["consumer"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300),
+)
+DEAD_MESSAGES = Counter("payrail_dead_messages_total", "Messages given up on after all attempts", ["consumer"])
+GATEWAY_CALLS = Counter(
+    "payrail_gateway_calls_total", "Calls to gateways, by result", ["gateway", "operation", "result"]
+)
+GATEWAY_SECONDS = Histogram(
+    "payrail_gateway_call_seconds",
+    "Time of one call to a gateway, retries included",
+    ["gateway", "operation"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40),
+)
+WEBHOOKS = Counter("payrail_webhooks_total", "Webhook deliveries, by what became of them", ["gateway", "result"])
+PARKED_EVENTS = Gauge("payrail_parked_events", "Gateway events that wait for their payment to be known")
+PAYMENT_TRANSITIONS = Counter(
+    "payrail_payment_transitions_total", "Payments that reached a status", ["gateway", "status"]
+)
+LEARNT_BY_SWEEP = Counter(
+    "payrail_learnt_by_sweep_total",
+    "Payments of which the sweep learnt before any webhook (missed webhooks)",
+    ["gateway"],
+)

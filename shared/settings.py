@@ -1,0 +1,114 @@
+"""Settings are plain environment variables, read once in main.py or worker.py; every default has a unit and a reason.
+
+Any variable may instead name a file: ``STRIPE_API_KEY_FILE=/run/secrets/stripe`` (SEC-70).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class ConfigurationError(Exception):
+    """The settings cannot be used. The text lists every mistake and no value."""
+
+
+class _FilesSource(PydanticBaseSettingsSource):
+    """``<NAME>_FILE``: the variable's value is the file's text, without the newline at its end."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{(field.alias or field_name).upper()}_FILE")
+        return (Path(path).read_text(encoding="utf-8").rstrip("\n") if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[field.alias or key] = value
+        return values
+
+
+class BaseEnvironment(BaseSettings):
+    """Reads the environment and ``*_FILE``; unknown variables are left alone."""
+
+    model_config = SettingsConfigDict(extra="ignore", case_sensitive=False, populate_by_name=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _FilesSource(settings_cls)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Raises ConfigurationError with every mistake in one text, and never a value (failure L18)."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            lines = [f"  {_variable(entry['loc'])}: {entry['msg']}" for entry in error.errors(include_input=False)]
+            raise ConfigurationError("these settings are missing or wrong:\n" + "\n".join(lines)) from None
+
+
+class ServiceSettings(BaseEnvironment):
+    """What every service reads."""
+
+    environment: Literal["production", "development"] = Field("production", alias="PAYRAIL_ENVIRONMENT")
+    database_url: SecretStr = Field(description="postgresql://user:password@host/database")
+    rabbitmq_url: SecretStr | None = Field(None, description="amqp://…; without it only the embedded bus can run")
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    public_base_url: str = Field("http://127.0.0.1:8000", description="where browsers and gateways reach the proxy")
+    cors_allowed_origins: str = Field("", description="comma-separated origins of SPAs that live elsewhere")
+    database_pool_size: int = Field(
+        8, ge=1, le=100, description="connections; PostgreSQL's default limit is 100 in all"
+    )
+    trusted_proxy_hops: int = Field(
+        0, ge=0, le=10, description="how many proxies of ours add to X-Forwarded-For (SEC-5)"
+    )
+
+    jwt_issuer: str = "payrail"
+    jwt_audience: str = "payrail"
+    jwt_shared_key: SecretStr | None = Field(None, description="HS256, development only, at least 32 bytes (SEC-17)")
+    jwt_jwks: str | None = Field(None, description="the JWKS document itself")
+    jwt_jwks_url: str | None = Field(None, description="https URL of the JWKS; no redirect is followed (SEC-19)")
+    jwt_signing_key: SecretStr | None = Field(None, description="PEM of this service's Ed25519 key (SEC-20)")
+    jwt_signing_key_id: str | None = None
+    jwt_max_lifetime_seconds: int = Field(
+        900, description="exp - iat that is accepted (SEC-18); `make run` allows more"
+    )
+
+    @property
+    def cors_origins(self) -> tuple[str, ...]:
+        return split_list(self.cors_allowed_origins)
+
+
+def settings_for(service: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What ``<SERVICE>_DATABASE_URL`` says for this service, as an override of ``DATABASE_URL``."""
+    environ = os.environ if environ is None else environ
+    own = environ.get(f"{service.upper()}_DATABASE_URL")
+    path = environ.get(f"{service.upper()}_DATABASE_URL_FILE")
+    if own is None and path:
+        own = Path(path).read_text(encoding="utf-8").strip()
+    return {"database_url": own} if own else {}
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """A comma-separated setting as a tuple, blanks left out."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return str(location[0]).upper() if location else "settings"

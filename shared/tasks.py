@@ -1,0 +1,30 @@
+"""Background tasks that are watched: when one dies, the process ends with the reason, and its supervisor restarts it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+
+log = structlog.get_logger()
+
+Job = Callable[[], Awaitable[None]]
+
+
+async def supervise(jobs: Mapping[str, Job]) -> None:
+    """Run all jobs until cancelled. One that fails, or just returns, takes the others and this call down (failure L14)."""
+    async with asyncio.TaskGroup() as group:
+        for name, job in jobs.items():
+            group.create_task(_must_not_end(name, job), name=name)
+
+
+async def _must_not_end(name: str, job: Job) -> None:
+    try:
+        await job()
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        log.exception("background_task_died", task=name)
+        raise
+    raise RuntimeError(f"background task {name} ended")

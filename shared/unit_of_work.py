@@ -1,0 +1,54 @@
+"""What a use case sees of a transaction: Protocols only, so that domain and use cases import no database library."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.contracts.envelope import EventData, EventEnvelope
+
+IN_TRANSACTION: ContextVar[bool] = ContextVar("payrail_in_transaction", default=False)
+
+
+def in_transaction() -> bool:
+    """Whether the calling task holds a transaction open; a foreign call then is a bug (failure PG11)."""
+    return IN_TRANSACTION.get()
+
+
+@dataclass(frozen=True, slots=True)
+class InboxClaim:
+    """A consumer's claim on one message: it succeeds once, in the transaction that holds the message's effect."""
+
+    consumer: str
+    message_id: str
+
+
+class OutboxPort(Protocol):
+    async def add(
+        self,
+        event: EventData,
+        *,
+        subject: str,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        first_sequence: int = 1,
+    ) -> EventEnvelope: ...
+
+
+class InboxPort(Protocol):
+    async def claim(self, claim: InboxClaim) -> bool: ...
+
+
+class TransactionPort(Protocol):
+    """One open transaction; leaving its ``async with`` commits."""
+
+    @property
+    def outbox(self) -> OutboxPort: ...
+
+    @property
+    def inbox(self) -> InboxPort: ...
+
+    def hint(self, channel: str, payload: str = "") -> None:
+        """Wake waiters on that channel after the commit."""
+        ...

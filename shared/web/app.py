@@ -1,0 +1,93 @@
+"""The FastAPI application that every service starts from: problems, correlation, limits, health, metrics, docs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from shared.health import HealthCheck, check_all
+from shared.ports import Ports
+from shared.web.correlation import CorrelationMiddleware
+from shared.web.problems import install_problem_handlers
+
+DEFAULT_MAX_BODY_BYTES = 64 * 1024  # SEC-2
+
+
+def create_app(
+    *,
+    service: str,
+    title: str,
+    description: str,
+    ports: Ports,
+    checks: Mapping[str, HealthCheck],
+    routers: Sequence[APIRouter],
+    cors_origins: Sequence[str] = (),
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    state: Mapping[str, Any] | None = None,
+) -> FastAPI:
+    """``state`` becomes attributes of ``app.state``: the container that the routes' dependencies read."""
+    app = FastAPI(
+        title=title,
+        description=description,
+        version="1",
+        max_body_size=max_body_bytes,
+        redirect_slashes=False,  # a redirected POST would lose a webhook's body
+        openapi_url="/openapi.json",
+        docs_url="/docs",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    for name, value in (state or {}).items():
+        setattr(app.state, name, value)
+    install_problem_handlers(app)
+    for router in routers:
+        app.include_router(router)
+    app.include_router(_operations_router(checks))
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=[
+                "authorization",
+                "content-type",
+                "idempotency-key",
+                "x-order-secret",
+                "x-request-id",
+                "traceparent",
+            ],
+            expose_headers=["etag", "idempotent-replayed", "retry-after", "x-request-id"],
+        )
+    app.add_middleware(CorrelationMiddleware, service=service, ports=ports)
+    return app
+
+
+def _operations_router(checks: Mapping[str, HealthCheck]) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz")
+    async def alive() -> dict[str, str]:
+        """The process runs and its event loop turns; nothing else."""
+        return {"status": "ok"}
+
+    @router.get("/readyz")
+    async def ready() -> JSONResponse:
+        components = await check_all(checks)
+        missing = [component.name for component in components if not component.ok]
+        is_ready = all(component.ok or not component.essential for component in components)
+        status = "ok" if not missing else ("degraded" if is_ready else "not_ready")
+        details = {component.name: component.detail for component in components}
+        return JSONResponse(
+            {"status": status, "missing": missing, "components": details}, status_code=200 if is_ready else 503
+        )
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router

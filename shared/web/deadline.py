@@ -1,0 +1,70 @@
+"""uvicorn's HTTP protocol with a deadline for receiving a request: it has none of its own (field notes M24, M26)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+import structlog
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+log = structlog.get_logger()
+
+
+class DeadlineH11(H11Protocol):
+    """One absolute deadline for a whole request, headers and body: dripping bytes do not extend it (SEC-3, failure W9).
+
+    The time a handler takes, an idle kept-alive connection and an open WebSocket are not under it. Given to uvicorn as
+    ``http=DeadlineH11``.
+    """
+
+    RECEIVE_DEADLINE_SECONDS = 10.0
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._start()  # a connection that says nothing occupies a slot as well
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._follow_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._follow_request()  # the next request may already be here in part
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._stop()
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        super().connection_lost(exc)
+
+    def _follow_request(self) -> None:
+        if self.transport.is_closing() or not self._is_receiving():
+            self._stop()
+        else:
+            self._start()
+
+    def _is_receiving(self) -> bool:
+        """Whether a request has begun and not ended; judged by the parser, so a body that nobody reads counts too."""
+        if self.conn.their_state is h11.IDLE:
+            return bool(self.conn.trailing_data[0])
+        return self.conn.their_state is h11.SEND_BODY
+
+    def _start(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.RECEIVE_DEADLINE_SECONDS, self._expired)
+
+    def _stop(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expired(self) -> None:
+        self._deadline = None
+        if not self.transport.is_closing():
+            log.warning("request_not_received_in_time", seconds=self.RECEIVE_DEADLINE_SECONDS)
+            self.transport.abort()

@@ -1,0 +1,1 @@
+"""Real neighbours (PostgreSQL, RabbitMQ, Chromium) and fakes of the ports, for every test."""

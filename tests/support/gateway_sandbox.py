@@ -1,0 +1,132 @@
+"""A gateway sandbox that runs: over real HTTP on a loopback port, over a real database, with its worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+
+from services.gateway_sandbox.bootstrap import Container, build
+from services.gateway_sandbox.main import create_application
+from services.gateway_sandbox.settings import SandboxSettings
+from services.gateway_sandbox.worker import run_worker
+from shared.ports import Ports, system_ports
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+STRIPE_SECRET = "whsec_test_0123456789abcdefABCDEF"
+GENERIC_SECRET = "generic-test-secret-0123456789abcdef"
+GENERIC_KEY = "gk_test_0123456789abcdef"
+
+
+@dataclass
+class Receiver:
+    """Where webhooks arrive: records each one, and answers what a test tells it to."""
+
+    answers: list[int] = field(default_factory=list)
+    requests: list[httpx.Request] = field(default_factory=list)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        self.requests.append(request)
+        return httpx.Response(self.answers.pop(0) if self.answers else 200)
+
+    @property
+    def bodies(self) -> list[Any]:
+        return [httpx.Response(200, content=request.content).json() for request in self.requests]
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self)
+
+
+@dataclass
+class RunningSandbox:
+    url: str
+    container: Container
+    receiver: Receiver
+    client: httpx.AsyncClient
+
+    async def books(self, gateway: str, **query: str) -> dict[str, Any]:
+        answer = await self.client.get(f"/sandbox/control/{gateway}/books", params=query)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def faults(self, gateway: str, *faults: dict[str, Any]) -> list[dict[str, Any]]:
+        answer = await self.client.put(f"/sandbox/control/{gateway}/faults", json=list(faults))
+        assert answer.status_code == 200, answer.text
+        stored: list[dict[str, Any]] = answer.json()
+        return stored
+
+    async def outcome(self, gateway: str, reference: str, outcome: str, **more: Any) -> httpx.Response:
+        body = {"outcome": outcome, **more}
+        return await self.client.post(f"/sandbox/control/{gateway}/sessions/{reference}", json=body)
+
+
+def sandbox_settings(database_url: str, **overrides: Any) -> SandboxSettings:
+    values: dict[str, Any] = {
+        "environment": "development",
+        "database_url": database_url,
+        "stripe_webhook_secret": STRIPE_SECRET,
+        "webhook_secret": GENERIC_SECRET,
+        "generic_api_key": GENERIC_KEY,
+        "sandbox_webhook_wait_multiplier": 0.01,
+        "sandbox_poll_seconds": 0.05,
+    }
+    return SandboxSettings.load(**{**values, **overrides})
+
+
+@asynccontextmanager
+async def running_sandbox(
+    database_url: str,
+    *,
+    receiver: Receiver | None = None,
+    ports: Ports | None = None,
+    with_worker: bool = True,
+    **overrides: Any,
+) -> AsyncIterator[RunningSandbox]:
+    """``database_url``: migrated for gateway_sandbox. Webhooks go to ``receiver``, without a socket."""
+    receiver = receiver or Receiver()
+    real = ports or system_ports()
+    ports = Ports(real.clock, real.ids, real.randomness, receiver.transport())
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = sandbox_settings(database_url, public_base_url=url, **overrides)
+    async with AsyncExitStack() as stack:
+        container = await stack.enter_async_context(build(settings, ports=ports))
+        await stack.enter_async_context(_serving(create_application(container), port))
+        if with_worker:
+            await stack.enter_async_context(_running(run_worker(container)))
+        client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=10, trust_env=False))
+        yield RunningSandbox(url, container, receiver, client)
+
+
+@asynccontextmanager
+async def _serving(application: Any, port: int) -> AsyncIterator[None]:
+    config = uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical", lifespan="off")
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    async with _running(server._serve()):
+        await until(lambda: server.started, what="the sandbox serving")
+        try:
+            yield
+        finally:
+            server.should_exit = server.force_exit = True
+
+
+@asynccontextmanager
+async def _running(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(task), 0.2)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

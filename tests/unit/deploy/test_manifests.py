@@ -1,0 +1,161 @@
+"""The deployment files agree with the design: every service in both roles, every path at its service, no secret."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+SERVICES = ["order-service", "payment-service", "webhook-ingest", "reconciler"]
+
+ROUTES = {
+    "/api/v1/products": "order-service",
+    "/api/v1/products/SKU-1": "order-service",
+    "/api/v1/orders": "order-service",
+    "/api/v1/orders/ord_1/pay": "order-service",
+    "/api/v1/orders/ord_1/stream": "order-service",
+    "/api/v1/orders/ord_1/ws": "order-service",
+    "/api/v1/orders/ord_1/invoice": "order-service",
+    "/api/v1/payments": "payment-service",
+    "/api/v1/payments/pay_1/return": "payment-service",
+    "/api/v1/refunds/ref_1": "payment-service",
+    "/api/v1/gateways": "payment-service",
+    "/api/v1/gateways/stripe/webhook-registrations": "payment-service",
+    "/api/v1/webhooks/stripe": "webhook-ingest",
+    "/api/v1/webhooks/stripe/second-account": "webhook-ingest",
+    "/api/v1/order-payments/webhooks/payment/": "webhook-ingest",
+    "/api/v1/order-payments/webhooks/stripe/": "webhook-ingest",
+    "/api/webhooks/payment": "webhook-ingest",
+    "/api/v1/webhook-deliveries": "webhook-ingest",
+    "/api/v1/webhook-deliveries/whd_1/replay": "webhook-ingest",
+    "/api/v1/webhook-replays": "webhook-ingest",
+    "/api/v1/webhook-rejects": "webhook-ingest",
+    "/api/v1/reconciliation/runs": "reconciler",
+    "/api/v1/reconciliation/settlement-files": "reconciler",
+    "/api/v1/events": "payment-service",
+    "/api/v1/events/order-service": "order-service",
+    "/api/v1/events/payment-service": "payment-service",
+    "/api/v1/events/webhook-ingest": "webhook-ingest",
+    "/api/v1/events/reconciler": "reconciler",
+    "/sandbox/stripe/v1/checkout/sessions": "gateway-sandbox",
+}
+UNROUTED = ["/", "/metrics", "/readyz", "/docs", "/api/v1/ordersX", "/api/v1", "/api/v1/events/nobody", "/sandboxes"]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def nginx() -> str:
+    return (DEPLOY / "proxy" / "nginx.conf").read_text()
+
+
+def service_for(path: str, nginx: str) -> str | None:
+    """What nginx's map gives for the path: the first expression that matches."""
+    table = re.search(r"map \$uri \$service \{(.*?)\n    \}", nginx, re.DOTALL)
+    assert table is not None
+    for expression, service in re.findall(r"^\s+~(\S+)\s+([a-z-]+);", table.group(1), re.MULTILINE):
+        if re.search(expression, path):
+            return str(service)
+    return None
+
+
+@pytest.mark.parametrize(("path", "service"), ROUTES.items())
+def test_the_proxy_sends_a_path_to_its_service(path: str, service: str, nginx: str) -> None:
+    assert service_for(path, nginx) == service
+
+
+@pytest.mark.parametrize("path", UNROUTED)
+def test_the_proxy_shows_nothing_else(path: str, nginx: str) -> None:
+    assert service_for(path, nginx) is None
+
+
+def test_the_proxy_knows_every_service_of_the_compose_file_that_serves(compose: dict[str, Any], nginx: str) -> None:
+    serving = {name for name, service in compose["services"].items() if service.get("command", [""])[0] == "serve"}
+    assert serving == {*SERVICES, "gateway-sandbox"} == set(ROUTES.values())
+
+
+def test_the_proxy_believes_no_forwarded_address_and_resends_no_request(nginx: str) -> None:
+    assert "proxy_set_header X-Forwarded-For $remote_addr;" in nginx
+    assert "$proxy_add_x_forwarded_for" not in nginx
+    assert "proxy_next_upstream off;" in nginx
+    assert "proxy_buffering off;" in nginx
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_runs_in_both_roles_with_the_same_settings(service: str, compose: dict[str, Any]) -> None:
+    serve, work = compose["services"][service], compose["services"][f"{service}-worker"]
+    assert serve["command"] == ["serve", service]
+    assert work["command"] == ["work", service]
+    assert serve["environment"] == work["environment"]
+    assert serve["secrets"] == work["secrets"]
+    assert f"@postgres/{service.replace('-', '_')}" in serve["environment"]["DATABASE_URL"]
+    assert serve["environment"]["RABBITMQ_URL"].startswith("amqp://")
+    assert "readyz" in " ".join(serve["healthcheck"]["test"])
+    assert serve["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+
+
+def test_one_job_makes_schemas_and_topology_before_anything_serves(compose: dict[str, Any]) -> None:
+    script = compose["services"]["migrate"]["command"][0].split("\n")
+    assert script[:-1] == [*(f"payrail migrate {service}" for service in SERVICES), "payrail topology apply"]
+    for name in SERVICES:
+        assert f"{name.replace('-', '_').upper()}_DATABASE_URL" in compose["services"]["migrate"]["environment"]
+
+
+def test_the_sandbox_is_only_there_when_asked_for(compose: dict[str, Any]) -> None:
+    demo = {name for name, service in compose["services"].items() if service.get("profiles") == ["demo"]}
+    assert demo == {"gateway-sandbox-migrate", "gateway-sandbox", "gateway-sandbox-worker"}
+
+
+def test_no_container_of_ours_runs_with_more_rights_than_it_needs(compose: dict[str, Any]) -> None:
+    ours = [s for s in compose["services"].values() if "build" in s or "nginx" in s["image"]]
+    assert len(ours) == 13
+    for service in ours:
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert "USER 10001" in dockerfile.split("FROM")[-1]
+    assert "--require-hashes" in dockerfile
+
+
+def test_only_the_proxy_is_reachable_and_only_from_this_machine(compose: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert published == {"proxy": ["${PROXY_BIND:-127.0.0.1:8000}:8080"]}
+
+
+def test_secrets_come_from_the_environment_and_their_absence_stops_the_start(compose: dict[str, Any]) -> None:
+    secret = re.compile(r"PASSWORD|_PASS$|SECRET|API_KEY")
+    url_with_password = re.compile(r"//[^:/@]+:([^@]+)@")
+    for service in compose["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if secret.search(name):
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]*\}", value), name
+            for password in url_with_password.findall(str(value)):
+                assert re.fullmatch(r"\$\{[A-Z_]+:\?[^}]*\}", password), name
+
+
+def test_make_secrets_writes_every_variable_that_the_compose_file_demands() -> None:
+    demanded = set(re.findall(r"\$\{([A-Z_]+):\?", (DEPLOY / "compose.yaml").read_text()))
+    script = (DEPLOY / "make-secrets.sh").read_text()
+    for name in demanded:
+        assert name in script or name.removesuffix("_PASSWORD") in script, name
+    for service in SERVICES:
+        assert service in script
+
+
+@pytest.mark.parametrize(
+    "script", ["make-secrets.sh", "local/environment.sh", "postgres/10-databases.sh", "../.ci/run"]
+)
+def test_scripts_stop_at_the_first_error_and_can_be_run(script: str) -> None:
+    path = DEPLOY / script
+    assert "set -euo pipefail" in path.read_text()
+    assert path.stat().st_mode & stat.S_IXUSR
