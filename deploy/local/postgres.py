@@ -17,7 +17,6 @@ import hashlib
 import importlib.util
 import os
 import pwd
-import re
 import shutil
 import signal
 import socket
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import IO, Literal, TypedDict
 from urllib.parse import quote
 
+from deploy.local.processes import children, command_line, is_alive
 from shared.clock import Clock, SystemClock
 
 POSTGRES_MAJOR = "18"
@@ -337,19 +337,19 @@ class EmbeddedPostgres:
     def _remove_recycled_pid_file(self) -> None:
         """PostgreSQL sees through a stale pid file by itself, unless a later process got that very number."""
         postmaster = _Postmaster.read(self._cluster)
-        if postmaster is not None and _is_alive(postmaster.pid) and not self._is_ours(postmaster.pid):
+        if postmaster is not None and is_alive(postmaster.pid) and not self._is_ours(postmaster.pid):
             (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _running_postmaster(self) -> _Postmaster | None:
         postmaster = _Postmaster.read(self._cluster)
         if self._process is not None:
             self._process.poll()  # reaps it, so that a dead child does not look alive
-        if postmaster is None or not _is_alive(postmaster.pid) or not self._is_ours(postmaster.pid):
+        if postmaster is None or not is_alive(postmaster.pid) or not self._is_ours(postmaster.pid):
             return None
         return postmaster
 
     def _is_ours(self, pid: int) -> bool:
-        return str(self._cluster) in _command_line(pid)
+        return str(self._cluster) in command_line(pid)
 
     def _await_ready(self, deadline: float) -> None:
         while True:
@@ -369,7 +369,7 @@ class EmbeddedPostgres:
 
     def _wait_for_exit(self, pid: int, within_seconds: float) -> bool:
         deadline = self._clock.monotonic() + within_seconds
-        while _is_alive(pid):
+        while is_alive(pid):
             if self._process is not None and self._process.pid == pid:
                 self._process.poll()
             if self._clock.monotonic() > deadline:
@@ -388,7 +388,7 @@ class EmbeddedPostgres:
     def _signal_all(self, number: signal.Signals) -> None:
         """Backends are sessions of their own, so the process group would not reach them."""
         postmaster = self._running_postmaster()
-        for pid in [] if postmaster is None else [postmaster.pid, *_children(postmaster.pid)]:
+        for pid in [] if postmaster is None else [postmaster.pid, *children(postmaster.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -471,46 +471,6 @@ def _environment() -> dict[str, str]:
 def _accepts(postmaster: _Postmaster) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         return probe.connect_ex(f"{postmaster.socket_directory}/.s.PGSQL.{postmaster.port}") == 0
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether the process runs; a dead child that nobody reaped yet does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _state(pid) != "Z"
-
-
-def _state(pid: int) -> str:
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return ""
-
-
-def _command_line(pid: int) -> str:
-    if Path("/proc/self/cmdline").exists():
-        with suppress(OSError):
-            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        return ""
-    done = subprocess.run(["ps", "-ww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
-    return done.stdout.decode(errors="replace")
-
-
-def _children(pid: int) -> list[int]:
-    if Path("/proc/self/stat").exists():
-        parents = re.compile(r".*\) \S (\d+) ", re.DOTALL)
-        found = []
-        for entry in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                match = parents.match(entry.read_text())
-                if match and int(match.group(1)) == pid:
-                    found.append(int(entry.parent.name))
-        return found
-    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
-    return [int(line) for line in done.stdout.split()]
 
 
 def _pause(seconds: float = _POLL_SECONDS) -> None:

@@ -63,7 +63,7 @@ async def build(
     *,
     ports: Ports,
     bus: EventBus,
-    http_client: httpx.AsyncClient | None = None,
+    http_client: httpx.AsyncClient | None = None,  # noqa: TID251 - its type; shared.http makes it
     payments: PaymentsClient | None = None,
     mailer: Mailer | None = None,
 ) -> AsyncIterator[Container]:
@@ -119,7 +119,10 @@ async def build(
 
 
 def _payments_client(
-    settings: OrderSettings, client: httpx.AsyncClient, signer: TokenSigner, ports: Ports
+    settings: OrderSettings,
+    client: httpx.AsyncClient,  # noqa: TID251 - its type; shared.http makes it
+    signer: TokenSigner,
+    ports: Ports,
 ) -> HttpPaymentsClient:
     return HttpPaymentsClient(
         client,

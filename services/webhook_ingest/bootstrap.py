@@ -73,8 +73,11 @@ async def build(settings: WebhookIngestSettings, *, ports: Ports, bus: EventBus)
                 trusted_proxy_hops=settings.trusted_proxy_hops,
             ),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
-            # Accepting needs no broker (failure W17), so the broker is no part of this service's readiness.
-            checks={"database": HealthCheck("database", database.ping)},
+            checks={
+                "database": HealthCheck("database", database.ping),
+                # Accepting needs no broker (failure W17): without it events wait, and readiness only says so.
+                "bus": HealthCheck("bus", bus.check, essential=False),
+            },
         )
 
 

@@ -23,8 +23,10 @@ class InProcessBus:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._consumers: dict[str, list[Consumer]] = {}
+        self.subscriptions: list[Subscription] = []
 
     def subscribe(self, subscription: Subscription) -> None:
+        self.subscriptions.append(subscription)
         consumer = Consumer(subscription, self._clock)
         for type_ in subscription.queue.types:
             self._consumers.setdefault(type_, []).append(consumer)

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared.health import HealthCheck, check_all
 from shared.ports import Ports
 from shared.web.correlation import CorrelationMiddleware
+from shared.web.docs import docs_router
 from shared.web.problems import install_problem_handlers
 
 DEFAULT_MAX_BODY_BYTES = 64 * 1024  # SEC-2
@@ -38,9 +39,8 @@ def create_app(
         max_body_size=max_body_bytes,
         redirect_slashes=False,  # a redirected POST would lose a webhook's body
         openapi_url="/openapi.json",
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     for name, value in (state or {}).items():
         setattr(app.state, name, value)
@@ -48,6 +48,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     app.include_router(_operations_router(checks))
+    app.include_router(docs_router(title=title))
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,23 +110,21 @@ async def running_sandbox(
 async def _serving(application: Any, port: int) -> AsyncIterator[None]:
     config = uvicorn.Config(application, host="127.0.0.1", port=port, log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    async with _running(server._serve()):
-        await until(lambda: server.started, what="the sandbox serving")
-        try:
-            yield
-        finally:
-            server.should_exit = server.force_exit = True
+    task = asyncio.create_task(server._serve())  # serve() would take over the test process's signals
+    await until(lambda: server.started or task.done(), what="the sandbox serving")
+    try:
+        yield
+    finally:
+        server.should_exit = server.force_exit = True
+        await task
 
 
 @asynccontextmanager
-async def _running(work: Any) -> AsyncIterator[None]:
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
     try:
         yield
     finally:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(task), 0.2)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -25,6 +25,10 @@ class KeysInFlight:
 
     _keys: set[tuple[str, str]] = field(default_factory=set)
 
+    @property
+    def count(self) -> int:
+        return len(self._keys)
+
     @contextmanager
     def hold(self, gateway: str, key: str | None) -> Iterator[None]:
         """Raises KeyInFlight."""

@@ -78,7 +78,6 @@ def services_of(connection: HTTPConnection) -> OrderServices:
 
 
 async def access_of(
-    request: Request,
     principal: Annotated[Principal | None, Depends(optional_principal)],
     _documented: Annotated[Any, Depends(bearer_scheme)],
     x_order_secret: Annotated[str | None, Header(description="the order's client_secret")] = None,
@@ -112,13 +111,12 @@ async def refuse_duplicate_keys(request: Request) -> None:
 
 
 def client_address(connection: HTTPConnection, trusted_proxy_hops: int) -> str:
-    """The address that our outermost proxy saw; what the caller itself wrote into the header counts for nothing (W25)."""
+    """The address that our outermost proxy saw; what the caller itself wrote into the header does not count (W25)."""
     peer = connection.client.host if connection.client else "unknown"
     if trusted_proxy_hops == 0:
         return peer
-    forwarded = [
-        part.strip() for part in ",".join(connection.headers.getlist("x-forwarded-for")).split(",") if part.strip()
-    ]
+    header = ",".join(connection.headers.getlist("x-forwarded-for"))
+    forwarded = [part.strip() for part in header.split(",") if part.strip()]
     return forwarded[-trusted_proxy_hops] if len(forwarded) >= trusted_proxy_hops else peer
 
 

@@ -49,7 +49,7 @@ async def get_stream(
     last_event_id: Annotated[str | None, Query(max_length=20, description="as the header of that name")] = None,
     last_event_id_header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> StreamingResponse:
-    """Server-sent events. A client that comes back with `Last-Event-ID` gets the newest state if it has an older one."""
+    """Server-sent events. A client that comes back with `Last-Event-ID` gets the newest state if it lacks it."""
     await _let_in(services, access, order_id, ticket)
     seen = _version(last_event_id_header) or _version(last_event_id)
     events = _sse(services, order_id, seen)

@@ -103,7 +103,7 @@ class _Page(FPDF):
             self.multi_cell(80, 5.5, line, align="L", new_x=XPos.LEFT, new_y=YPos.NEXT)
 
     def _items(self) -> None:
-        self._row(("Item", "Quantity", "Price", "Amount"), header=True)
+        self._row(("Item", "Quantity", f"Price, {self._currency}", f"Amount, {self._currency}"), header=True)
         for item in self._invoice["items"]:
             self._row(
                 (
@@ -196,8 +196,8 @@ def _html(record: InvoiceRecord) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_CSS}</style></head><body><main>'
         f'<header><h1>Invoice</h1><strong>Paid</strong></header><p class="soft">{record.label} · issued '
         f"{record.issued_at:%Y-%m-%d}</p><section>{_party_html('From', _seller_lines(invoice['seller']))}"
-        f"{_party_html('Billed to', _customer_lines(invoice))}</section><table><thead><tr><th>Item</th><th>Quantity</th>"
-        f"<th>Price</th><th>Amount</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"{_party_html('Billed to', _customer_lines(invoice))}</section><table><thead><tr><th>Item</th>"
+        f"<th>Quantity</th><th>Price</th><th>Amount</th></tr></thead><tbody>{rows}</tbody></table>"
         f'<p class="total"><span>Total paid</span><span>{total}</span></p><p class="soft">'
         f"{'<br>'.join(map(_text, _payment_lines(invoice)))}</p></main></body></html>"
     )

@@ -59,8 +59,9 @@ def _html(order: Order, record: InvoiceRecord, lines: list[tuple[str, int, str]]
         '<h1 style="font-size:22px;margin:0 0 8px">Thank you, your order is paid</h1>'
         f"<p>Hello <bdi>{escape(order.customer.name)}</bdi>, we have received your payment of "
         f"<strong>{escape(total)}</strong>.</p>"
-        f'<table style="width:100%;border-collapse:collapse">{rows}<tr><td style="padding:12px 0"><strong>Total</strong>'
-        f'</td><td style="padding:12px 0;text-align:right"><strong>{escape(total)}</strong></td></tr></table>'
+        f'<table style="width:100%;border-collapse:collapse">{rows}<tr><td style="padding:12px 0">'
+        '<strong>Total</strong></td><td style="padding:12px 0;text-align:right">'
+        f"<strong>{escape(total)}</strong></td></tr></table>"
         f'<p style="color:#6b6259;font-size:14px">Order {escape(order.id)}<br>Invoice {record.label} is attached.</p>'
         "</div></body></html>"
     )

@@ -1,7 +1,7 @@
 """Open a hosted checkout for an order; repeating the call gives the same session.
 
 Lock, decide and commit; call payment_service with no transaction open; lock, record and commit. A crash in between
-leaves an ``order_payments`` row whose payment id the next call repeats, and payment_service answers one id with one session.
+leaves an ``order_payments`` row whose payment id the next call repeats; one id is answered with one session.
 """
 
 from __future__ import annotations

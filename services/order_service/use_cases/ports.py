@@ -189,7 +189,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """``message_id`` is the same at every attempt, so that a repeated delivery can be told by the recipient's server."""
+    """``message_id`` is the same at every attempt, so that a repeated delivery can be recognised."""
 
     message_id: str
     recipient: str

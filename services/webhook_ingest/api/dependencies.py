@@ -25,6 +25,6 @@ class Edge:
     trusted_proxy_hops: int
 
 
-def get_edge(request: Request) -> Edge:
+async def get_edge(request: Request) -> Edge:
     edge: Edge = request.app.state.webhook_edge
     return edge

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime
 
 from services.webhook_ingest.api.dependencies import Edge, get_edge
 from services.webhook_ingest.api.schemas import (
@@ -14,6 +13,7 @@ from services.webhook_ingest.api.schemas import (
     DeliveryItem,
     DeliveryPage,
     DeliveryView,
+    MomentIn,
     RejectItem,
     RejectPage,
     ReplayedView,
@@ -51,7 +51,7 @@ async def list_deliveries(
     gateway: GatewayQuery = None,
     status: Annotated[Literal["pending", "published"] | None, Query()] = None,
     event_type: EventTypeQuery = None,
-    since: Annotated[AwareDatetime | None, Query(description="received at or after")] = None,
+    since: Annotated[MomentIn | None, Query(description="received at or after")] = None,
     cursor: Annotated[str | None, Query(pattern=r"^whd_[0-9a-z]{26}$")] = None,
     limit: LimitQuery = 50,
 ) -> DeliveryPage:

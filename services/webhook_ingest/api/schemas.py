@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from services.webhook_ingest.domain.models import Announcement, Delivery, DeliverySummary, Reject, Replay, ReplayMode
 from services.webhook_ingest.use_cases.replay_deliveries import MAX_BULK, Replayed
@@ -17,15 +17,20 @@ from shared.contracts.webhook_events import WebhookReceived
 Moment = Annotated[datetime, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
 
 
-def _storable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("has control characters")
-    return text
+def _only_rfc3339(value: object) -> object:
+    """Pydantic would also take a number, and guess whether it counts seconds or milliseconds."""
+    if isinstance(value, str) and "T" not in value.upper():
+        raise ValueError("is not an RFC 3339 time")
+    if not isinstance(value, str | datetime):
+        raise ValueError("is not an RFC 3339 time")
+    return value
 
 
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
 DeliveryId = Annotated[str, Field(pattern=r"^whd_[0-9a-z]{26}$")]
 GatewayName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
-Reason = Annotated[str, Field(min_length=3, max_length=500), AfterValidator(_storable)]
+# Without control characters: it goes into a text column and into logs.
+Reason = Annotated[str, Field(min_length=3, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Mode = Literal["dry_run", "rederive", "refetch"]
 
 
@@ -171,8 +176,8 @@ class ReplayRequest(_Request):
 class BulkReplayRequest(ReplayRequest):
     gateway: GatewayName
     # Strict mode would refuse the string that JSON has for a time.
-    from_: AwareDatetime = Field(alias="from", strict=False, description="received at or after")
-    to: AwareDatetime = Field(strict=False, description="received before")
+    from_: MomentIn = Field(alias="from", strict=False, description="received at or after")
+    to: MomentIn = Field(strict=False, description="received before")
     limit: int = Field(100, ge=1, le=MAX_BULK)
     after: DeliveryId | None = Field(None, description="next_after of the previous call")
 

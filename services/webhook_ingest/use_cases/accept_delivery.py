@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import structlog
@@ -26,6 +27,8 @@ from shared.ports import Ports
 
 log = structlog.get_logger()
 
+_ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
 _REFUSALS: Mapping[Refusal, type[DomainError]] = {
     Refusal.SIGNATURE_MISSING: SignatureMissing,
     Refusal.TIMESTAMP_OUT_OF_TOLERANCE: TimestampOutOfTolerance,  # it tells a forger nothing: the signature matched
@@ -35,7 +38,8 @@ _REFUSALS: Mapping[Refusal, type[DomainError]] = {
 def find_gateway(gateways: Mapping[str, IngestGateway], name: str, account: str | None) -> IngestGateway:
     """Raises UnknownGateway for a gateway that is not enabled and for an account that is not ours."""
     gateway = gateways.get(name)
-    if gateway is None or not gateway.secrets_for(account):
+    is_well_formed = account is None or _ACCOUNT.fullmatch(account) is not None
+    if gateway is None or not is_well_formed or not gateway.secrets_for(account):
         raise UnknownGateway
     return gateway
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from services.order_service.bootstrap import Container, build
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
@@ -20,7 +21,6 @@ from shared.messaging.in_process import InProcessBus
 from shared.ports import Ports
 from shared.randomness import SystemRandomness
 from shared.web.auth import build_signer
-from sqlalchemy import text
 from tests.integration.order_service.fakes import FakeMailer, FakePayments, a_pay_body, an_event, an_order_body, deliver
 from tests.support.clock import FakeClock
 from tests.support.postgres import ServiceDatabase

@@ -72,7 +72,7 @@ class FakePayments:
             return self.becomes(payment_id, self._found_at_closing or PaymentStatus.CANCELED)
         return self.sessions[payment_id]
 
-    def becomes(self, payment_id: str, status: PaymentStatus, **totals: int) -> PaymentSnapshot:
+    def becomes(self, payment_id: str, status: PaymentStatus, **totals: Any) -> PaymentSnapshot:
         """What the gateway did; the payment's version grows."""
         before = self.sessions[payment_id]
         if status in (PaymentStatus.CAPTURED, PaymentStatus.AUTHORIZED):

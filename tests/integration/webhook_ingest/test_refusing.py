@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.webhook_ingest.signatures.port import RawDelivery
 from services.webhook_ingest.domain.models import Arrival
+from services.webhook_ingest.signatures.port import RawDelivery
 from services.webhook_ingest.use_cases.keep_reject import keep_reject
 from tests.integration.webhook_ingest.conftest import Ingest, a_stripe_event
 
@@ -68,6 +68,10 @@ async def test_an_empty_body_is_400(ingest: Ingest) -> None:
         "/api/v1/webhooks/STRIPE",
         "//api/v1/webhooks/stripe",
         "/api/v1/webhooks/",
+        "/api/v1/webhooks/stripe/%00",
+        "/api/v1/webhooks/stripe/%ed%a0%80",
+        "/api/v1/webhooks/stripe/a/b",
+        "/api/v1/webhooks/stripe/" + "a" * 65,
     ],
 )
 async def test_an_unknown_gateway_is_404(ingest: Ingest, path: str) -> None:

@@ -105,9 +105,9 @@ def test_an_account_with_secrets_of_its_own_is_verified_with_those_alone() -> No
     assert gateway.secrets_for("us") is None
 
 
-def _generic_verifies(headers: dict[str, str], secret: str = SECRET, body: bytes = BODY, **settings: str) -> bool:
+def _generic_verifies(headers: dict[str, str], secret: str = SECRET, /, **settings: str) -> bool:
     scheme = generic_scheme(GatewayValues({f"GENERIC_SIGNATURE_{name}": value for name, value in settings.items()}))
-    delivery = RawDelivery("POST", "/", "", tuple(headers.items()), body)
+    delivery = RawDelivery("POST", "/", "", tuple(headers.items()), BODY)
     return scheme.verify(delivery, [SigningSecret(secret)], SIGNED_AT).verified
 
 

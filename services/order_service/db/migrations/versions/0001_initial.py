@@ -105,16 +105,19 @@ def upgrade() -> None:
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "attention IN ('amount_mismatch', 'late_payment', 'duplicate_payment', 'unknown_outcome', 'orphan_payment')",
+            "attention IN ('amount_mismatch', 'late_payment', 'duplicate_payment', 'unknown_outcome',"
+            " 'orphan_payment')",
             name=op.f("ck_orders_attention_known"),
         ),
         sa.CheckConstraint("closed_as IN ('canceled', 'expired')", name=op.f("ck_orders_closed_as_known")),
         sa.CheckConstraint(
-            "payment_status IN ('unpaid', 'pending', 'authorized', 'paid', 'failed', 'partially_refunded', 'refunded', 'disputed')",
+            "payment_status IN ('unpaid', 'pending', 'authorized', 'paid', 'failed',"
+            " 'partially_refunded', 'refunded', 'disputed')",
             name=op.f("ck_orders_payment_status_known"),
         ),
         sa.CheckConstraint(
-            "status = coalesce(closed_as, CASE WHEN confirmed_by IS NULL THEN 'open' ELSE 'confirmed' END) AND (closed_as IS NULL OR confirmed_by IS NULL)",
+            "status = coalesce(closed_as, CASE WHEN confirmed_by IS NULL THEN 'open' ELSE 'confirmed' END)"
+            " AND (closed_as IS NULL OR confirmed_by IS NULL)",
             name=op.f("ck_orders_status_follows_facts"),
         ),
         sa.CheckConstraint(
@@ -269,7 +272,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured', 'captured', 'failed', 'canceled', 'expired', 'conflicted')",
+            "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured', 'captured',"
+            " 'failed', 'canceled', 'expired', 'conflicted')",
             name=op.f("ck_order_payments_status_known"),
         ),
         sa.CheckConstraint("version >= 0", name=op.f("ck_order_payments_version_not_negative")),

@@ -1,0 +1,111 @@
+"""The command tree. Heavy modules are imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.cli import contracts, events, tokens, topology, webhooks
+from deploy.cli.errors import CommandError, explained
+
+app = typer.Typer(
+    name="payrail",
+    help="Payrail: orders, payments, webhooks and reconciliation over RabbitMQ and PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(events.app, name="events")
+app.add_typer(webhooks.app, name="webhook")
+app.add_typer(topology.app, name="topology")
+app.add_typer(contracts.app, name="contracts")
+app.command("token")(tokens.token)
+
+console = Console(stderr=True)
+
+ServiceName = Annotated[
+    str,
+    typer.Argument(help="order-service, payment-service, webhook-ingest, reconciler or gateway-sandbox", show_default=False),
+]
+
+
+@app.command()
+def dev(
+    port: Annotated[int, typer.Option(envvar="PORT", help="where everything listens", min=0, max=65535)] = 8000,
+    data: Annotated[Path, typer.Option(envvar="PAYRAIL_DATA", help="PostgreSQL's files, secrets and tokens")] = Path(".payrail"),
+    host: Annotated[str, typer.Option(envvar="HOST", help="the address to listen on")] = "127.0.0.1",
+) -> None:
+    """Run everything in one process on one port: services, storefront, sandbox gateways, embedded PostgreSQL.
+
+    This is what `make run` calls. Ctrl-C stops it; killing it loses nothing.
+    """
+    from deploy.local.dev import run_dev
+
+    with explained():
+        run_dev(host=host, port=port, data=data.resolve())
+
+
+@app.command()
+def serve(
+    service: ServiceName,
+    host: Annotated[str, typer.Option(envvar="HOST", help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="PORT", help="the port to listen on", min=0, max=65535)] = 8000,
+) -> None:
+    """Run the HTTP process of one service. Configured by the environment; see the service's settings.py."""
+    from deploy.running import serve_service
+
+    with explained():
+        asyncio.run(serve_service(_entry(service), host=host, port=port))
+
+
+@app.command()
+def work(service: ServiceName) -> None:
+    """Run the worker of one service: its consumers, its outbox relay and its sweepers."""
+    from deploy.running import work_service
+
+    with explained():
+        asyncio.run(work_service(_entry(service)))
+
+
+@app.command()
+def migrate(
+    service: Annotated[str, typer.Argument(help="a service, or all", show_default=True)] = "all",
+) -> None:
+    """Bring a service's schema to its newest revision. Safe to repeat and to run from several places at once."""
+    from deploy.catalogue import SERVICES
+    from shared.db.migrations import upgrade
+    from shared.settings import settings_for
+
+    with explained():
+        for entry in SERVICES.values() if service == "all" else [_entry(service)]:
+            url = settings_for(entry.package).get("database_url") or _database_url_from_environment()
+            if not url:
+                raise CommandError(
+                    f"set {entry.package.upper()}_DATABASE_URL or DATABASE_URL, e.g. postgresql://user:password@host/database"
+                )
+            with console.status(f"migrating {entry.name}"):
+                revision = asyncio.run(upgrade(entry.package, url))
+            console.print(f"{entry.name}: at revision {revision}")
+
+
+def _database_url_from_environment() -> str | None:
+    path = os.environ.get("DATABASE_URL_FILE")
+    return Path(path).read_text(encoding="utf-8").strip() if path else os.environ.get("DATABASE_URL")
+
+
+def _entry(name: str):  # type: ignore[no-untyped-def]
+    from deploy.catalogue import SERVICES
+
+    found = SERVICES.get(name.replace("_", "-"))
+    if found is None:
+        raise CommandError(f"there is no service {name!r}; there are {', '.join(SERVICES)}")
+    return found
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,39 @@
+"""Errors of the command line: one sentence that says what to do, and no traceback for what is not our bug."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+
+from shared.errors import PayrailError
+from shared.settings import ConfigurationError
+
+EXIT_USAGE = 2
+EXIT_FAILURE = 1
+
+
+class CommandError(Exception):
+    """The command cannot be carried out; the text says what to do instead."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn expected trouble into a sentence on standard error and an exit status."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        yield
+    except (CommandError, ConfigurationError) as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}")
+        raise typer.Exit(EXIT_USAGE) from None
+    except PayrailError as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}")
+        raise typer.Exit(EXIT_FAILURE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _plain(error: Exception) -> str:
+    return str(error).replace("[", "\\[")

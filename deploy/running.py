@@ -1,0 +1,113 @@
+"""One process of one service, for ``payrail serve`` and ``payrail work``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+
+from deploy.catalogue import ServiceEntry
+from shared.logging import configure_logging
+from shared.messaging.bus import EventBus
+from shared.messaging.in_process import InProcessBus
+from shared.messaging.rabbitmq import RabbitMQBus
+from shared.ports import Ports, system_ports
+from shared.settings import ConfigurationError, ServiceSettings, settings_for
+from shared.web.deadline import DeadlineH11
+
+log = structlog.get_logger()
+
+GRACEFUL_SHUTDOWN_SECONDS = 10
+"""How long running requests may take to end after SIGTERM; below an orchestrator's usual 30 s (field note M27)."""
+
+CONCURRENCY_LIMIT = 1000
+
+
+async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:
+    """Serve HTTP until SIGTERM or SIGINT."""
+    async with _built(entry) as container:
+        server = uvicorn.Server(uvicorn_config(entry.create_application(container), host=host, port=port))
+        background = asyncio.create_task(_watch(entry.serve_background(container), server), name=f"{entry.name}-background")
+        try:
+            await server.serve()
+        finally:
+            await cancel(background)
+
+
+async def work_service(entry: ServiceEntry) -> None:
+    """Run the worker until SIGTERM or SIGINT; a task of it that dies ends the process with the reason."""
+    async with _built(entry) as container:
+        worker = asyncio.create_task(_as_coroutine(entry.run_worker(container)), name=f"{entry.name}-worker")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.cancel)
+        log.info("worker_started", service=entry.package)
+        with contextlib.suppress(asyncio.CancelledError):
+            await worker
+        log.info("worker_stopped", service=entry.package)
+
+
+def uvicorn_config(app: Any, *, host: str, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=DeadlineH11,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,  # the client's address is taken from trusted hops only, by us (SEC-5)
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
+        limit_concurrency=CONCURRENCY_LIMIT,
+        ws="websockets-sansio",
+    )
+
+
+@asynccontextmanager
+async def _built(entry: ServiceEntry) -> AsyncIterator[Any]:
+    settings = entry.settings.load(**settings_for(entry.package))
+    configure_logging(level=settings.log_level, log_format=settings.log_format, service=entry.package)
+    ports = system_ports()
+    async with AsyncExitStack() as stack:
+        bus = make_bus(entry, settings, ports)
+        stack.push_async_callback(bus.close)
+        yield await stack.enter_async_context(entry.build(settings, ports=ports, bus=bus))
+
+
+def make_bus(entry: ServiceEntry, settings: ServiceSettings, ports: Ports) -> EventBus:
+    """RabbitMQ; a service that lives alone in its process has nobody to talk to without it."""
+    if not entry.needs_bus:
+        return InProcessBus(ports.clock)
+    if settings.rabbitmq_url is None:
+        raise ConfigurationError("set RABBITMQ_URL, e.g. amqp://user:password@host/ (only `payrail dev` runs without it)")
+    return RabbitMQBus(settings.rabbitmq_url.get_secret_value(), name=entry.name, ports=ports)
+
+
+async def cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _watch(background: Awaitable[None], server: uvicorn.Server) -> None:
+    """A background task that dies takes the process with it (failure L14)."""
+    try:
+        await background
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        log.exception("background_task_died")
+        server.should_exit = True
+        raise
+
+
+async def _as_coroutine(awaitable: Awaitable[None]) -> None:
+    await awaitable

@@ -1,0 +1,175 @@
+"""What the use cases need from outside: repositories in a transaction, payment_service, time, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from services.reconciler.domain.models import Counts, Moment, Run, RunRequest, SeenPayment, WatchedPayment
+from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.randomness import Randomness
+from shared.unit_of_work import TransactionPort
+
+SWEEP_CHANNEL = "sweep"
+"""Hints that a run on demand waits."""
+
+SWEEP_LEASE = "sweep"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFilter:
+    gateway: str | None = None
+    status: PaymentStatus | None = None
+    due_before: datetime | None = None
+    dropped: bool = False
+    """Those that are not asked about any more, instead of those that are."""
+
+
+class WatchedRepository(Protocol):
+    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, int]:
+        """Of those that are known; takes no lock."""
+        ...
+
+    async def get_for_update(self, payment_id: str) -> WatchedPayment | None: ...
+
+    async def add(self, watched: WatchedPayment) -> bool:
+        """False where it was added meanwhile; nothing is changed then."""
+        ...
+
+    async def save(self, watched: WatchedPayment) -> None: ...
+
+    async def due(self, now: datetime, *, per_gateway: int, limit: int) -> list[WatchedPayment]:
+        """What is due at gateways that are not paused, most money at risk first, at most ``per_gateway`` of each."""
+        ...
+
+    async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
+        """Make what matches due now, on behalf of a run; what another run waits for is left to that. Returns how many."""
+        ...
+
+    async def search(self, filter_: WatchFilter, *, after: str | None, limit: int) -> list[WatchedPayment]: ...
+
+    async def forget_dropped(self, before: datetime, *, limit: int) -> int: ...
+
+
+class RunRepository(Protocol):
+    async def add(self, run: Run) -> None: ...
+
+    async def get(self, run_id: str) -> Run | None: ...
+
+    async def find_running(self, request: RunRequest) -> Run | None:
+        """A run on demand for the same request that has not ended; requests of the same shape are serialised here."""
+        ...
+
+    async def count(self, run: Run, counts: Counts) -> None:
+        """Add to the run's counts; stores a scheduled run with its first count."""
+        ...
+
+    async def finish(self, run: Run) -> Run | None:
+        """Write its status and end; None where it was never stored or has ended already. Returns it with its counts."""
+        ...
+
+    async def asked_and_done(self) -> list[Run]:
+        """Runs on demand that wait for no payment any more."""
+        ...
+
+    async def abandoned(self) -> list[Run]:
+        """Scheduled runs that are still marked running; the caller holds the lease, so their runner died."""
+        ...
+
+    async def search(self, *, after: str | None, limit: int) -> list[Run]: ...
+
+    async def forget_ended(self, before: datetime, *, limit: int) -> int: ...
+
+
+class PauseRepository(Protocol):
+    """Gateways that are left alone for a while, because they did not answer."""
+
+    async def pause(self, gateway: str, *, until: datetime) -> None: ...
+
+    async def lengths(self) -> Mapping[str, int]:
+        """How many times in a row each gateway was paused; absent: it answers."""
+        ...
+
+    async def clear(self, gateway: str) -> None: ...
+
+
+class LeasePort(Protocol):
+    async def acquire(self, name: str, *, holder: str, seconds: float) -> int | None:
+        """The fencing token, or None while another holder's lease lasts. Renews one's own."""
+        ...
+
+    async def release(self, name: str, *, holder: str) -> None: ...
+
+
+class ReconcilerTransaction(TransactionPort, Protocol):
+    @property
+    def watched(self) -> WatchedRepository: ...
+
+    @property
+    def runs(self) -> RunRepository: ...
+
+    @property
+    def pauses(self) -> PauseRepository: ...
+
+    @property
+    def leases(self) -> LeasePort: ...
+
+
+UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[ReconcilerTransaction]]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAnswer:
+    payment: SeenPayment
+    changed: bool
+    """The gateway said something that payment_service did not know: a webhook was missed, or is late."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentsPage:
+    payments: tuple[SeenPayment, ...]
+    next_cursor: str | None
+
+
+class PaymentsClient(Protocol):
+    async def sync(self, payment_id: str) -> SyncAnswer:
+        """Have the gateway asked now. Raises SyncRefused (an answer that hurrying will not change), GatewayOutcomeUnknown
+        (no usable answer for this payment) or ServiceUnavailable (payment_service itself: nobody can be asked about)."""
+        ...
+
+    async def not_final(self, cursor: str | None) -> PaymentsPage:
+        """A page of payments that are not final. Raises GatewayOutcomeUnknown or ServiceUnavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRules:
+    """Limits of a round."""
+
+    calls_per_gateway: int
+    concurrency_per_gateway: int
+    batch_size: int
+    gateway_pause_seconds: float
+    lease_seconds: float
+    pull_interval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every use case of this service gets."""
+
+    uow: UnitOfWorkFactory
+    payments: PaymentsClient
+    clock: Clock
+    ids: Ids
+    randomness: Randomness
+    timetable: Timetable
+    rules: SweepRules
+
+    def moment(self) -> Moment:
+        return Moment(self.clock.now(), self.randomness.uniform(JITTER_LOW, JITTER_HIGH))

@@ -1,0 +1,216 @@
+"""What an order is follows from its facts and its payments' newest states, in whatever order the news came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.order_service.domain.models import (
+    Attention,
+    Customer,
+    LineItem,
+    Order,
+    OrderPayment,
+    OrderPaymentStatus,
+    OrderStatus,
+    PaymentSnapshot,
+    PaymentStatus,
+)
+from services.order_service.domain.transitions import (
+    STANDING,
+    Consequence,
+    consequences,
+    derive,
+    may_end_without_money,
+    state_of,
+)
+from shared.money import Money
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+TOTAL = Money(3900, "EUR")
+P, O, S, A = PaymentStatus, OrderPaymentStatus, OrderStatus, Attention
+
+
+def an_order(*, closed_as: OrderStatus | None = None, confirmed_by: str | None = None) -> Order:
+    status = closed_as or (OrderStatus.CONFIRMED if confirmed_by else OrderStatus.OPEN)
+    return Order(
+        id="ord_1",
+        total=TOTAL,
+        items=(LineItem("moka-pot", "Moka Pot", 1, TOTAL),),
+        customer=Customer("ada@example.com", "Ada"),
+        customer_subject=None,
+        secret_digest=bytes(32),
+        expires_at=NOW + timedelta(minutes=30),
+        created_at=NOW,
+        updated_at=NOW,
+        closed_as=closed_as,
+        confirmed_by=confirmed_by,
+        status=status,
+    )
+
+
+def a_payment(
+    number: int,
+    status: PaymentStatus,
+    *,
+    captured: int | None = None,
+    currency: str = "EUR",
+    refunded: int = 0,
+    disputed: int = 0,
+    outcome_unknown: bool = False,
+) -> OrderPayment:
+    taken = TOTAL.amount_minor if status is P.CAPTURED else 0
+    snapshot = PaymentSnapshot(
+        payment_id=f"pay_{number}",
+        order_id="ord_1",
+        gateway="stripe",
+        status=status,
+        version=3,
+        amount=Money(TOTAL.amount_minor, currency),
+        amount_captured=taken if captured is None else captured,
+        amount_refunded=refunded,
+        amount_disputed=disputed,
+        outcome_unknown=outcome_unknown,
+    )
+    return OrderPayment(snapshot, None, NOW, NOW)
+
+
+@pytest.mark.parametrize(
+    ("payments", "expected"),
+    [
+        ([], (S.OPEN, O.UNPAID, None)),
+        ([P.CREATED], (S.OPEN, O.UNPAID, None)),
+        ([P.REQUIRES_ACTION], (S.OPEN, O.PENDING, None)),
+        ([P.PROCESSING], (S.OPEN, O.PENDING, None)),
+        ([P.AUTHORIZED], (S.OPEN, O.AUTHORIZED, None)),
+        ([P.PARTIALLY_CAPTURED], (S.OPEN, O.AUTHORIZED, None)),
+        ([P.CAPTURED], (S.CONFIRMED, O.PAID, None)),
+        ([P.FAILED], (S.OPEN, O.FAILED, None)),
+        ([P.CANCELED], (S.OPEN, O.UNPAID, None)),
+        ([P.EXPIRED], (S.OPEN, O.UNPAID, None)),
+        ([P.CONFLICTED], (S.OPEN, O.PENDING, A.AMOUNT_MISMATCH)),
+        ([P.FAILED, P.CAPTURED], (S.CONFIRMED, O.PAID, None)),
+        ([P.FAILED, P.REQUIRES_ACTION], (S.OPEN, O.PENDING, None)),
+        ([P.CANCELED, P.FAILED], (S.OPEN, O.FAILED, None)),
+        ([P.CAPTURED, P.CAPTURED], (S.CONFIRMED, O.PAID, A.DUPLICATE_PAYMENT)),
+        ([P.CAPTURED, P.AUTHORIZED], (S.CONFIRMED, O.PAID, A.DUPLICATE_PAYMENT)),
+        ([P.CAPTURED, P.CONFLICTED], (S.CONFIRMED, O.PAID, A.AMOUNT_MISMATCH)),
+    ],
+)
+def test_the_state_of_an_open_order(payments: list[PaymentStatus], expected: tuple[object, ...]) -> None:
+    state = derive(an_order(), [a_payment(number, status) for number, status in enumerate(payments)])
+    assert (state.status, state.payment_status, state.attention) == expected
+
+
+@pytest.mark.parametrize("closed_as", [S.CANCELED, S.EXPIRED])
+@pytest.mark.parametrize(("status", "payment_status"), [(P.CAPTURED, O.PAID), (P.AUTHORIZED, O.AUTHORIZED)])
+def test_money_for_an_ended_order_is_flagged_and_does_not_reopen_it(
+    closed_as: OrderStatus, status: PaymentStatus, payment_status: OrderPaymentStatus
+) -> None:
+    state = derive(an_order(closed_as=closed_as), [a_payment(1, status)])
+    assert (state.status, state.payment_status, state.attention) == (closed_as, payment_status, A.LATE_PAYMENT)
+
+
+def test_late_money_that_went_back_needs_no_attention_any_more() -> None:
+    state = derive(an_order(closed_as=S.EXPIRED), [a_payment(1, P.CAPTURED, refunded=3900)])
+    assert (state.status, state.payment_status, state.attention) == (S.EXPIRED, O.REFUNDED, None)
+
+
+@pytest.mark.parametrize(
+    "payment",
+    [
+        a_payment(1, P.CAPTURED, captured=3899),
+        a_payment(1, P.CAPTURED, captured=3901),
+        a_payment(1, P.CAPTURED, captured=1),
+        a_payment(1, P.CAPTURED, captured=0),
+        a_payment(1, P.CAPTURED, currency="USD"),
+        a_payment(1, P.CAPTURED, currency="KWD"),
+    ],
+)
+def test_only_the_whole_total_in_the_orders_currency_pays(payment: OrderPayment) -> None:
+    state = derive(an_order(), [payment])
+    assert (state.status, state.payment_status, state.attention) == (S.OPEN, O.PENDING, A.AMOUNT_MISMATCH)
+
+
+@pytest.mark.parametrize(
+    ("totals", "expected"),
+    [
+        ({"refunded": 1}, O.PARTIALLY_REFUNDED),
+        ({"refunded": 3900}, O.REFUNDED),
+        ({"disputed": 3900}, O.DISPUTED),
+        ({"refunded": 100, "disputed": 100}, O.DISPUTED),
+    ],
+)
+def test_refunds_and_disputes_of_a_paid_order_show(totals: dict[str, int], expected: OrderPaymentStatus) -> None:
+    state = derive(an_order(confirmed_by="pay_1"), [a_payment(1, P.CAPTURED, **totals)])
+    assert (state.status, state.payment_status) == (S.CONFIRMED, expected)
+
+
+def test_the_payment_that_confirmed_the_order_keeps_it() -> None:
+    state = derive(an_order(confirmed_by="pay_2"), [a_payment(1, P.CAPTURED), a_payment(2, P.CAPTURED, refunded=100)])
+    assert (state.confirmed_by, state.payment_status) == ("pay_2", O.PARTIALLY_REFUNDED)
+    assert state.attention is A.DUPLICATE_PAYMENT
+
+
+def test_a_duplicate_that_was_refunded_is_settled() -> None:
+    state = derive(an_order(confirmed_by="pay_1"), [a_payment(1, P.CAPTURED), a_payment(2, P.CAPTURED, refunded=3900)])
+    assert (state.payment_status, state.attention) == (O.PAID, None)
+
+
+def test_an_unanswered_call_is_flagged() -> None:
+    assert derive(an_order(), [a_payment(1, P.PROCESSING, outcome_unknown=True)]).attention is A.UNKNOWN_OUTCOME
+
+
+STATUSES = st.lists(st.sampled_from(list(PaymentStatus)), max_size=5)
+
+
+@given(STATUSES, st.sampled_from([None, S.CANCELED, S.EXPIRED]))
+def test_the_order_of_payments_does_not_matter(
+    statuses: Sequence[PaymentStatus], closed_as: OrderStatus | None
+) -> None:
+    payments = [a_payment(number, status) for number, status in enumerate(statuses)]
+    order = an_order(closed_as=closed_as)
+    expected = derive(order, payments)
+    assert all(derive(order, shuffled) == expected for shuffled in permutations(payments))
+
+
+@given(STATUSES, st.sampled_from([None, S.CANCELED, S.EXPIRED]))
+def test_deriving_again_changes_nothing(statuses: Sequence[PaymentStatus], closed_as: OrderStatus | None) -> None:
+    payments = [a_payment(number, status) for number, status in enumerate(statuses)]
+    order = an_order(closed_as=closed_as)
+    state = derive(order, payments)
+    settled = replace(
+        order,
+        status=state.status,
+        payment_status=state.payment_status,
+        attention=state.attention,
+        confirmed_by=state.confirmed_by,
+    )
+    assert derive(settled, payments) == state
+    assert consequences(state, derive(settled, payments)) == ()
+
+
+@given(STATUSES)
+def test_an_order_may_end_only_when_no_payment_can_bring_money(statuses: Sequence[PaymentStatus]) -> None:
+    payments = [a_payment(number, status) for number, status in enumerate(statuses)]
+    if may_end_without_money(payments):
+        state = derive(an_order(closed_as=S.CANCELED), payments)
+        assert state.payment_status in (O.UNPAID, O.FAILED)
+        assert state.attention is None
+
+
+def test_being_paid_is_announced_once() -> None:
+    before = state_of(an_order())
+    after = derive(an_order(), [a_payment(1, P.CAPTURED)])
+    assert consequences(before, after) == (Consequence.PAID,)
+    assert consequences(after, derive(an_order(confirmed_by="pay_1"), [a_payment(1, P.CAPTURED)])) == ()
+
+
+def test_every_status_of_a_payment_means_something() -> None:
+    assert set(STANDING) == set(PaymentStatus)
