@@ -46,6 +46,12 @@ def mask_card_numbers(text: str) -> str:
     return _CARD_NUMBER.sub(_mask_if_luhn, text)
 
 
+def storable_text(text: str) -> str:
+    """Text as a PostgreSQL column takes it and an operator may read it: no NUL, no lone surrogate, no card number."""
+    clean = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return mask_card_numbers(clean)
+
+
 def is_secret_name(name: str) -> bool:
     return name.lower().replace("-", "_") in _SECRET_KEYS
 

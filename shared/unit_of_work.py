@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +16,16 @@ IN_TRANSACTION: ContextVar[bool] = ContextVar("payrail_in_transaction", default=
 def in_transaction() -> bool:
     """Whether the calling task holds a transaction open; a foreign call then is a bug (failure PG11)."""
     return IN_TRANSACTION.get()
+
+
+@contextmanager
+def outside_transaction() -> Iterator[None]:
+    """For work that is started under somebody else's open transaction and has no part in it."""
+    token = IN_TRANSACTION.set(False)
+    try:
+        yield
+    finally:
+        IN_TRANSACTION.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

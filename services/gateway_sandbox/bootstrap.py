@@ -6,18 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
-
 from services.gateway_sandbox.db.repositories import unit_of_work
 from services.gateway_sandbox.gateways.registry import GatewayOptions, build_gateways
 from services.gateway_sandbox.settings import SandboxSettings
 from services.gateway_sandbox.use_cases.control import forget_old_answers
-from services.gateway_sandbox.use_cases.deliver_webhooks import Deliverer
+from services.gateway_sandbox.use_cases.deliver_webhooks import Deliverer, WebhookSender
 from services.gateway_sandbox.use_cases.expire_sessions import expire_sessions
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
 from services.gateway_sandbox.webhook_sender import HttpWebhookSender
 from shared.db.session import Database
 from shared.health import HealthCheck
+from shared.http import build_http_client
 from shared.periodic import Periodic
 from shared.ports import Ports
 from shared.settings import ConfigurationError
@@ -52,8 +51,14 @@ async def build(settings: SandboxSettings, *, ports: Ports) -> AsyncIterator[Con
     async with AsyncExitStack() as stack:
         database = _database(settings)
         stack.push_async_callback(database.dispose)
-        client = await stack.enter_async_context(_http_client(settings, ports))
-        yield _container(settings, ports, database, client)
+        client = build_http_client(
+            ports,
+            read_seconds=settings.sandbox_webhook_timeout_seconds,
+            max_connections=settings.sandbox_webhook_concurrency,
+        )
+        await stack.enter_async_context(client)
+        sender = HttpWebhookSender(client, timeout_seconds=settings.sandbox_webhook_timeout_seconds)
+        yield _container(settings, ports, database, sender)
 
 
 def _database(settings: SandboxSettings) -> Database:
@@ -61,25 +66,13 @@ def _database(settings: SandboxSettings) -> Database:
     return Database(url, schema=SERVICE, application_name="gateway-sandbox", pool_size=settings.database_pool_size)
 
 
-def _http_client(settings: SandboxSettings, ports: Ports) -> httpx.AsyncClient:
-    limits = httpx.Limits(max_connections=settings.sandbox_webhook_concurrency)
-    return httpx.AsyncClient(
-        transport=ports.http_transport,
-        timeout=settings.sandbox_webhook_timeout_seconds,
-        limits=limits,
-        follow_redirects=False,
-        trust_env=False,  # a proxy in the environment is not for webhooks to ourselves
-        headers={"User-Agent": "Payrail-Sandbox/1.0"},
-    )
-
-
-def _container(settings: SandboxSettings, ports: Ports, database: Database, client: httpx.AsyncClient) -> Container:
+def _container(settings: SandboxSettings, ports: Ports, database: Database, sender: WebhookSender) -> Container:
     options = GatewayOptions(settings.credentials(), settings.public_base_url, settings.sandbox_merchant_name)
     gateways = build_gateways(options)
     sandbox = Sandbox(uow=unit_of_work(database), gateways=gateways, ports=ports)
     deliverer = Deliverer(
         sandbox=sandbox,
-        sender=HttpWebhookSender(client, timeout_seconds=settings.sandbox_webhook_timeout_seconds),
+        sender=sender,
         urls={name: settings.webhook_url(name) for name in gateways},
         concurrency=settings.sandbox_webhook_concurrency,
         timeout_seconds=settings.sandbox_webhook_timeout_seconds,

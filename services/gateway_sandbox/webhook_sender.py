@@ -13,7 +13,12 @@ from services.gateway_sandbox.use_cases.deliver_webhooks import SendResult
 class HttpWebhookSender:
     """One POST, no redirects; an answer's body is not read. Never raises for what the receiver does."""
 
-    def __init__(self, client: httpx.AsyncClient, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,  # noqa: TID251 - its type only; shared.http builds it
+        *,
+        timeout_seconds: float,
+    ) -> None:
         self._client = client
         self._timeout_seconds = timeout_seconds
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.webhook_ingest.api.dependencies import Edge
-from services.webhook_ingest.api.rate_limit import FailureLimiter
+from services.webhook_ingest.api.rate_limit import REJECTS_KEPT_PER_MINUTE, FailureLimiter, RejectBudget
 from services.webhook_ingest.db.tables import SERVICE
 from services.webhook_ingest.db.unit_of_work import IngestTransaction, build_unit_of_work
 from services.webhook_ingest.settings import WebhookIngestSettings
@@ -68,6 +68,7 @@ async def build(settings: WebhookIngestSettings, *, ports: Ports, bus: EventBus)
                 gateways=gateways,
                 uow=uow,
                 limiter=FailureLimiter(settings.webhook_failed_verifications_per_minute, ports.clock),
+                reject_budget=RejectBudget(REJECTS_KEPT_PER_MINUTE, ports.clock),
                 ports=ports,
                 max_body_bytes=settings.webhook_max_body_bytes,
                 trusted_proxy_hops=settings.trusted_proxy_hops,

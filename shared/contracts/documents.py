@@ -263,8 +263,8 @@ def asyncapi_document() -> JsonObject:
             "version": "1.0.0",
             "description": (
                 "What Payrail's services publish, as CloudEvents 1.0 in structured JSON, at least once. `sequence` "
-                "counts without gaps per `source` and `subject`; `data` carries the whole state and its `version`, so nobody "
-                "adds up deltas. The version in a type is its major version: fields are only ever added to it."
+                "counts without gaps per `source` and `subject`; `data` carries the whole state and its `version`, so "
+                "nobody adds up deltas. The version in a type is its major version: fields are only ever added to it."
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },

@@ -19,7 +19,7 @@ DEAD_EXCHANGE = "payrail.dead"
 """Direct exchange; a message that its consumer gave up on, or that the broker stopped redelivering, goes to
 ``<queue>.dead`` with the queue's name as routing key."""
 
-RETRY_DELAYS_SECONDS: Sequence[int] = (1, 5, 30, 120, 600)
+RETRY_DELAYS_SECONDS: Sequence[float] = (1, 5, 30, 120, 600)
 """The growing waits between attempts of a failing message; the last one repeats until MAX_ATTEMPTS."""
 
 MAX_ATTEMPTS = 8
@@ -35,13 +35,18 @@ class Queue:
 
     name: str
     types: tuple[str, ...]
+    retry_delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS
 
     @property
     def dead_letter_queue(self) -> str:
         return f"{self.name}.dead"
 
-    def retry_queue(self, delay_seconds: int) -> str:
-        return f"{self.name}.retry.{delay_seconds}s"
+    def retry_queue(self, delay_seconds: float) -> str:
+        return f"{self.name}.retry.{delay_seconds:g}s"
+
+    def retry_delay_seconds(self, attempt: int) -> float:
+        """The wait after the ``attempt``-th failed attempt (counted from 1)."""
+        return self.retry_delays_seconds[min(max(attempt, 1), len(self.retry_delays_seconds)) - 1]
 
 
 PAYMENT_WEBHOOKS = Queue("payment_service.webhooks", (WebhookReceived.TYPE,))
@@ -55,6 +60,6 @@ TYPES_WITH_A_CONSUMER = frozenset(type_ for queue in QUEUES.values() for type_ i
 consumer in an installation."""
 
 
-def retry_delay_seconds(attempt: int) -> int:
-    """The wait after the ``attempt``-th failed attempt (counted from 1)."""
-    return RETRY_DELAYS_SECONDS[min(attempt, len(RETRY_DELAYS_SECONDS)) - 1]
+def retry_delay_seconds(attempt: int) -> float:
+    """The wait after the ``attempt``-th failed attempt to publish (counted from 1)."""
+    return RETRY_DELAYS_SECONDS[min(max(attempt, 1), len(RETRY_DELAYS_SECONDS)) - 1]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from shared.masking import storable_text
 from shared.unit_of_work import InboxClaim
 
-__all__ = ["Inbox", "InboxClaim", "InboxState", "begin_attempt", "dead_messages", "record_failure"]
+__all__ = ["Inbox", "InboxClaim", "InboxState", "begin_attempt", "dead_messages", "forgive_attempt", "record_failure"]
 
 
 _CLAIM = text(
@@ -55,6 +56,17 @@ async def begin_attempt(connection: AsyncConnection, claim: InboxClaim) -> Inbox
     return InboxState(*(await connection.execute(statement, values)).one())
 
 
+async def forgive_attempt(connection: AsyncConnection, claim: InboxClaim) -> None:
+    """Take back the count of an attempt that failed for no fault of the message."""
+    statement = text(
+        """
+        UPDATE inbox_messages SET attempts = attempts - 1
+        WHERE consumer = :consumer AND message_id = :message_id AND status = 'failing' AND attempts > 0
+        """
+    )
+    await connection.execute(statement, {"consumer": claim.consumer, "message_id": claim.message_id})
+
+
 async def record_failure(
     connection: AsyncConnection, claim: InboxClaim, *, attempts: int, error: str, dead_body: bytes | None
 ) -> None:
@@ -73,7 +85,7 @@ async def record_failure(
         "message_id": claim.message_id,
         "status": "failing" if dead_body is None else "dead",
         "attempts": attempts,
-        "error": error[:500],
+        "error": storable_text(error)[:500],
         "body": dead_body,
     }
     await connection.execute(statement, values)

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.contracts.envelope import EventData, EventEnvelope
 from shared.correlation import current_correlation
+from shared.masking import storable_text
 from shared.ports import Ports
 
 OUTBOX_CHANNEL = "outbox"
@@ -122,7 +123,7 @@ async def mark_failed(connection: AsyncConnection, position: int, *, wait_second
         WHERE position = :position
         """
     )
-    await connection.execute(statement, {"position": position, "wait": float(wait_seconds), "error": error[:500]})
+    await connection.execute(statement, {"position": position, "wait": float(wait_seconds), "error": storable_text(error)[:500]})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.topology import Queue
-from shared.unit_of_work import InboxClaim
+from shared.contracts.topology import MAX_ATTEMPTS, Queue
 from shared.db.session import Database
 from shared.errors import BusUnavailable
+from shared.unit_of_work import InboxClaim
 
 MessageHandler = Callable[[EventEnvelope, InboxClaim], Awaitable[None]]
 """Applies one event in a unit of work of its own and claims the inbox inside it:
@@ -39,6 +39,7 @@ class Subscription:
     handler: MessageHandler
     database: Database
     concurrency: int = 8
+    max_attempts: int = MAX_ATTEMPTS
 
 
 class MessageNotAccepted(BusUnavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from enum import Enum
 
 import structlog
@@ -10,13 +11,12 @@ from pydantic import ValidationError
 
 from shared.clock import Clock
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.topology import MAX_ATTEMPTS
 from shared.correlation import Correlation, correlated
-from shared.db.inbox import InboxState, begin_attempt, record_failure
-from shared.unit_of_work import InboxClaim
-from shared.errors import DatabaseUnavailable, InfrastructureError
+from shared.db.inbox import InboxState, begin_attempt, forgive_attempt, record_failure
+from shared.errors import DatabaseUnavailable, PayrailError
 from shared.messaging.bus import BusMessage, Subscription
 from shared.metrics import DEAD_MESSAGES, EVENT_LAG_SECONDS, EVENTS_HANDLED
+from shared.unit_of_work import InboxClaim
 
 log = structlog.get_logger()
 
@@ -54,17 +54,12 @@ class Consumer:
                 attempts = state.attempts
                 if state.status == "done":
                     return Handled.DONE, attempts
-                if attempts > MAX_ATTEMPTS:
+                if attempts > self._subscription.max_attempts:
                     return await self._give_up(message, claim, attempts, "attempts used up"), attempts
             await self._run_handler(message, claim)
-        except InfrastructureError as error:
-            # Our own database or a neighbour is away: not the message's fault, so it never dies of it.
-            self._count(Handled.RETRY)
-            log.warning(
-                "message_waits_for_infrastructure", consumer=self.name, message_id=message.message_id, code=error.code
-            )
-            return Handled.RETRY, attempts
         except Exception as error:
+            if isinstance(error, PayrailError) and error.retryable:
+                return await self._postpone(message, claim, error), attempts
             return await self._failed(message, claim, attempts, error), attempts
         self._count(Handled.DONE)
         return Handled.DONE, attempts
@@ -78,6 +73,16 @@ class Consumer:
         lag = (self._clock.now() - envelope.time).total_seconds()
         EVENT_LAG_SECONDS.labels(self.name).observe(max(0.0, lag))
 
+    async def _postpone(self, message: BusMessage, claim: InboxClaim, error: PayrailError) -> Handled:
+        """Our own database, a neighbour or a gateway is away: not the message's fault, so it never dies of it."""
+        self._count(Handled.RETRY)
+        log.warning("message_postponed", consumer=self.name, message_id=message.message_id, code=error.code)
+        if message.redelivered:
+            with suppress(DatabaseUnavailable):
+                async with self._subscription.database.begin() as connection:
+                    await forgive_attempt(connection, claim)
+        return Handled.RETRY
+
     async def _failed(self, message: BusMessage, claim: InboxClaim, attempts: int, error: Exception) -> Handled:
         reason = "not a valid event" if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
         hopeless = isinstance(error, ValidationError)  # no later attempt reads the same bytes differently
@@ -89,7 +94,7 @@ class Consumer:
             error=type(error).__name__,
             exc_info=not hopeless,
         )
-        if hopeless or attempts >= MAX_ATTEMPTS:
+        if hopeless or attempts >= self._subscription.max_attempts:
             return await self._give_up(message, claim, attempts, reason)
         try:
             async with self._subscription.database.begin() as connection:

@@ -8,6 +8,7 @@ used, and a queue that was changed meanwhile stops them silently (M8). Topology 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -17,9 +18,10 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
 
 from shared.contracts.envelope import CONTENT_TYPE
-from shared.contracts.topology import EVENTS_EXCHANGE, TYPES_WITH_A_CONSUMER, retry_delay_seconds
+from shared.contracts.topology import EVENTS_EXCHANGE, TYPES_WITH_A_CONSUMER
 from shared.errors import BusUnavailable
 from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
+from shared.masking import storable_text
 from shared.messaging.consumer import Consumer, Handled
 from shared.ports import Ports
 
@@ -150,6 +152,9 @@ class _QueueConsumer:
         deliveries: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
         closed = asyncio.Event()
         channel.close_callbacks.add(lambda *_: closed.set())
+        underlay = await channel.get_underlay_channel()
+        # The broker cancels a consumer whose queue was deleted; the channel stays open and would hear nothing (Q8).
+        underlay.on_consumer_cancel_callbacks.add(lambda *_: closed.set())
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
                 await queue.consume(deliveries.put)
@@ -199,9 +204,10 @@ class _Publisher:
         self._not_before = 0.0
         self._failures = 0
         self._last_confirm = 0.0
+        self._unconfirmed = False
 
     async def publish(self, message: BusMessage) -> None:
-        exchange = await self._ready()
+        exchange, connection = await self._ready(), self._connection
         mandatory = message.type in TYPES_WITH_A_CONSUMER
         outgoing = aio_pika.Message(
             message.body,
@@ -210,22 +216,23 @@ class _Publisher:
             content_type=CONTENT_TYPE,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
         )
-        await self._confirmed(exchange.publish(outgoing, routing_key=message.type, mandatory=mandatory))
+        await self._confirmed(connection, exchange.publish(outgoing, routing_key=message.type, mandatory=mandatory))
 
     async def publish_retry(self, subscription: Subscription, delivery: AbstractIncomingMessage, attempts: int) -> None:
         """Put a copy into the delay queue from which the broker returns it to the consumer's queue alone."""
         await self._ready()
-        assert self._channel is not None
+        channel, connection = self._channel, self._connection
+        assert channel is not None
         copy = aio_pika.Message(
             delivery.body,
             message_id=delivery.message_id,
-            type=delivery.type,
+            type=delivery.type or delivery.routing_key,  # the copy travels under another routing key
             content_type=CONTENT_TYPE,
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             headers={"x-payrail-retry": attempts},
         )
-        queue = subscription.queue.retry_queue(retry_delay_seconds(attempts))
-        await self._confirmed(self._channel.default_exchange.publish(copy, routing_key=queue, mandatory=True))
+        queue = subscription.queue.retry_queue(subscription.queue.retry_delay_seconds(attempts))
+        await self._confirmed(connection, channel.default_exchange.publish(copy, routing_key=queue, mandatory=True))
 
     async def check(self) -> None:
         await self._ready()
@@ -236,14 +243,16 @@ class _Publisher:
                 async with asyncio.timeout(CALL_TIMEOUT_SECONDS / 2):
                     await self._channel.get_exchange(EVENTS_EXCHANGE, ensure=True)
             except BROKER_ERRORS as error:
-                await self._drop()
+                await self._drop(self._connection)
                 raise BusUnavailable("the broker does not answer") from error
+        if self._unconfirmed:
+            raise BusUnavailable("the broker does not confirm messages (it may be out of memory or disk)")
 
     async def close(self) -> None:
         if self._connection is not None:
             await _close_quietly(self._connection)
 
-    async def _confirmed(self, publishing: Awaitable[object]) -> None:
+    async def _confirmed(self, connection: AbstractConnection | None, publishing: Awaitable[object]) -> None:
         try:
             async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
                 confirmation = await publishing
@@ -252,11 +261,14 @@ class _Publisher:
         except aio_pika.exceptions.DeliveryError as error:
             raise MessageNotAccepted("the broker refused the message (a queue is full)") from error
         except BROKER_ERRORS as error:
-            await self._drop()
+            # A new connection to a broker with an alarm looks well until it publishes: only a confirm clears this (M6).
+            self._unconfirmed = isinstance(error, TimeoutError)
+            await self._drop(connection)
             raise BusUnavailable() from error
         if not isinstance(confirmation, aiormq.spec.Basic.Ack):
             raise BusUnavailable("the broker did not confirm the message")
         self._last_confirm = self._ports.clock.monotonic()
+        self._unconfirmed = False
 
     async def _ready(self) -> AbstractExchange:
         async with self._lock:
@@ -288,8 +300,10 @@ class _Publisher:
         self._failures = 0
         return self._exchange
 
-    async def _drop(self) -> None:
-        connection, self._connection, self._channel, self._exchange = self._connection, None, None, None
+    async def _drop(self, connection: AbstractConnection | None) -> None:
+        """Close it; if another has already taken its place, that one stays."""
+        if connection is self._connection:
+            self._connection, self._channel, self._exchange = None, None, None
         if connection is not None:
             await _close_quietly(connection)
 
@@ -307,8 +321,9 @@ async def connect(url: str, *, name: str) -> AbstractConnection:
 def _as_bus_message(delivery: AbstractIncomingMessage) -> BusMessage:
     retried = "x-payrail-retry" in (delivery.headers or {})
     return BusMessage(
-        message_id=delivery.message_id or "",
-        type=delivery.type or delivery.routing_key or "",
+        # Without an id the body stands for itself; one empty id for all would make every later message a duplicate.
+        message_id=storable_text(delivery.message_id or "") or hashlib.sha256(delivery.body).hexdigest(),
+        type=storable_text(delivery.type or delivery.routing_key or ""),
         subject="",
         body=delivery.body,
         redelivered=bool(delivery.redelivered) or retried,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -42,14 +42,24 @@ class OutboxRelay:
     """One of any number of relays over a service's outbox.
 
     Row locks keep others off while a batch is published, and a killed relay's locks go with its connection, so another
-    takes over at once. Within a subject the order of commits is kept; across subjects messages go out together.
+    takes over at once. Within a batch a subject's events keep their order; a message that was refused, or another relay,
+    may let a later one go first, so consumers go by the version in the data (failures O11, Q21).
     """
 
-    def __init__(self, database: Database, bus: EventBus, *, service: str, ports: Ports) -> None:
+    def __init__(
+        self,
+        database: Database,
+        bus: EventBus,
+        *,
+        service: str,
+        ports: Ports,
+        retry_wait_seconds: Callable[[int], float] = retry_delay_seconds,
+    ) -> None:
         self._database = database
         self._bus = bus
         self._service = service
         self._ports = ports
+        self._retry_wait_seconds = retry_wait_seconds
         self._started_at: datetime = ports.clock.now()
         self._periodic = Periodic(f"{service}-relay", self._round, interval_seconds=POLL_SECONDS, ports=ports)
         self._gauges = Periodic(f"{service}-outbox-age", self._measure, interval_seconds=METRICS_SECONDS, ports=ports)
@@ -103,7 +113,7 @@ class OutboxRelay:
     ) -> None:
         for message in waiting:
             if message.position in refused:
-                wait = min(retry_delay_seconds(message.attempts + 1), MAX_WAIT_SECONDS)
+                wait = min(self._retry_wait_seconds(message.attempts + 1), MAX_WAIT_SECONDS)
                 await mark_failed(connection, message.position, wait_seconds=wait, error=refused[message.position])
 
     def _as_bus_message(self, message: WaitingMessage) -> BusMessage:

@@ -13,7 +13,6 @@ from shared.contracts.topology import (
     DEAD_EXCHANGE,
     EVENTS_EXCHANGE,
     QUEUES,
-    RETRY_DELAYS_SECONDS,
     Queue,
 )
 from shared.messaging.rabbitmq import connect
@@ -57,13 +56,13 @@ async def _declare(channel: AbstractChannel, queue: Queue) -> list[str]:
     dead = await channel.declare_queue(queue.dead_letter_queue, durable=True, arguments={"x-queue-type": "quorum"})
     await dead.bind(DEAD_EXCHANGE, routing_key=queue.name)
     names = [queue.name, queue.dead_letter_queue]
-    for delay in RETRY_DELAYS_SECONDS:
+    for delay in queue.retry_delays_seconds:
         retry = await channel.declare_queue(
             queue.retry_queue(delay),
             durable=True,
             arguments={
                 "x-queue-type": "quorum",
-                "x-message-ttl": delay * 1000,
+                "x-message-ttl": int(delay * 1000),
                 "x-dead-letter-exchange": "",  # the default exchange: straight back to the one consumer that failed
                 "x-dead-letter-routing-key": queue.name,
                 "x-dead-letter-strategy": "at-least-once",

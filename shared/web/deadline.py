@@ -21,6 +21,7 @@ class DeadlineH11(H11Protocol):
     RECEIVE_DEADLINE_SECONDS = 10.0
 
     _deadline: asyncio.TimerHandle | None = None
+    _is_websocket = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -35,7 +36,7 @@ class DeadlineH11(H11Protocol):
         self._follow_request()  # the next request may already be here in part
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._stop()
+        self._is_websocket = True  # another protocol has the connection now, and this one hears no more of it
         super().handle_websocket_upgrade(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,6 +51,8 @@ class DeadlineH11(H11Protocol):
 
     def _is_receiving(self) -> bool:
         """Whether a request has begun and not ended; judged by the parser, so a body that nobody reads counts too."""
+        if self._is_websocket:
+            return False
         if self.conn.their_state is h11.IDLE:
             return bool(self.conn.trailing_data[0])
         return self.conn.their_state is h11.SEND_BODY

@@ -1,6 +1,6 @@
 // The demo mailbox: what the shop has sent, newest first, refreshed while the page is in view.
 
-import { fill, h, problemNotice } from "/storefront/dom.js";
+import { fill, h, icon, problemNotice } from "/storefront/dom.js";
 
 const REFRESH_EVERY = 3000;
 const list = document.getElementById("mail-list");
@@ -13,13 +13,13 @@ async function refresh() {
   try {
     const response = await fetch("/mailbox/messages", { headers: { Accept: "application/json" }, cache: "no-store" });
     if (!response.ok) throw new Error(`The mailbox answered ${response.status}.`);
-    messages = (await response.json()).data.toSorted((a, b) => b.created_at.localeCompare(a.created_at));
+    messages = (await response.json()).data;
   } catch (error) {
     fill(list, problemNotice({ message: error instanceof TypeError ? "The mailbox could not be reached." : error.message }));
     shown = "";
     return;
   }
-  const fingerprint = messages.map((message) => message.id).join();
+  const fingerprint = messages.map((message) => message.message_id).join();
   if (fingerprint !== shown || !list.firstChild) {
     shown = fingerprint;
     draw();
@@ -32,19 +32,16 @@ function draw() {
     reader.hidden = true;
     return;
   }
-  const current = messages.find((message) => message.id === openId) ?? messages[0];
-  openId = current.id;
+  const current = messages.find((message) => message.message_id === openId) ?? messages[0];
+  openId = current.message_id;
   fill(list, messages.map((message) => h("li", {}, h("button", {
-    type: "button", class: "mail-item", "data-testid": "mail-item", "aria-current": String(message.id === openId), onclick: () => { openId = message.id; draw(); reader.scrollIntoView({ block: "nearest" }); },
-  }, h("strong", {}, message.subject), h("span", { class: "fine" }, `${recipients(message)} · ${when(message.created_at)}`)))));
+    type: "button", class: "mail-item", "data-testid": "mail-item", "aria-current": String(message.message_id === openId), onclick: () => { openId = message.message_id; draw(); reader.scrollIntoView({ block: "nearest" }); },
+  }, h("strong", {}, message.subject), h("span", { class: "fine" }, `${message.recipient} · ${when(message.sent_at)}`)))));
   reader.hidden = false;
   fill(reader,
-    h("div", { class: "mail-head" }, h("h2", { "data-testid": "mail-subject" }, current.subject), h("p", { class: "fine" }, `To ${recipients(current)} · ${when(current.created_at)}`)),
-    h("div", { class: "mail-text", "data-testid": "mail-text" }, linked(current.text ?? "")));
-}
-
-function recipients(message) {
-  return [message.to].flat().join(", ");
+    h("div", { class: "mail-head" }, h("h2", { "data-testid": "mail-subject" }, current.subject), h("p", { class: "fine" }, `From ${current.sender} to ${current.recipient} · ${when(current.sent_at)}`)),
+    h("div", { class: "mail-text", "data-testid": "mail-text" }, linked(current.text_body)),
+    current.attachment_names.length > 0 && h("ul", { class: "mail-attachments", "data-testid": "mail-attachments", "aria-label": "Attachments" }, current.attachment_names.map((name) => h("li", {}, icon("file"), name))));
 }
 
 function when(iso) {

@@ -37,7 +37,7 @@ function checkoutForm(contents, gateways) {
       h("legend", {}, "Your details"),
       field("name", "Name", { autocomplete: "name", required: true, maxlength: "120" }),
       field("email", "E-mail", { type: "email", autocomplete: "email", inputmode: "email", required: true, maxlength: "254" }, "The confirmation and the invoice go here."),
-      field("phone", "Phone", { type: "tel", autocomplete: "tel", inputmode: "tel", maxlength: "32", pattern: "[+0-9 \\(\\).\\-]{5,32}", title: "digits, spaces and a leading +" }, null, true)),
+      field("phone", "Phone", { type: "tel", autocomplete: "tel", inputmode: "tel", maxlength: "32", pattern: "\\+?[0-9][0-9 \\(\\).\\-]{3,30}", title: "digits, spaces and a leading +" }, null, true)),
     addressPanel(),
     h("div", { class: "panel" },
       gatewayChoice(gateways, { chosen: draft.gateway, onChoose: (name) => { draft.gateway = name; } }),
@@ -76,7 +76,7 @@ function addressPanel() {
       field("postal_code", "Postal code", { autocomplete: "postal-code", maxlength: "20" }, null, true),
       field("city", "City", { autocomplete: "address-level2", maxlength: "100" })),
     h("div", { class: "field-pair" },
-      field("region", "State or region", { autocomplete: "address-level1", maxlength: "100" }, null, true),
+      field("state", "State or region", { autocomplete: "address-level1", maxlength: "100" }, null, true),
       h("div", { class: "field" }, h("label", { for: "field-country" }, "Country"), select, h("p", { class: "field-error", id: "error-country" }))));
 }
 
@@ -86,7 +86,7 @@ function valuesOf(form) {
 
 // An address is wanted whole or not at all.
 function requireWholeAddress(form, values) {
-  const parts = ["line1", "line2", "postal_code", "city", "region", "country"];
+  const parts = ["line1", "line2", "postal_code", "city", "state", "country"];
   const begun = parts.some((name) => values[name]);
   for (const name of ["line1", "city", "country"]) form.elements[name].required = begun;
   if (begun) form.querySelector(".address").open = true;
@@ -112,7 +112,7 @@ function orderBody(values, { currency, lines }) {
   const body = { items: lines.map(({ product, quantity }) => ({ sku: product.sku, quantity })), currency, customer };
   if (values.line1) {
     body.shipping_address = {};
-    for (const name of ["line1", "line2", "city", "postal_code", "region", "country"]) if (values[name]) body.shipping_address[name] = values[name];
+    for (const name of ["line1", "line2", "city", "postal_code", "state", "country"]) if (values[name]) body.shipping_address[name] = values[name];
   }
   return body;
 }

@@ -135,7 +135,7 @@ class ProductRequest(StrictRequest):
 
     name: Line
     description: Annotated[str, Field(max_length=2000), AfterValidator(_printable)] = ""
-    image: Annotated[str, Field(max_length=500, pattern=r"^(/[^/\\\s]|https://)[^\\\s]*$")] | None = None
+    image_url: Annotated[str, Field(max_length=500, pattern=r"^(/[^/\\\s]|https://)[^\\\s]*$")] | None = None
     price: MoneyBody
     stock: int = Field(ge=0, le=MAX_STOCK)
     reconcile_policy: Literal["refund", "fulfil"] = "refund"
@@ -145,7 +145,7 @@ class ProductRequest(StrictRequest):
             sku=sku,
             name=self.name,
             description=self.description,
-            image_url=self.image,
+            image_url=self.image_url,
             price=Money(self.price.amount_minor, self.price.currency),
             on_hand=self.stock,
             reserved=0,
@@ -166,9 +166,10 @@ class ProductDocument(BaseModel):
     sku: str
     name: str
     description: str
-    image: str | None
+    image_url: str | None
     price: MoneyDocument
-    available: int = Field(description="pieces that can be ordered now")
+    available_stock: int = Field(description="pieces that can be ordered now")
+    stock: int = Field(description="pieces on the shelf, those held for open orders included")
     reconcile_policy: Literal["refund", "fulfil"]
     version: int
 
@@ -178,9 +179,10 @@ class ProductDocument(BaseModel):
             sku=product.sku,
             name=product.name,
             description=product.description,
-            image=product.image_url,
+            image_url=product.image_url,
             price=MoneyDocument.of(product.price),
-            available=product.available,
+            available_stock=product.available,
+            stock=product.on_hand,
             reconcile_policy=product.reconcile_policy.value,
             version=product.version,
         )

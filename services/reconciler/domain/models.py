@@ -12,7 +12,7 @@ from shared.money import Money
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Now, and this decision's jitter (between JITTER_LOW and JITTER_HIGH), because the domain has no clock and no chance."""
+    """Now, and one decision's jitter (JITTER_LOW to JITTER_HIGH), because the domain has neither clock nor chance."""
 
     now: datetime
     jitter: float
@@ -36,7 +36,7 @@ class SeenPayment:
 
 @dataclass(frozen=True, slots=True)
 class WatchedPayment:
-    """A payment that the sweep asks about, or no longer has to (``next_check_at`` None, kept so that old news stay old)."""
+    """A payment that the sweep asks about. ``next_check_at`` None: no longer, kept so that old news are known as old."""
 
     payment_id: str
     order_id: str
@@ -74,7 +74,7 @@ class WatchedPayment:
         return watched._scheduled(timetable, moment)
 
     def told(self, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
-        """After news of it. Older news change nothing; a new status starts its own plan; the same one goes on in its plan."""
+        """After news of it. Older news change nothing; a new status starts its own plan; the same one keeps its place."""
         if seen.version <= self.version:
             return self
         if seen.status is self.status:
@@ -105,7 +105,9 @@ class WatchedPayment:
         return settled._scheduled(timetable, moment)
 
     def unanswered(self, reason: str, *, wait_seconds: float, moment: Moment) -> WatchedPayment:
-        """Nobody answered: it uses up no check. The waits double, so that one that never answers cannot keep the rest off."""
+        """Nobody answered: it uses up no check. The waits double, so that one that never answers keeps nobody off."""
+        if self.next_check_at is None:
+            return self  # it ended while it was asked about
         wait = min(wait_seconds * 2 ** min(self.failures, 10), MAX_FAILURE_WAIT_SECONDS) * moment.jitter
         return replace(
             self,

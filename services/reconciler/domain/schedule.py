@@ -1,7 +1,8 @@
 """When a payment is asked about next: data per status and gateway, and one pure function that reads it.
 
-Waits start in minutes, because a lost webhook is a shopper who waits, and tail off to days, because most of what is still
-open then was abandoned. Ended payments get a few late looks (money that comes after all, design.md §4) and are dropped.
+Waits start in minutes, because a lost webhook is a shopper who waits, and tail off to days, because most of what is
+still open then was abandoned. Ended payments get a few late looks (money that comes after all, design.md §4) and are
+dropped.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ PLANS: Mapping[PaymentStatus, Plan | None] = {
 }
 
 GATEWAY_PLANS: Mapping[tuple[str, PaymentStatus], Plan] = {
-    # Stripe's delayed-notification methods (bank debits, vouchers) are processing for days; its cards never for minutes.
+    # Stripe's delayed-notification methods (bank debits) are processing for days; hurrying learns nothing.
     ("stripe", PaymentStatus.PROCESSING): Plan(
         (MINUTE, 10 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, DAY), repeats=True, is_open=True
     ),

@@ -48,7 +48,7 @@ class WatchedRepository(Protocol):
         ...
 
     async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
-        """Make what matches due now, on behalf of a run; what another run waits for is left to that. Returns how many."""
+        """Make what matches due now, on behalf of a run, but for what another run waits for. Returns how many."""
         ...
 
     async def search(self, filter_: WatchFilter, *, after: str | None, limit: int) -> list[WatchedPayment]: ...
@@ -69,7 +69,7 @@ class RunRepository(Protocol):
         """Add to the run's counts; stores a scheduled run with its first count."""
         ...
 
-    async def finish(self, run: Run) -> Run | None:
+    async def finish(self, run: Run, *, at: datetime) -> Run | None:
         """Write its status and end; None where it was never stored or has ended already. Returns it with its counts."""
         ...
 
@@ -138,8 +138,11 @@ class PaymentsPage:
 
 class PaymentsClient(Protocol):
     async def sync(self, payment_id: str) -> SyncAnswer:
-        """Have the gateway asked now. Raises SyncRefused (an answer that hurrying will not change), GatewayOutcomeUnknown
-        (no usable answer for this payment) or ServiceUnavailable (payment_service itself: nobody can be asked about)."""
+        """Have the gateway asked now.
+
+        Raises SyncRefused (an answer that hurrying will not change), GatewayOutcomeUnknown (no usable answer for this
+        payment) or ServiceUnavailable (payment_service itself is away: nothing can be asked about).
+        """
         ...
 
     async def not_final(self, cursor: str | None) -> PaymentsPage:

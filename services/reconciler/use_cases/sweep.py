@@ -1,11 +1,12 @@
-"""The sweep: ask about payments that are not final, on their schedule, by one runner among the replicas (design.md §7.1)."""
+"""The sweep (design.md §7.1): ask about payments that are not final, on their schedule, by one runner among replicas."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import groupby
 
 import structlog
@@ -16,6 +17,7 @@ from services.reconciler.metrics import SWEEP_CHECKS, SWEEP_LAST_ROUND
 from services.reconciler.use_cases.finish_run import finish_run
 from services.reconciler.use_cases.ports import SWEEP_LEASE, Context, ReconcilerTransaction, SyncAnswer
 from services.reconciler.use_cases.watch_payments import watch_payments
+from shared.correlation import Correlation, child_traceparent, correlated
 from shared.errors import GatewayOutcomeUnknown, PayrailError, ServiceUnavailable
 from shared.metrics import LEARNT_BY_SWEEP
 
@@ -29,6 +31,8 @@ FAILURES_BEFORE_PAUSE = 3
 
 MAX_PAUSE_SECONDS = 600.0
 
+Outcome = SyncAnswer | SyncRefused | GatewayOutcomeUnknown
+
 
 @dataclass
 class _Round:
@@ -37,7 +41,11 @@ class _Round:
     run: Run
     token: int
     stopped_by: PayrailError | None = None
-    checked: int = 0
+
+    def stop(self, error: PayrailError) -> None:
+        """The first reason counts, but for a lost lease: then nothing may be written any more."""
+        if self.stopped_by is None or isinstance(error, LeaseLost):
+            self.stopped_by = error
 
 
 @dataclass
@@ -64,7 +72,7 @@ class _Pull:
     """Where the pull stands. It lives in the runner: a successor starts with a pull of its own."""
 
     cursor: str | None = None
-    next_at: float = field(default=0.0)
+    next_at: float | None = None
 
 
 class Sweeper:
@@ -76,11 +84,12 @@ class Sweeper:
         self.holder = context.ids.new("swp")
 
     async def round(self) -> bool:
-        """One round, if this replica holds (or gets) the lease. Never asks for another round at once: rounds are the pace.
+        """One round, if this replica holds (or gets) the lease. Never asks for another at once: rounds are the pace.
 
-        Every check is recorded by itself, together with its payment's next date, and only while the lease is held: a crash
-        leaves what was not recorded due, and a runner that was overtaken records nothing. Raises ServiceUnavailable or
-        DatabaseUnavailable when payment_service or the database is away; what was not checked stays due.
+        Every check is recorded by itself, together with its payment's next date, and only while the lease is held: a
+        crash leaves what was not recorded due, and a runner that was overtaken records nothing. Raises
+        ServiceUnavailable or DatabaseUnavailable when payment_service or the database is away; what was not checked
+        stays due.
         """
         async with self._context.uow() as tx:
             token = await tx.leases.acquire(SWEEP_LEASE, holder=self.holder, seconds=self._context.rules.lease_seconds)
@@ -108,14 +117,21 @@ class Sweeper:
             pauses = await tx.pauses.lengths()
         scheduled = sum(1 for payment in due if payment.asked_by_run is None)
         run = Run(
-            self._context.ids.new("run"), RunKind.SWEEP, RunStatus.RUNNING, started_at, holder=self.holder, matched=scheduled
+            run_id=self._context.ids.new("run"),
+            kind=RunKind.SWEEP,
+            status=RunStatus.RUNNING,
+            started_at=started_at,
+            holder=self.holder,
+            matched=scheduled,
         )
         this_round = _Round(run, token)
-        async with asyncio.TaskGroup() as group:
-            for gateway, payments in _by_gateway(due):
-                lane = _Lane(gateway, deque(payments), pauses.get(gateway, 0))
-                for _ in range(min(rules.concurrency_per_gateway, len(payments))):
-                    group.create_task(self._work(lane, this_round))
+        # The run's id travels with each call, so that payment_service's facts say which run brought them.
+        with correlated(Correlation(run.run_id, child_traceparent(None, self._context.randomness))):
+            async with asyncio.TaskGroup() as group:
+                for gateway, payments in _by_gateway(due):
+                    lane = _Lane(gateway, deque(payments), pauses.get(gateway, 0))
+                    for _ in range(min(rules.concurrency_per_gateway, len(payments))):
+                        group.create_task(self._work(lane, this_round))
         await self._end_round(this_round)
 
     async def _work(self, lane: _Lane, this_round: _Round) -> None:
@@ -124,13 +140,11 @@ class Sweeper:
             try:
                 await self._check(lane.waiting.popleft(), lane, this_round)
             except PayrailError as error:  # the lease, the database, or payment_service: it concerns every lane
-                this_round.stopped_by = this_round.stopped_by or error
+                this_round.stop(error)
 
     async def _check(self, payment: WatchedPayment, lane: _Lane, this_round: _Round) -> None:
         try:
-            outcome: SyncAnswer | SyncRefused | GatewayOutcomeUnknown = await self._context.payments.sync(
-                payment.payment_id
-            )
+            outcome: Outcome = await self._context.payments.sync(payment.payment_id)
         except (SyncRefused, GatewayOutcomeUnknown) as error:
             outcome = error
         is_answered = not isinstance(outcome, GatewayOutcomeUnknown)
@@ -143,7 +157,6 @@ class Sweeper:
                 lane.pauses_in_a_row = 0
             if lane.should_pause and not lane.is_paused:
                 await self._pause(tx, lane)
-        this_round.checked += 1
         if isinstance(outcome, SyncAnswer) and outcome.changed:
             LEARNT_BY_SWEEP.labels(payment.gateway).inc()
             log.info("learnt_by_sweep", payment_id=payment.payment_id, status=outcome.payment.status.value)
@@ -153,7 +166,7 @@ class Sweeper:
         self,
         tx: ReconcilerTransaction,
         asked: WatchedPayment,
-        outcome: SyncAnswer | SyncRefused | GatewayOutcomeUnknown,
+        outcome: Outcome,
         this_round: _Round,
     ) -> None:
         known = await tx.watched.get_for_update(asked.payment_id)
@@ -170,15 +183,15 @@ class Sweeper:
             counts = Counts(failed=1)
         await tx.watched.save(after)
         run = this_round.run
-        if asked.asked_by_run is not None:
-            run = replace(run, run_id=asked.asked_by_run)
+        if known.asked_by_run is not None:
+            run = replace(run, run_id=known.asked_by_run, holder=self.holder)
         await tx.runs.count(run, counts)
 
     async def _pause(self, tx: ReconcilerTransaction, lane: _Lane) -> None:
+        lane.is_paused = True  # before the first await: the lane's other workers look at it
         moment = self._context.moment()
         seconds = lane.pause_seconds(self._context.rules.gateway_pause_seconds) * moment.jitter
-        await tx.pauses.pause(lane.gateway, seconds=seconds, now=moment.now)
-        lane.is_paused = True
+        await tx.pauses.pause(lane.gateway, until=moment.now + timedelta(seconds=seconds))
         log.warning("sweep_pauses_gateway", gateway=lane.gateway, seconds=round(seconds))
 
     async def _end_round(self, this_round: _Round) -> None:
@@ -196,7 +209,7 @@ class Sweeper:
             raise stopped_by
 
     async def _keep_lease(self, tx: ReconcilerTransaction, token: int) -> None:
-        """Renew the lease in the transaction that records something; one that passed on has another token (failure L15)."""
+        """Renew the lease in the transaction that records something; once it has passed on, the token differs (L15)."""
         seconds = self._context.rules.lease_seconds
         if await tx.leases.acquire(SWEEP_LEASE, holder=self.holder, seconds=seconds) != token:
             raise LeaseLost()
@@ -204,7 +217,7 @@ class Sweeper:
     async def _pull_if_due(self, token: int) -> None:
         """Look through payment_service's list of payments that are not final. Trouble there does not stop the sweep."""
         pull, now = self._pull, self._context.clock.monotonic()
-        if pull.cursor is None and now < pull.next_at:
+        if pull.cursor is None and pull.next_at is not None and now < pull.next_at:
             return
         try:
             await self._pull_pages(token)
@@ -233,7 +246,7 @@ def _by_gateway(due: Sequence[WatchedPayment]) -> list[tuple[str, list[WatchedPa
     return [(gateway, list(payments)) for gateway, payments in groupby(ordered, key=lambda payment: payment.gateway)]
 
 
-def _result(outcome: SyncAnswer | SyncRefused | GatewayOutcomeUnknown) -> str:
+def _result(outcome: Outcome) -> str:
     if isinstance(outcome, SyncAnswer):
         return "changed" if outcome.changed else "unchanged"
     return "refused" if isinstance(outcome, SyncRefused) else "unanswered"

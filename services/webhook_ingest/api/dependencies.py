@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from services.webhook_ingest.api.rate_limit import FailureLimiter
+from services.webhook_ingest.api.rate_limit import FailureLimiter, RejectBudget
 from services.webhook_ingest.signatures.registry import IngestGateway
 from services.webhook_ingest.use_cases.ports import UnitOfWorkPort
 from shared.ports import Ports
@@ -20,6 +20,7 @@ class Edge:
     gateways: Mapping[str, IngestGateway]
     uow: UnitOfWorkPort
     limiter: FailureLimiter
+    reject_budget: RejectBudget
     ports: Ports
     max_body_bytes: int
     trusted_proxy_hops: int

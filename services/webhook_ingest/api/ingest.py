@@ -149,7 +149,8 @@ async def _verify_and_store(edge: Edge, arrival: Arrival, gateway: IngestGateway
         if not await edge.limiter.count_failure(arrival.remote_address):
             raise TooManyFailedDeliveries from error
         reason = error.__cause__.reason.value if isinstance(error.__cause__, RefusedFor) else error.code
-        await keep_reject(arrival, gateway, reason, uow=edge.uow, ports=edge.ports)
+        if await edge.reject_budget.take(gateway.name):
+            await keep_reject(arrival, gateway, reason, uow=edge.uow, ports=edge.ports)
         raise
     return await store_delivery(arrival, verification, gateway, uow=edge.uow, ports=edge.ports)
 

@@ -20,6 +20,10 @@ MAX_ADDRESSES = 50_000
 """Counters held in memory, about 10 MB; beyond it the oldest is forgotten."""
 
 
+REJECTS_KEPT_PER_MINUTE = 1200
+"""Of each gateway and process; a minute's worth fills the thousand places that there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     limit: int
@@ -52,6 +56,17 @@ class FailureLimiter:
     async def count_failure(self, address: str) -> bool:
         """False when the address had used up its allowance before."""
         return await self._limiter.hit(self._item, address_bucket(address))
+
+
+class RejectBudget:
+    """How many copies of refused deliveries are kept: a flood from many addresses must not become a flood of writes."""
+
+    def __init__(self, per_minute: int, clock: Clock) -> None:
+        self._item = RateLimitItemPerMinute(per_minute)
+        self._limiter = FixedWindowRateLimiter(_ClockedStorage(clock))
+
+    async def take(self, gateway: str) -> bool:
+        return await self._limiter.hit(self._item, gateway)
 
 
 def address_bucket(address: str) -> str:

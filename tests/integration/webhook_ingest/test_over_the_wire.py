@@ -11,6 +11,7 @@ import httpx
 import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import connect
 
 from services.webhook_ingest.main import create_application
 from shared.web.deadline import DeadlineH11
@@ -140,6 +141,20 @@ async def test_a_body_that_the_handler_did_not_read_does_not_cut_the_next_reques
         await more_than_the_deadline()
         echo.may_answer.set()
         assert b"200 OK" in await reader.readuntil(b"ok")
+
+
+async def test_an_open_websocket_is_not_under_the_deadline() -> None:
+    async def chat(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.send", "text": "still here"})
+        await receive()
+
+    async with serving(chat) as port, connect(f"ws://127.0.0.1:{port}/") as websocket:
+        await more_than_the_deadline()
+        await websocket.send("are you there")
+        assert await websocket.recv() == "still here"
 
 
 async def test_many_slow_sockets_do_not_keep_a_healthy_request_waiting() -> None:

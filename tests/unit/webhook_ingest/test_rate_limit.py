@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from services.webhook_ingest.api import rate_limit
-from services.webhook_ingest.api.rate_limit import FailureLimiter, address_bucket
+from services.webhook_ingest.api.rate_limit import FailureLimiter, RejectBudget, address_bucket
 from tests.support.clock import FakeClock
 
 
@@ -42,3 +42,13 @@ async def test_a_flood_of_addresses_does_not_grow_the_memory_without_bound(monke
         await limiter.count_failure(f"10.0.{number // 256}.{number % 256}")
     assert not (await limiter.allowance("10.0.0.1")).is_used_up
     assert (await limiter.allowance("10.0.1.43")).is_used_up
+
+
+async def test_the_budget_of_kept_rejects_is_each_gateways_own() -> None:
+    clock = FakeClock()
+    budget = RejectBudget(1, clock)
+    assert await budget.take("stripe")
+    assert not await budget.take("stripe")
+    assert await budget.take("generic")
+    clock.move(60)
+    assert await budget.take("stripe")

@@ -51,7 +51,7 @@ def test_a_mutated_signature_header_is_refused_and_never_raises(case: Vector, da
     replacement = data.draw(st.characters(max_codepoint=255))
     mutated = value[:position] + replacement + value[position + 1 :]
     answer = case.with_header(name, mutated).verify()
-    if mutated.strip().lower() != value.lower():
+    if _meaning(case, mutated) != _meaning(case, value):
         assert not answer.verified
 
 
@@ -107,3 +107,8 @@ def test_hostile_bodies_that_are_signed_are_verified_without_an_event_id(body: b
     answer = scheme.verify(RawDelivery("POST", "/", "", tuple(headers.items()), body), [secret], SIGNED_AT)
     assert answer.verified
     assert answer.event_id is None
+
+
+def _meaning(case: Vector, value: str) -> str:
+    """What of a header counts: not the case of hex, not base64's padding, not the space around it."""
+    return value.strip().lower() if case.config.encoding == "hex" else value.strip().rstrip("=")

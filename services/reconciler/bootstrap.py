@@ -1,0 +1,101 @@
+"""The composition root of the reconciler: the only file that picks concrete classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from services.reconciler.clients.payments import HttpPaymentsClient
+from services.reconciler.db.unit_of_work import unit_of_work
+from services.reconciler.messaging.bindings import subscriptions
+from services.reconciler.settings import ReconcilerSettings
+from services.reconciler.use_cases.ports import Context
+from services.reconciler.use_cases.sweep import Sweeper
+from shared.db.session import Database
+from shared.health import HealthCheck
+from shared.http import HttpCaller, build_http_client
+from shared.messaging.bus import EventBus
+from shared.messaging.relay import OutboxRelay
+from shared.ports import Ports
+from shared.web.auth import Authenticator, build_signer, build_verifier
+
+SERVICE = "reconciler"
+PAYMENT_SERVICE = "payment_service"
+SERVICE_SCOPES = "payments:read payments:write"
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    settings: ReconcilerSettings
+    ports: Ports
+    database: Database
+    bus: EventBus
+    context: Context
+    sweeper: Sweeper
+    relay: OutboxRelay
+    authenticator: Authenticator
+
+    @property
+    def checks(self) -> Mapping[str, HealthCheck]:
+        # payment_service is no part of readiness: while it is away payments only stay due.
+        return {
+            "database": HealthCheck("database", self.database.ping),
+            "broker": HealthCheck("broker", self.bus.check, essential=False),
+        }
+
+
+@asynccontextmanager
+async def build(
+    settings: ReconcilerSettings,
+    *,
+    ports: Ports,
+    bus: EventBus,
+    http_client: httpx.AsyncClient | None = None,  # noqa: TID251 - its type; shared.http makes it
+) -> AsyncIterator[Container]:
+    """``http_client`` reaches payment_service (the embedded mode may pass one that stays in the process).
+
+    Raises ConfigurationError.
+    """
+    async with AsyncExitStack() as stack:
+        client = http_client
+        if client is None:
+            client = build_http_client(ports, read_seconds=settings.payment_call_budget_seconds)
+            await stack.enter_async_context(client)
+        database = Database(
+            settings.database_url.get_secret_value(),
+            schema=SERVICE,
+            application_name=SERVICE,
+            pool_size=settings.database_pool_size,
+        )
+        stack.push_async_callback(database.dispose)
+        signer = build_signer(settings, ports=ports)
+        payments = HttpPaymentsClient(
+            HttpCaller(client, ports),
+            base_url=settings.payment_service_url,
+            token=lambda: signer.sign(subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES),
+            budget_seconds=settings.payment_call_budget_seconds,
+        )
+        context = Context(
+            uow=unit_of_work(database, ports),
+            payments=payments,
+            clock=ports.clock,
+            ids=ports.ids,
+            randomness=ports.randomness,
+            timetable=settings.timetable,
+            rules=settings.rules,
+        )
+        for subscription in subscriptions(context, database):
+            bus.subscribe(subscription)
+        yield Container(
+            settings=settings,
+            ports=ports,
+            database=database,
+            bus=bus,
+            context=context,
+            sweeper=Sweeper(context),
+            relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
+            authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
+        )

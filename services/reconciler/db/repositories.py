@@ -1,0 +1,312 @@
+"""Every query of the reconciler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.reconciler.db.tables import gateway_pauses, reconciliation_runs, watched_payments
+from services.reconciler.domain.models import Counts, Run, RunKind, RunRequest, RunStatus, WatchedPayment
+from services.reconciler.domain.schedule import PaymentStatus
+from services.reconciler.use_cases.ports import WatchFilter
+from shared.db.leases import acquire_lease, release_lease
+from shared.money import Money
+
+# Money at risk: held or moving money before a page that may be abandoned, ended payments last; then the larger amount
+# (minor units of different currencies do not compare, but it is only an order of asking), then the older one.
+_DUE = text(
+    """
+    SELECT ranked.* FROM (
+        SELECT w.*, CASE
+                WHEN w.status IN ('authorized', 'partially_captured', 'processing') THEN 0
+                WHEN w.status IN ('created', 'requires_action') THEN 1
+                ELSE 2 END AS risk,
+            row_number() OVER (PARTITION BY w.gateway ORDER BY CASE
+                WHEN w.status IN ('authorized', 'partially_captured', 'processing') THEN 0
+                WHEN w.status IN ('created', 'requires_action') THEN 1
+                ELSE 2 END, w.amount_minor DESC, w.payment_created_at, w.payment_id) AS place
+        FROM watched_payments w
+        WHERE (w.next_check_at <= :now OR w.asked_by_run IS NOT NULL)
+          AND NOT EXISTS (SELECT FROM gateway_pauses p WHERE p.gateway = w.gateway AND p.paused_until > :now)
+    ) AS ranked
+    WHERE ranked.place <= :per_gateway
+    ORDER BY ranked.place, ranked.gateway LIMIT :limit
+    """
+)
+"""Gateways take turns under the limit, so that a busy one does not use up the whole batch."""
+
+
+class Watched:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, int]:
+        columns = watched_payments.c
+        statement = select(columns.payment_id, columns.version).where(columns.payment_id.in_(payment_ids))
+        return {row.payment_id: row.version for row in await self._connection.execute(statement)}
+
+    async def get_for_update(self, payment_id: str) -> WatchedPayment | None:
+        statement = select(watched_payments).where(watched_payments.c.payment_id == payment_id).with_for_update()
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _watched(row)
+
+    async def add(self, watched: WatchedPayment) -> bool:
+        statement = upsert(watched_payments).values(_watched_values(watched)).on_conflict_do_nothing()
+        added = await self._connection.execute(statement.returning(watched_payments.c.payment_id))
+        return added.scalar() is not None
+
+    async def save(self, watched: WatchedPayment) -> None:
+        statement = (
+            update(watched_payments)
+            .where(watched_payments.c.payment_id == watched.payment_id)
+            .values(_watched_values(watched))
+        )
+        await self._connection.execute(statement)
+
+    async def due(self, now: datetime, *, per_gateway: int, limit: int) -> list[WatchedPayment]:
+        rows = await self._connection.execute(_DUE, {"now": now, "per_gateway": per_gateway, "limit": limit})
+        return [_watched(row) for row in rows.mappings()]
+
+    async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
+        columns = watched_payments.c
+        statement = (
+            update(watched_payments)
+            .where(columns.next_check_at.is_not(None), columns.asked_by_run.is_(None))
+            .values(asked_by_run=run_id, next_check_at=func.least(columns.next_check_at, now))
+        )
+        if request.gateway is not None:
+            statement = statement.where(columns.gateway == request.gateway)
+        if request.window_from is not None:
+            statement = statement.where(columns.payment_created_at >= request.window_from)
+        if request.window_to is not None:
+            statement = statement.where(columns.payment_created_at < request.window_to)
+        return (await self._connection.execute(statement)).rowcount
+
+    async def search(self, filter_: WatchFilter, *, after: str | None, limit: int) -> list[WatchedPayment]:
+        """Newest first; ``after`` is the last id of the page before."""
+        columns = watched_payments.c
+        statement = select(watched_payments).order_by(columns.payment_id.desc()).limit(limit)
+        statement = statement.where(
+            columns.next_check_at.is_(None) if filter_.dropped else columns.next_check_at.is_not(None)
+        )
+        if after is not None:
+            statement = statement.where(columns.payment_id < after)
+        if filter_.gateway is not None:
+            statement = statement.where(columns.gateway == filter_.gateway)
+        if filter_.status is not None:
+            statement = statement.where(columns.status == filter_.status.value)
+        if filter_.due_before is not None:
+            statement = statement.where(columns.next_check_at <= filter_.due_before)
+        return [_watched(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def forget_dropped(self, before: datetime, *, limit: int) -> int:
+        statement = text(
+            """
+            DELETE FROM watched_payments WHERE payment_id IN (
+                SELECT payment_id FROM watched_payments
+                WHERE next_check_at IS NULL AND status_since < :before
+                  AND (last_checked_at IS NULL OR last_checked_at < :before)
+                LIMIT :limit FOR UPDATE SKIP LOCKED)
+            """
+        )
+        return (await self._connection.execute(statement, {"before": before, "limit": limit})).rowcount
+
+
+class Runs:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def add(self, run: Run) -> None:
+        await self._connection.execute(insert(reconciliation_runs).values(_run_values(run)))
+
+    async def get(self, run_id: str) -> Run | None:
+        statement = select(reconciliation_runs).where(reconciliation_runs.c.run_id == run_id)
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    async def find_running(self, request: RunRequest) -> Run | None:
+        # Two people who ask in the same moment must not both find nothing.
+        await self._connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('reconciliation_runs'))"))
+        columns = reconciliation_runs.c
+        statement = (
+            select(reconciliation_runs)
+            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_not(None))
+            .where(columns.gateway.is_not_distinct_from(request.gateway))
+            .where(columns.window_from.is_not_distinct_from(request.window_from))
+            .where(columns.window_to.is_not_distinct_from(request.window_to))
+            .order_by(columns.run_id)
+            .limit(1)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    async def count(self, run: Run, counts: Counts) -> None:
+        added = {"checked": counts.checked, "changed": counts.changed, "failed": counts.failed}
+        columns = reconciliation_runs.c
+        statement = upsert(reconciliation_runs).values(_run_values(run) | added)
+        statement = statement.on_conflict_do_update(
+            index_elements=[columns.run_id],
+            set_={name: columns[name] + number for name, number in added.items()} | {"holder": run.holder},
+        )
+        await self._connection.execute(statement)
+
+    async def finish(self, run: Run, *, at: datetime) -> Run | None:
+        statement = (
+            update(reconciliation_runs)
+            .where(reconciliation_runs.c.run_id == run.run_id)
+            .where(reconciliation_runs.c.status == RunStatus.RUNNING.value)
+            .values(status=run.status.value, finished_at=at)
+            .returning(reconciliation_runs)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    async def asked_and_done(self) -> list[Run]:
+        columns = reconciliation_runs.c
+        waits = select(watched_payments.c.payment_id).where(watched_payments.c.asked_by_run == columns.run_id)
+        statement = (
+            select(reconciliation_runs)
+            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_not(None))
+            .where(~waits.exists())
+            .order_by(columns.run_id)
+        )
+        return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def abandoned(self) -> list[Run]:
+        columns = reconciliation_runs.c
+        statement = (
+            select(reconciliation_runs)
+            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_(None))
+            .order_by(columns.run_id)
+        )
+        return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def search(self, *, after: str | None, limit: int) -> list[Run]:
+        """Newest first; ``after`` is the last id of the page before."""
+        columns = reconciliation_runs.c
+        statement = select(reconciliation_runs).order_by(columns.run_id.desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(columns.run_id < after)
+        return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
+
+    async def forget_ended(self, before: datetime, *, limit: int) -> int:
+        statement = text(
+            """
+            DELETE FROM reconciliation_runs WHERE run_id IN (
+                SELECT run_id FROM reconciliation_runs WHERE finished_at < :before LIMIT :limit FOR UPDATE SKIP LOCKED)
+            """
+        )
+        return (await self._connection.execute(statement, {"before": before, "limit": limit})).rowcount
+
+
+class Pauses:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def pause(self, gateway: str, *, until: datetime) -> None:
+        statement = upsert(gateway_pauses).values(gateway=gateway, paused_until=until, in_a_row=1)
+        statement = statement.on_conflict_do_update(
+            index_elements=[gateway_pauses.c.gateway],
+            set_={"paused_until": until, "in_a_row": gateway_pauses.c.in_a_row + 1},
+        )
+        await self._connection.execute(statement)
+
+    async def lengths(self) -> Mapping[str, int]:
+        statement = select(gateway_pauses.c.gateway, gateway_pauses.c.in_a_row)
+        return {row.gateway: row.in_a_row for row in await self._connection.execute(statement)}
+
+    async def clear(self, gateway: str) -> None:
+        await self._connection.execute(gateway_pauses.delete().where(gateway_pauses.c.gateway == gateway))
+
+
+class Leases:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def acquire(self, name: str, *, holder: str, seconds: float) -> int | None:
+        return await acquire_lease(self._connection, name=name, holder=holder, seconds=seconds)
+
+    async def release(self, name: str, *, holder: str) -> None:
+        await release_lease(self._connection, name=name, holder=holder)
+
+
+def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
+    return {
+        "payment_id": watched.payment_id,
+        "order_id": watched.order_id,
+        "gateway": watched.gateway,
+        "status": watched.status.value,
+        "version": watched.version,
+        "amount_minor": watched.amount.amount_minor,
+        "currency": watched.amount.currency,
+        "payment_created_at": watched.payment_created_at,
+        "status_since": watched.status_since,
+        "first_seen_at": watched.first_seen_at,
+        "next_check_at": watched.next_check_at,
+        "checks": watched.checks,
+        "failures": watched.failures,
+        "last_checked_at": watched.last_checked_at,
+        "last_error": watched.last_error,
+        "asked_by_run": watched.asked_by_run,
+    }
+
+
+def _watched(row: RowMapping) -> WatchedPayment:
+    return WatchedPayment(
+        payment_id=row["payment_id"],
+        order_id=row["order_id"],
+        gateway=row["gateway"],
+        status=PaymentStatus(row["status"]),
+        version=row["version"],
+        amount=Money(row["amount_minor"], row["currency"]),
+        payment_created_at=row["payment_created_at"],
+        status_since=row["status_since"],
+        first_seen_at=row["first_seen_at"],
+        next_check_at=row["next_check_at"],
+        checks=row["checks"],
+        failures=row["failures"],
+        last_checked_at=row["last_checked_at"],
+        last_error=row["last_error"],
+        asked_by_run=row["asked_by_run"],
+    )
+
+
+def _run_values(run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "kind": run.kind.value,
+        "gateway": run.request.gateway,
+        "status": run.status.value,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "window_from": run.request.window_from,
+        "window_to": run.request.window_to,
+        "matched": run.matched,
+        "checked": run.checked,
+        "changed": run.changed,
+        "failed": run.failed,
+        "asked_by": run.asked_by,
+        "holder": run.holder,
+    }
+
+
+def _run(row: RowMapping) -> Run:
+    return Run(
+        run_id=row["run_id"],
+        kind=RunKind(row["kind"]),
+        status=RunStatus(row["status"]),
+        started_at=row["started_at"],
+        request=RunRequest(row["gateway"], row["window_from"], row["window_to"]),
+        finished_at=row["finished_at"],
+        asked_by=row["asked_by"],
+        holder=row["holder"],
+        matched=row["matched"],
+        checked=row["checked"],
+        changed=row["changed"],
+        failed=row["failed"],
+    )

@@ -1,0 +1,33 @@
+"""The HTTP process of the reconciler."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from services.reconciler.api.routes import router
+from services.reconciler.bootstrap import SERVICE, Container
+from shared.db.outbox import OUTBOX_CHANNEL
+from shared.web.app import create_app
+from shared.web.events import events_router
+
+DESCRIPTION = """The safety net: asks about payments that are not final, and says what it found.
+
+Money is `{"amount_minor": 12500, "currency": "KWD"}`: integer minor units. Errors are RFC 9457 problem+json."""
+
+
+def create_application(container: Container) -> FastAPI:
+    return create_app(
+        service=SERVICE,
+        title="Payrail reconciler",
+        description=DESCRIPTION,
+        ports=container.ports,
+        checks=container.checks,
+        routers=[router, events_router(container.database, service=SERVICE)],
+        cors_origins=container.settings.cors_origins,
+        state={"context": container.context, "authenticator": container.authenticator},
+    )
+
+
+async def serve_background(container: Container) -> None:
+    """What the HTTP process runs beside requests: hints from other processes."""
+    await container.database.listener.run((OUTBOX_CHANNEL,))

@@ -1,0 +1,13 @@
+"""This service's queues and what handles their messages, as data."""
+
+from __future__ import annotations
+
+from services.reconciler.messaging.handlers import PaymentEventsHandler
+from services.reconciler.use_cases.ports import Context
+from shared.contracts.topology import RECONCILER_PAYMENTS
+from shared.db.session import Database
+from shared.messaging.bus import Subscription
+
+
+def subscriptions(context: Context, database: Database) -> tuple[Subscription, ...]:
+    return (Subscription(RECONCILER_PAYMENTS, PaymentEventsHandler(context), database, concurrency=8),)

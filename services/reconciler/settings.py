@@ -1,0 +1,67 @@
+"""Every variable that the reconciler reads, with its unit and reason."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from services.reconciler.domain.schedule import Timetable
+from services.reconciler.use_cases.ports import SweepRules
+from shared.settings import ServiceSettings
+
+
+class ReconcilerSettings(ServiceSettings):
+    payment_service_url: str = Field("http://127.0.0.1:8000", description="base URL of payment_service")
+    payment_call_budget_seconds: float = Field(
+        30.0, gt=0, le=120, description="one call to payment_service in all; its own gateway budget fits into it"
+    )
+
+    sweep_first_check_seconds: float = Field(
+        60.0, gt=0, le=3600, description="a webhook usually comes within seconds; a shopper waits about this long"
+    )
+    sweep_schedule_factor: float = Field(
+        1.0, gt=0, le=100, description="multiplies every later wait of the schedule; below 1 in tests"
+    )
+    sweep_interval_seconds: float = Field(15.0, gt=0, le=3600, description="how often a round looks for what is due")
+    sweep_pull_interval_seconds: float = Field(
+        60.0, gt=0, description="how often payment_service's list is looked through for payments whose events were lost"
+    )
+    sweep_calls_per_gateway: int = Field(
+        50, ge=1, le=1000, description="calls in one round to one gateway: the pace of a backlog (failure RC14)"
+    )
+    sweep_concurrency_per_gateway: int = Field(
+        4, ge=1, le=50, description="calls at once; gateways limit rates per account, and shoppers come first"
+    )
+    sweep_batch_size: int = Field(
+        500, ge=1, le=10_000, description="payments taken up in one round, all gateways together"
+    )
+    sweep_gateway_pause_seconds: float = Field(
+        60.0, gt=0, le=600, description="the first rest of a gateway that does not answer; each further one is longer"
+    )
+    sweep_lease_seconds: float = Field(
+        90.0, gt=0, le=900, description="another replica takes over this long after the runner's last sign of life"
+    )
+    reconciler_keep_days: int = Field(
+        30, ge=1, le=3650, description="days that dropped payments and ended runs are kept"
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlasts_a_call(self) -> ReconcilerSettings:
+        # The lease is renewed after each call; one shorter than a call would be lost in the middle of it.
+        if self.sweep_lease_seconds < 2 * self.payment_call_budget_seconds:
+            raise ValueError("SWEEP_LEASE_SECONDS must be at least twice PAYMENT_CALL_BUDGET_SECONDS")
+        return self
+
+    @property
+    def timetable(self) -> Timetable:
+        return Timetable(first_check_seconds=self.sweep_first_check_seconds, factor=self.sweep_schedule_factor)
+
+    @property
+    def rules(self) -> SweepRules:
+        return SweepRules(
+            calls_per_gateway=self.sweep_calls_per_gateway,
+            concurrency_per_gateway=self.sweep_concurrency_per_gateway,
+            batch_size=self.sweep_batch_size,
+            gateway_pause_seconds=self.sweep_gateway_pause_seconds,
+            lease_seconds=self.sweep_lease_seconds,
+            pull_interval_seconds=self.sweep_pull_interval_seconds,
+        )

@@ -1,0 +1,29 @@
+"""End a run and announce it."""
+
+from __future__ import annotations
+
+from services.reconciler.domain.models import Run
+from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
+from shared.contracts.reconciliation_events import ReconciliationRunCompleted
+
+
+async def finish_run(tx: ReconcilerTransaction, run: Run, context: Context) -> None:
+    """Write the run's status and end; once, however often it is called.
+
+    Runs on demand are always announced. Scheduled ones only when they changed something: a round every few seconds that
+    finds what was expected is no news to anybody.
+    """
+    finished = await tx.runs.finish(run, at=context.clock.now())
+    if finished is None or (finished.asked_by is None and not finished.changed):
+        return
+    assert finished.finished_at is not None, "a finished run has its end"
+    event = ReconciliationRunCompleted(
+        run_id=finished.run_id,
+        kind=finished.kind.value,
+        started_at=finished.started_at,
+        finished_at=finished.finished_at,
+        checked=finished.checked,
+        changed=finished.changed,
+        failed=finished.failed,
+    )
+    await tx.outbox.add(event, subject=finished.run_id)

@@ -1,0 +1,49 @@
+"""The stacks of the end-to-end tests: each is started once per worker, and every test works on orders of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.e2e.shop import Shop
+from tests.e2e.stack import DistributedStack, EmbeddedStack, Stack
+
+
+@pytest.fixture(scope="session")
+def embedded_stack() -> Iterator[EmbeddedStack]:
+    yield from _running(EmbeddedStack())
+
+
+@pytest.fixture(scope="session")
+def distributed_stack() -> Iterator[DistributedStack]:
+    yield from _running(DistributedStack())
+
+
+def _running(stack):  # type: ignore[no-untyped-def]
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.close()
+
+
+BOTH = [
+    pytest.param("embedded_stack", id="embedded", marks=pytest.mark.xdist_group("embedded")),
+    pytest.param("distributed_stack", id="distributed", marks=pytest.mark.xdist_group("distributed")),
+]
+
+
+@pytest.fixture(params=BOTH)
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """Every test that asks for it runs once embedded and once distributed."""
+    found: Stack = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def shop(stack: Stack) -> AsyncIterator[Shop]:
+    shop = Shop(stack)
+    yield shop
+    await shop.no_faults()
+    await shop.close()

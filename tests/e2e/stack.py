@@ -1,0 +1,276 @@
+"""A whole Payrail, run as a user would run it: embedded in one process, or distributed over real processes and RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from deploy.catalogue import SERVICES
+from tests.support.directories import throwaway_directory
+from tests.support.guard import process_guard
+from tests.support.ports import free_ports
+from tests.support.postgres import ThrowawayPostgres
+from tests.support.rabbitmq import RabbitMQServer, make_own_rabbitmq
+from tests.support.waiting import until_blocking
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_SECONDS = 90  # on two busy cores; alone it takes a tenth
+SECRETS = {
+    "JWT_SHARED_KEY": "e2e-shared-key-of-at-least-32-bytes!",
+    "WEBHOOK_SECRET": "e2e-generic-webhook-secret",
+    "STRIPE_API_KEY": "sk_test_e2e",
+    "STRIPE_WEBHOOK_SECRET": "whsec_e2e_0123456789abcdef",
+    "GENERIC_API_KEY": "gk_e2e",
+}
+# What makes things happen soon enough for a test; nothing that changes what happens.
+QUICK = {"EXPIRY_INTERVAL_SECONDS": "0.5", "SWEEP_INTERVAL_SECONDS": "1", "SWEEP_FIRST_CHECK_SECONDS": "3", "LOG_LEVEL": "info"}
+
+
+class Process:
+    """One process of the stack, with its log in a file (never a pipe: a full one would stop it)."""
+
+    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._arguments = [sys.executable, "-m", "deploy.cli", *arguments]
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._arguments,
+                cwd=REPOSITORY,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        process_guard().watch(f"{self.name} {self.log}", pid=self._process.pid, command_contains="deploy.cli")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill9(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """End it in order; returns its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def interrupt(self) -> int:
+        """What Ctrl-C does."""
+        return self._end(signal.SIGINT)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
+        status = self._process.wait(30)
+        process_guard().forget(f"{self.name} {self.log}")
+        return status
+
+
+class Stack(ABC):
+    """Where the parts are, however they run."""
+
+    kind: str
+    order_url: str
+    payment_url: str
+    ingest_url: str
+    reconciler_url: str
+    sandbox_url: str
+
+    def __init__(self, extra: Mapping[str, str] | None = None) -> None:
+        self.directory = throwaway_directory("payrail-e2e-")
+        process_guard().remove_afterwards(self.directory)
+        self.extra = dict(extra or {})
+        self.processes: dict[str, Process] = {}
+
+    @property
+    @abstractmethod
+    def operator_token(self) -> str: ...
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns when every part answers."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "USER") if name in os.environ}
+        return {**kept, "PAYRAIL_ENVIRONMENT": "development", "LOG_FORMAT": "json", **SECRETS, **QUICK, **self.extra}
+
+    def log_text(self) -> str:
+        """Everything that every process has logged, for what must never be in a log."""
+        return "\n".join(process.output() for process in self.processes.values())
+
+    def new_process(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> Process:
+        process = Process(name, arguments, environment, self.directory / f"{name}.log")
+        self.processes[name] = process
+        return process
+
+    def wait_ready(self, process: Process, url: str) -> None:
+        def ready() -> bool:
+            assert_running(process)
+            with suppress(httpx.HTTPError):
+                return httpx.get(f"{url}/healthz", timeout=2, trust_env=False).status_code == 200
+            return False
+
+        until_blocking(ready, within_seconds=START_SECONDS, what=f"the start of {process.name}")
+
+
+def assert_running(process: Process) -> None:
+    if not process.is_running:
+        raise RuntimeError(f"{process.name} ended:\n{process.output()[-4000:]}")
+
+
+class EmbeddedStack(Stack):
+    """``payrail dev``: one process, one port, embedded PostgreSQL, in-process bus."""
+
+    kind = "embedded"
+
+    def __init__(self, extra: Mapping[str, str] | None = None) -> None:
+        super().__init__(extra)
+        (self.port,) = free_ports(1)
+        url = f"http://127.0.0.1:{self.port}"
+        self.order_url = self.payment_url = self.ingest_url = self.reconciler_url = self.sandbox_url = url
+        environment = self.environment() | {"PORT": str(self.port), "PAYRAIL_DATA": str(self.directory / "data")}
+        self.process = self.new_process("dev", ["dev"], environment)
+
+    @property
+    def operator_token(self) -> str:
+        return (self.directory / "data" / "operator.token").read_text().strip()
+
+    def start(self) -> None:
+        self.process.start()
+        self.wait_ready(self.process, self.order_url)
+
+    def close(self) -> None:
+        if self.process.is_running:
+            self.process.terminate()
+        else:  # it was killed: its PostgreSQL is still there, and ours to end
+            self.process.start()
+            self.wait_ready(self.process, self.order_url)
+            self.process.terminate()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class DistributedStack(Stack):
+    """Every service in processes of its own, over a real PostgreSQL and a real RabbitMQ; two order-service replicas."""
+
+    kind = "distributed"
+
+    def __init__(self, extra: Mapping[str, str] | None = None) -> None:
+        super().__init__(extra)
+        self.postgres = ThrowawayPostgres()
+        self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
+        names = [*SERVICES, "order-service-2"]
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.order_url = self._url("order-service")
+        self.second_order_url = self._url("order-service-2")
+        self.payment_url = self._url("payment-service")
+        self.ingest_url = self._url("webhook-ingest")
+        self.reconciler_url = self._url("reconciler")
+        self.sandbox_url = self._url("gateway-sandbox")
+        self._token = ""
+
+    @property
+    def operator_token(self) -> str:
+        return self._token
+
+    def environment(self) -> dict[str, str]:
+        databases = {
+            f"{entry.package.upper()}_DATABASE_URL": self.postgres.url(entry.package) for entry in SERVICES.values()
+        }
+        return {
+            **super().environment(),
+            **databases,
+            "RABBITMQ_URL": self.rabbitmq.url(),
+            "PAYMENT_SERVICE_URL": self.payment_url,
+            "ORDER_SERVICE_URL": self.order_url,
+            "PUBLIC_BASE_URL": self.payment_url,
+            "RETURN_URL_ALLOWED_ORIGINS": f"{self.order_url},https://shop.example",
+            "SANDBOX_WEBHOOK_BASE_URL": self.ingest_url,
+            "STRIPE_API_BASE": f"{self.sandbox_url}/sandbox/stripe",
+            "GENERIC_API_BASE": f"{self.sandbox_url}/sandbox/generic",
+            "DATABASE_POOL_SIZE": "5",
+            "JWT_MAX_LIFETIME_SECONDS": "86400",
+            **self.extra,
+        }
+
+    def start(self) -> None:
+        self.postgres.start()
+        self.rabbitmq.start()
+        for entry in SERVICES.values():
+            self.postgres.ensure_database(entry.package)
+        self.run("migrate", "all")
+        self.run("topology", "apply")
+        self._token = self.run("token", "--minutes", "1440").strip()
+        for name in self.ports:
+            service = name.removesuffix("-2")
+            environment = self.environment() | {"PORT": str(self.ports[name])}
+            self.new_process(f"serve-{name}", ["serve", service], environment).start()
+        for name in SERVICES:
+            self.new_process(f"work-{name}", ["work", name], self.environment()).start()
+        for name in self.ports:
+            self.wait_ready(self.processes[f"serve-{name}"], self._url(name))
+        for name in SERVICES:
+            self.wait_worker(self.processes[f"work-{name}"])
+
+    def wait_worker(self, process: Process) -> None:
+        def started() -> bool:
+            assert_running(process)
+            return "worker_started" in process.output()
+
+        until_blocking(started, within_seconds=START_SECONDS, what=f"the start of {process.name}")
+
+    def run(self, *arguments: str) -> str:
+        """Run one command of the command line and return what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *arguments],
+            cwd=REPOSITORY,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"payrail {' '.join(arguments)} failed:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            if process.is_running:
+                process.signal(signal.SIGCONT)
+                process.terminate()
+        self.rabbitmq.close()
+        self.postgres.remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"

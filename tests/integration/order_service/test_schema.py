@@ -1,0 +1,49 @@
+"""The database refuses what the code must never do, and migrations give the schema that the code describes."""
+
+from __future__ import annotations
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from services.order_service.db.tables import metadata
+from tests.integration.order_service.conftest import World
+
+
+async def test_the_migrated_schema_is_the_one_in_the_code(world: World) -> None:
+    async with world.container.database.engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda sync: compare_metadata(MigrationContext.configure(sync, opts={"compare_type": True}), metadata)
+        )
+    assert [change for change in differences if "alembic_version" not in str(change)] == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE products SET reserved = on_hand + 1",
+        "UPDATE products SET on_hand = -1, reserved = 0",
+        "UPDATE products SET reserved = -1",
+        "UPDATE products SET price_minor = 0",
+        "DELETE FROM products",
+        "UPDATE orders SET status = 'confirmed'",
+        "UPDATE orders SET status = 'paid'",
+        "UPDATE orders SET closed_as = 'canceled', confirmed_by = 'pay_1'",
+        "UPDATE orders SET total_minor = 0",
+        "UPDATE orders SET payment_status = 'free'",
+        "UPDATE orders SET secret_digest = ''",
+        "UPDATE order_items SET quantity = 0",
+        "UPDATE stock_reservations SET status = 'released'",
+        "UPDATE stock_reservations SET quantity = -1",
+        "INSERT INTO invoices VALUES (0, (SELECT id FROM orders), '{}', now())",
+        "INSERT INTO invoices SELECT n, id, '{}', now() FROM orders, generate_series(1, 2) n",
+        "INSERT INTO stock_reservations SELECT order_id, sku, 1, 'reserved', now(), NULL FROM stock_reservations",
+    ],
+)
+async def test_the_database_refuses(world: World, statement: str) -> None:
+    await world.order()
+    with pytest.raises(IntegrityError):
+        async with world.container.database.begin() as connection:
+            await connection.execute(text(statement))

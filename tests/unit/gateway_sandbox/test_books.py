@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.gateway_sandbox.domain.deliveries import Delivery, next_try_at
+from services.gateway_sandbox.domain.faults import OPERATIONS, Fault, FaultKind
+from services.gateway_sandbox.domain.json_text import from_json, to_json
+from services.gateway_sandbox.domain.models import BookEntry, CaptureMode, EntryStatus, IllegalMove, MoreThanThereIs
+from services.gateway_sandbox.gateways.port import WireError
+from services.gateway_sandbox.gateways.stripe import money
+from services.gateway_sandbox.gateways.stripe.search import parse_query
+from shared.errors import DomainError, InvalidRequest
+from tests.support.clock import A_MOMENT
+
+
+def an_entry(*, capture: CaptureMode = CaptureMode.AUTOMATIC, status: EntryStatus = EntryStatus.OPEN) -> BookEntry:
+    return BookEntry(
+        gateway="generic",
+        gateway_reference="gp_1",
+        reference="REF1",
+        order_id=None,
+        amount_minor=1000,
+        currency="USD",
+        capture=capture,
+        success_url="http://shop/ok",
+        cancel_url=None,
+        page_token="token",
+        created_at=A_MOMENT,
+        expires_at=A_MOMENT + timedelta(hours=1),
+        status=status,
+    )
+
+
+def a_held_entry() -> BookEntry:
+    entry = an_entry(capture=CaptureMode.MANUAL)
+    entry.pay()
+    return entry
+
+
+def test_automatic_capture_takes_everything_at_once() -> None:
+    entry = an_entry()
+    entry.pay()
+    assert (entry.status, entry.captured_minor, entry.capturable_minor) == (EntryStatus.COMPLETED, 1000, 0)
+
+
+def test_a_final_capture_releases_the_rest_and_another_one_does_not() -> None:
+    entry = a_held_entry()
+    entry.take(300, final=False)
+    assert (entry.status, entry.capturable_minor) == (EntryStatus.AUTHORIZED, 700)
+    entry.take(200, final=True)
+    assert (entry.status, entry.captured_minor, entry.capturable_minor) == (EntryStatus.COMPLETED, 500, 0)
+
+
+def test_a_void_keeps_what_was_captured_before() -> None:
+    untouched, half_taken = a_held_entry(), a_held_entry()
+    half_taken.take(500, final=False)
+    untouched.release()
+    half_taken.release()
+    assert (untouched.status, half_taken.status) == (EntryStatus.CANCELED, EntryStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("status", [EntryStatus.EXPIRED, EntryStatus.CANCELED, EntryStatus.FAILED])
+def test_an_ended_session_is_paid_only_by_late_money(status: EntryStatus) -> None:
+    entry = an_entry(status=status)
+    with pytest.raises(IllegalMove):
+        entry.pay()
+    entry.pay(late=True)
+    assert entry.captured_minor == 1000
+
+
+def test_late_money_does_not_pay_twice() -> None:
+    entry = an_entry()
+    entry.pay()
+    with pytest.raises(IllegalMove):
+        entry.pay(late=True)
+
+
+@given(st.lists(st.integers(-10, 1500), max_size=8), st.lists(st.integers(-10, 1500), max_size=8))
+def test_refunded_never_exceeds_captured_nor_captured_the_amount(captures: list[int], refunds: list[int]) -> None:
+    entry = a_held_entry()
+    for amount in captures:
+        try:
+            entry.take(amount, final=False)
+        except DomainError as refused:
+            assert isinstance(refused, IllegalMove | MoreThanThereIs)
+    for amount in refunds:
+        try:
+            entry.give_back(amount)
+        except DomainError as refused:
+            assert isinstance(refused, MoreThanThereIs)
+    assert 0 <= entry.refunded_minor <= entry.captured_minor <= entry.amount_minor
+
+
+def test_a_decimal_keeps_its_digits_in_json() -> None:
+    body = {"amount": Decimal("150.00"), "small": Decimal("0.001"), "none": None, "list": [1, "ä\n", True]}
+    assert to_json(body) == '{"amount":150.00,"small":0.001,"none":null,"list":[1,"\\u00e4\\n",true]}'
+    assert from_json(to_json(body).encode()) == body
+
+
+def test_a_float_never_goes_on_the_wire() -> None:
+    with pytest.raises(TypeError):
+        to_json({"amount": 1.5})
+
+
+@pytest.mark.parametrize("text", [b'{"amount": NaN}', b'{"amount": 1, "amount": 2}', b"{", b"\xff"])
+def test_json_that_can_be_read_in_two_ways_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any of its kinds
+        from_json(text)
+
+
+@pytest.mark.parametrize("operation", sorted(OPERATIONS))
+def test_a_fault_fits_its_operation(operation: str) -> None:
+    kinds = {kind for kind in FaultKind if _is_accepted(Fault(operation, kind))}
+    if operation == "webhook":
+        assert kinds == {
+            FaultKind.DUPLICATE,
+            FaultKind.REORDER,
+            FaultKind.LOSE,
+            FaultKind.LATE,
+            FaultKind.WRONG_AMOUNT,
+        }
+    else:
+        assert FaultKind.TIMEOUT_AFTER in kinds
+        assert (FaultKind.WRONG_AMOUNT in kinds) == (operation in ("retrieve", "list"))
+
+
+def _is_accepted(fault: Fault) -> bool:
+    try:
+        fault.check()
+    except InvalidRequest:
+        return False
+    return True
+
+
+def a_delivery(tries: int) -> Delivery:
+    return Delivery("stripe", "evt_1", "t", "cs_1", "{}", created_at=A_MOMENT, next_try_at=A_MOMENT, tries=tries)
+
+
+def test_waits_between_tries_grow_until_the_gateway_gives_up() -> None:
+    waits = [next_try_at(a_delivery(tries), A_MOMENT, 1.0) for tries in range(1, 12)]
+    seconds = [(moment - A_MOMENT).total_seconds() for moment in waits if moment]
+    assert seconds[:6] == [1, 2, 5, 15, 60, 300]
+    assert seconds == sorted(seconds)
+    assert next_try_at(a_delivery(20), A_MOMENT + timedelta(days=3), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("currency", "wire", "minor"),
+    [
+        ("USD", 1999, 1999),
+        ("JPY", 500, 500),
+        ("KWD", 5120, 5120),
+        ("ISK", 50000, 500),
+        ("UGX", 50000, 500),
+        ("MGA", 5, 500),
+    ],
+)
+def test_stripes_minor_units_become_iso_minor_units(currency: str, wire: int, minor: int) -> None:
+    assert money.to_books(wire, currency, param="amount") == minor
+    assert money.to_wire(minor, currency) == wire
+
+
+@pytest.mark.parametrize(("currency", "wire"), [("KWD", 5123), ("UGX", 150), ("ISK", 1)])
+def test_amounts_that_stripe_cannot_charge_are_refused(currency: str, wire: int) -> None:
+    with pytest.raises(WireError):
+        money.to_books(wire, currency, param="amount")
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("metadata['order_ref']:'A'", True),
+        ('metadata["order_ref"]:"B"', False),
+        ("status:'succeeded' AND metadata['order_ref']:'A'", True),
+        ("status:'canceled' OR currency:'USD'", True),
+    ],
+)
+def test_search_finds_by_metadata_and_status(query: str, found: bool) -> None:
+    intent = {"status": "succeeded", "currency": "usd", "metadata": {"order_ref": "A"}}
+    assert parse_query(query)(intent) is found
+
+
+@pytest.mark.parametrize("query", ["", "amount>5", "metadata['x']", "status:'a' AND"])
+def test_a_query_that_is_not_understood_is_refused(query: str) -> None:
+    with pytest.raises(WireError):
+        parse_query(query)

@@ -1,0 +1,40 @@
+"""Settings: defaults that are safe, mistakes that are named."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.order_service.settings import OrderSettings
+from shared.settings import ConfigurationError
+
+
+def settings(**values: Any) -> OrderSettings:
+    return OrderSettings.load(**({"database_url": "postgresql://x/y"} | values))
+
+
+def test_the_shops_own_origin_is_the_only_return_origin_by_default() -> None:
+    loaded = settings(public_base_url="http://127.0.0.1:8123")
+    assert loaded.rules.return_origins == {"http://127.0.0.1:8123"}
+    assert loaded.rules.allow_insecure_loopback is False
+
+
+def test_listed_origins_replace_it() -> None:
+    loaded = settings(return_url_allowed_origins="https://shop.example:443, https://m.shop.example/")
+    assert loaded.return_origins == {"https://shop.example", "https://m.shop.example"}
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "shop.example", "https://*.shop.example", "https://shop.example/path", "javascript:x"]
+)
+def test_what_is_no_origin_is_refused_at_start(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="RETURN_URL_ALLOWED_ORIGINS"):
+        settings(return_url_allowed_origins=text)
+
+
+def test_the_order_lifetime_is_in_minutes_or_for_tests_in_seconds() -> None:
+    assert settings().rules.order_lifetime == timedelta(minutes=30)
+    assert settings(order_ttl_minutes=5).rules.order_lifetime == timedelta(minutes=5)
+    assert settings(order_ttl_seconds=2.5).rules.order_lifetime == timedelta(seconds=2.5)
