@@ -27,6 +27,7 @@ GRACEFUL_SHUTDOWN_SECONDS = 10
 """How long running requests may take to end after SIGTERM; below an orchestrator's usual 30 s (field note M27)."""
 
 CONCURRENCY_LIMIT = 1000
+MAX_HEADER_BYTES = 32 * 1024  # SEC-3
 
 
 async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:
@@ -67,6 +68,7 @@ def uvicorn_config(app: Any, *, host: str, port: int) -> uvicorn.Config:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
         limit_concurrency=CONCURRENCY_LIMIT,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ws="websockets-sansio",
     )
 

@@ -171,6 +171,16 @@ class GatewayOutcomeUnknown(GatewayError):
     outcome_known = False
 
 
+class GatewayServerError(GatewayOutcomeUnknown):
+    """The gateway answered with an error of its own and may have processed the request."""
+
+    code = "gateway_outcome_unknown"
+
+    def __init__(self, gateway_status: int):
+        super().__init__(f"the gateway answered {gateway_status}")
+        self.gateway_status = gateway_status
+
+
 class InfrastructureError(PayrailError):
     """A part that this service needs is not available; nothing was decided. Try again shortly."""
 

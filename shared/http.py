@@ -17,7 +17,7 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
 from shared.correlation import current_correlation
-from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, PayrailError
+from shared.errors import GatewayOutcomeUnknown, GatewayServerError, GatewayUnavailable, PayrailError
 from shared.ports import Ports
 from shared.unit_of_work import in_transaction
 
@@ -142,7 +142,7 @@ class HttpCaller:
         if response.status_code == 429:
             raise GatewayUnavailable("the gateway limits our rate", retry_after_seconds=self._retry_after(response))
         if response.status_code >= 500:
-            raise GatewayOutcomeUnknown(f"the gateway answered {response.status_code}")
+            raise GatewayServerError(response.status_code)
         return HttpAnswer(response.status_code, response.headers, bytes(body))
 
     def _wait_seconds(self, state: RetryCallState, policy: CallPolicy) -> float:

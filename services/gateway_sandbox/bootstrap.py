@@ -37,6 +37,7 @@ class Container:
     expiry: Periodic
     cleaning: Periodic
 
+    @property
     def checks(self) -> dict[str, HealthCheck]:
         return {"database": HealthCheck("database", self.database.ping)}
 
@@ -69,7 +70,9 @@ def _database(settings: SandboxSettings) -> Database:
 def _container(settings: SandboxSettings, ports: Ports, database: Database, sender: WebhookSender) -> Container:
     options = GatewayOptions(settings.credentials(), settings.public_base_url, settings.sandbox_merchant_name)
     gateways = build_gateways(options)
-    sandbox = Sandbox(uow=unit_of_work(database), gateways=gateways, ports=ports)
+    sandbox = Sandbox(
+        uow=unit_of_work(database, concurrency=settings.database_pool_size), gateways=gateways, ports=ports
+    )
     deliverer = Deliverer(
         sandbox=sandbox,
         sender=sender,

@@ -21,7 +21,7 @@ def create_application(container: Container) -> FastAPI:
         title="Gateway sandbox",
         description=_DESCRIPTION,
         ports=container.ports,
-        checks=container.checks(),
+        checks=container.checks,
         # The gateways' own paths come last: they match whatever the page and the control API do not.
         routers=(control_routes.router, checkout_routes.router, gateway_routes.router),
         state={"sandbox": container.sandbox},

@@ -52,6 +52,10 @@ class Container:
     mail_domain: str
     checks: Mapping[str, HealthCheck]
 
+    def stop_streams(self) -> None:
+        """The process ends: streams and long polls end too, so that the server need not wait for them."""
+        self.watch.stop()
+
     def subscriptions(self) -> list[Subscription]:
         handler = PaymentEventsHandler(self.deps)
         return [Subscription(queue, handler, self.database) for queue in QUEUES]

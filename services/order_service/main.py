@@ -9,6 +9,7 @@ from services.order_service.api.streams import streams_router
 from services.order_service.bootstrap import Container
 from services.order_service.use_cases.settle_order import ORDER_CHANGED
 from shared.web.app import create_app
+from shared.web.events import events_router
 
 DESCRIPTION = "Products, stock and orders. Create an order, pay it at a hosted checkout, follow it until it is paid."
 
@@ -20,7 +21,7 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, streams_router],
+        routers=[router, streams_router, events_router(container.database, service="order_service")],
         cors_origins=container.settings.cors_origins,
         state={"container": container, "authenticator": container.authenticator},
     )

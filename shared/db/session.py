@@ -26,6 +26,14 @@ LOCK_TIMEOUT_SECONDS = 5.0
 IDLE_IN_TRANSACTION_TIMEOUT_SECONDS = 60.0
 
 
+_NOTIFY = text(
+    """
+    SELECT pg_notify(channel, payload)
+    FROM unnest(CAST(:channels AS text[]), CAST(:payloads AS text[])) AS hint(channel, payload)
+    """
+)
+
+
 class Database:
     """One service's database. ``begin()`` is the only way to talk to it."""
 
@@ -111,16 +119,13 @@ class Database:
     async def _flush_hints(self) -> None:
         while self._hints:
             batch, self._hints = list(self._hints), {}
-            statement = text(
-                "SELECT pg_notify(channel, payload) FROM unnest(:channels, :payloads) AS h(channel, payload)"
-            )
             values = {
                 "channels": [f"{self.schema}_{channel}" for channel, _ in batch],
                 "payloads": [payload for _, payload in batch],
             }
             try:
                 async with self.begin() as connection:
-                    await connection.execute(statement, values)
+                    await connection.execute(_NOTIFY, values)
             except DatabaseUnavailable:
                 return  # the waiters poll
 

@@ -142,7 +142,9 @@ async def test_a_webhook_before_its_payment_is_known_is_parked_and_then_applied(
         "currency": "USD",
     }
     assert (await shop.webhook(body)).status_code == 200
-    await shop.pay(order, "generic")
+    answer = await shop.pay_answer(order, "generic")
+    # The parked success may be applied before the session's answer is on its way.
+    assert answer.status_code == 200 or answer.json()["code"] == "order_already_paid"
     await shop.wait_for(order, payment_status="paid")
 
 
@@ -208,7 +210,7 @@ async def test_a_forged_return_proves_nothing(shop: Shop) -> None:
 
 async def test_a_gateway_that_is_down_answers_503_at_once_and_the_order_stays_payable(shop: Shop) -> None:
     order = await shop.order()
-    await shop.faults("stripe", {"operation": "create_session", "kind": "error_5xx", "status": 503, "after_work": False})
+    await shop.faults("stripe", {"operation": "create_session", "kind": "error_5xx", "status": 503, "after_work": False, "count": 20})
     answer = await shop.pay_answer(order, "stripe")
     assert answer.status_code == 503
     problem = answer.json()
@@ -233,7 +235,7 @@ async def test_a_session_whose_creation_was_never_answered_is_found_again(shop: 
     await shop.settle(gateway, session["gateway_reference"])
     await shop.wait_for(order, payment_status="paid")
     types = [event["type"] for event in await shop.events_of(session["payment_id"])]
-    assert "payment.outcome_unknown.v1" in types or gateway == "stripe"
+    assert types.index("payment.outcome_unknown.v1") < types.index("payment.outcome_resolved.v1")
 
 
 async def test_duplicated_and_reordered_webhooks_apply_once(shop: Shop) -> None:

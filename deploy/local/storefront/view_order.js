@@ -172,9 +172,9 @@ class OrderPage {
       steps.push({ tone: words.tone, title: `${this.gatewayLabel(payment.gateway)}: ${words.title}`, at: payment.updated_at ?? payment.created_at, text: words.text });
     }
     const now = standing(order);
-    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", at: order.confirmed_at ?? order.paid_at, text: "The invoice is ready." });
+    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", text: "The invoice is ready." });
     else if (order.status === "open") steps.push({ tone: "next", title: "Confirmation and invoice", text: "As soon as the payment is in." });
-    else steps.push({ tone: "bad", title: `Order ${now.label.toLowerCase()}`, at: order.canceled_at ?? order.expired_at ?? order.closed_at, text: "The goods are back on the shelf." });
+    else steps.push({ tone: "bad", title: `Order ${now.label.toLowerCase()}`, at: order.updated_at, text: "The goods are back on the shelf." });
     fill(this.timeline, steps.map((step) => h("li", { class: `step-${step.tone}` },
       h("div", {}, h("p", { class: "step-title" }, step.title), step.text && h("p", { class: "fine" }, step.text)), step.at && h("time", { datetime: step.at }, timeOf(step.at)))));
   }

@@ -42,7 +42,7 @@ class BrokenOff(Response):
         self._seconds = answer.hold_seconds or 0.0
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
         if await self._caller_waited(receive):
             announced = [(b"content-length", str(len(self.body) + 1).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": announced})

@@ -58,6 +58,7 @@ button.quiet{border-color:transparent;color:var(--soft);font-weight:500}
 .banner{border-radius:12px;padding:12px 16px;margin:0 0 18px;font-weight:500}
 .bad{background:var(--bad-ground);color:var(--bad)}
 .good{background:var(--good-ground);color:var(--good)}
+p.reference{font-size:13px;margin-top:14px}
 code{font-size:13px;color:var(--soft);overflow-wrap:anywhere}
 .alone{max-width:460px;margin:0 auto;padding:72px 24px}
 @media(max-width:720px){.frame{grid-template-columns:1fr;gap:24px;padding:24px 16px 40px}.total{font-size:34px;
@@ -69,7 +70,7 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode(
 
 # No form-action: browsers apply it to the redirect that follows a post, and that goes to the shop's own origin.
 CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 )
 
 _DOCUMENT = Template(
@@ -80,6 +81,7 @@ _DOCUMENT = Template(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>$title</title>
 <style>$style</style>
 </head>
@@ -98,7 +100,7 @@ _CHECKOUT = Template(
 <p class="label">Amount to pay</p>
 <p class="total" data-testid="amount">$total <small>$currency</small></p>
 $lines
-<p class="label"><code>$reference</code></p>
+<p class="label reference">Reference <code>$reference</code></p>
 </section>
 <section class="card" aria-label="Payment">
 <h1>$heading</h1>
@@ -109,7 +111,7 @@ $actions
 )
 
 _ACTIONS = Template(
-    """<div class="pretend"><span>4242 4242 4242 4242</span><span>Visa, test card</span></div>
+    """<div class="pretend"><span>Visa •••• 4242</span><span>Test card</span></div>
 <form method="post" action="/sandbox/$gateway/checkout/$session/outcome">
 <input type="hidden" name="token" value="$token">
 <button class="pay" name="outcome" value="succeed" data-testid="pay">$pay_label $total $currency</button>

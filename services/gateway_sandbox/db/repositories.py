@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, fields
@@ -270,12 +271,17 @@ class DatabaseTransaction:
             await self._connection.execute(delete(table).where(table.c.gateway == gateway))
 
 
-def unit_of_work(database: Database) -> UnitOfWork:
-    """``async with uow() as tx``: commits on leaving, rolls back on an exception."""
+def unit_of_work(database: Database, *, concurrency: int) -> UnitOfWork:
+    """``async with uow() as tx``: commits on leaving, rolls back on an exception.
+
+    More than ``concurrency`` transactions wait their turn here, where waiting has no limit: a gateway that is called
+    a hundred times at once answers slowly, and does not fail as a service with an exhausted pool would.
+    """
+    turns = asyncio.Semaphore(concurrency)
 
     @asynccontextmanager
     async def begin() -> AsyncIterator[SandboxTransaction]:
-        async with database.begin() as connection:
+        async with turns, database.begin() as connection:
             yield DatabaseTransaction(connection)
 
     return begin

@@ -113,7 +113,7 @@ class GenericSandbox:
         message = "A request with this Idempotency-Key is still running; repeat it shortly."
         return _error(409, "idempotency_key_in_use", message, stored=False)
 
-    def key_reused(self, key: str) -> WireError:
+    def key_reused(self, key: str) -> WireError:  # noqa: ARG002 - the port's
         message = "This Idempotency-Key was used with a different request."
         return _error(422, "idempotency_key_reused", message, stored=False)
 
@@ -124,7 +124,14 @@ class GenericSandbox:
         answer = _error(429, "rate_limited", "Too many requests.").answer
         return replace(answer, headers={"Retry-After": str(retry_after_seconds)})
 
-    def finish(self, call: WireCall, answer: WireAnswer, request_id: str, *, replayed: bool) -> WireAnswer:
+    def finish(
+        self,
+        call: WireCall,  # noqa: ARG002 - the port's
+        answer: WireAnswer,
+        request_id: str,
+        *,
+        replayed: bool,
+    ) -> WireAnswer:
         headers = {"Content-Type": "application/json", "Request-Id": request_id}
         if replayed:
             headers["Idempotent-Replayed"] = "true"
@@ -265,7 +272,7 @@ class GenericSandbox:
     async def expire(self, entry: BookEntry, books: Books) -> None:
         await self._end(entry, EntryStatus.EXPIRED, "expire", books)
 
-    def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:
+    def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:  # noqa: ARG002 - the port's
         return {"X-Signature": hmac_sha256_hex(self._webhook_secret, body)}
 
     async def _pay(self, entry: BookEntry, books: Books, *, late: bool) -> None:

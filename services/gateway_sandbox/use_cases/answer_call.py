@@ -11,9 +11,12 @@ from services.gateway_sandbox.use_cases.books import TransactionBooks, lens_for,
 from services.gateway_sandbox.use_cases.expire_sessions import expire_due_sessions
 from services.gateway_sandbox.use_cases.ports import SandboxTransaction, StoredAnswer
 from services.gateway_sandbox.use_cases.sandbox import KeyInFlight, Sandbox
+from shared.errors import InfrastructureError
 
 OWN_ERROR_STATUS = 500
 """A gateway's idempotency layer remembers its own 500; a 502, 503 or 504 comes from in front of it and is not kept."""
+
+UNAVAILABLE_STATUS = 503
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ async def answer_call(gateway_name: str, call: WireCall, sandbox: Sandbox) -> Wi
         answered = await _answer(gateway, route, call, sandbox)
     except WireError as error:
         answered = _Answered(error.answer)
+    except InfrastructureError:  # without its database the gateway is down, and says so as it would
+        answered = _Answered(gateway.broken(UNAVAILABLE_STATUS))
     request_id = "req_" + random_text(sandbox.ports, 14)
     return gateway.finish(call, answered.answer, request_id, replayed=answered.replayed)
 

@@ -255,6 +255,8 @@ class OrderDocument(BaseModel):
     expires_at: Rfc3339
     created_at: Rfc3339
     updated_at: Rfc3339
+    confirmed_at: Rfc3339 | None
+    closed_at: Rfc3339 | None = Field(description="when it was canceled or expired")
     version: int
 
     @classmethod
@@ -342,5 +344,7 @@ def _order_fields(view: OrderView) -> dict[str, Any]:
         "expires_at": order.expires_at,
         "created_at": order.created_at,
         "updated_at": order.updated_at,
+        "confirmed_at": order.confirmed_at,
+        "closed_at": order.closed_at,
         "version": order.version,
     }

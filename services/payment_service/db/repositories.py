@@ -170,6 +170,7 @@ class Attempts:
             "idempotency_key": attempt.idempotency_key,
             "status": attempt.status.value,
             "session_expires_at": attempt.session_expires_at,
+            "created_at": attempt.created_at,
         }
         await self._connection.execute(insert(payment_attempts).values(values))
 
@@ -379,6 +380,7 @@ def _attempt(row: RowMapping) -> Attempt:
         idempotency_key=row["idempotency_key"],
         status=AttemptStatus(row["status"]),
         session_expires_at=row["session_expires_at"],
+        created_at=row["created_at"],
         gateway_reference=row["gateway_reference"],
         next_action=NextAction(action["type"], action["url"], action.get("fields", {})) if action else None,
         lease_token=row["lease_token"],

@@ -148,6 +148,7 @@ class Attempt:
     status: AttemptStatus
     session_expires_at: datetime
     """What we ask the gateway for; fixed with the attempt, because a retry must be the same request byte for byte."""
+    created_at: datetime
     gateway_reference: str | None = None
     next_action: NextAction | None = None
     lease_token: str | None = None

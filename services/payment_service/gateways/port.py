@@ -42,6 +42,8 @@ class CreateSession:
     return_url: str
     cancel_url: str
     expires_at: datetime
+    attempted_at: datetime
+    """When this was first asked for: where to begin looking for what an unanswered call left."""
 
 
 @dataclass(frozen=True, slots=True)

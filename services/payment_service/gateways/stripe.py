@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -37,6 +37,7 @@ from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
     GatewayRejected,
+    GatewayServerError,
     GatewayUnavailable,
     InvalidAmount,
 )
@@ -53,6 +54,14 @@ _WHOLE_HUNDREDS = frozenset({"ISK", "UGX"})
 CREATE = CallPolicy(budget_seconds=20, attempts=3, repeatable=True)  # the idempotency key makes repeating safe
 READ = CallPolicy(budget_seconds=10, attempts=3, repeatable=True)
 CLOSE = CallPolicy(budget_seconds=15, attempts=3, repeatable=True)  # expiring twice is refused, and then we look
+
+STORED_FAILURE = 500
+"""Other 5xx come from what stands before Stripe and say nothing about the key."""
+
+LOOK_BACK = timedelta(minutes=10)
+"""How far Stripe's clock may be behind ours."""
+
+MOST_PAGES = 50
 
 _INTENT_CLOSED: Mapping[str, FactKind] = {"automatic": FactKind.EXPIRED, "expired": FactKind.EXPIRED}
 
@@ -83,10 +92,21 @@ class Stripe:
         to_stripe_minor(amount)
 
     async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
-        # A repeated call carries the same key and body, and Stripe answers it with the session it made at first.
-        body = await self._call(
-            "POST", "/v1/checkout/sessions", CREATE, form=_session_form(request), key=request.idempotency_key
-        )
+        """A repeated call carries the same key and body, and Stripe answers it with the session that it made at first.
+
+        But it also stores a 500 under the key and replays it, whether or not the session was made: then the session is
+        looked for, and if there is none the key is used up and a new attempt is needed (GatewayRejected).
+        """
+        form = _session_form(request)
+        try:
+            body = await self._call("POST", "/v1/checkout/sessions", CREATE, form=form, key=request.idempotency_key)
+        except GatewayServerError as error:
+            if not repeated or error.gateway_status != STORED_FAILURE:
+                raise
+            found = await self._find_session(request)
+            if found is None:
+                raise GatewayRejected("Stripe has stored a failure for this attempt; a new one is needed") from error
+            body = found
         return self._read_session(body, request)
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
@@ -118,6 +138,21 @@ class Stripe:
             return self._translate(parse_json_object(delivery.payload))
         except (UnexpectedShape, InvalidAmount) as error:
             raise UnreadableWebhook(str(error)) from error
+
+    async def _find_session(self, request: CreateSession) -> dict[str, Any] | None:
+        """The session with our reference among those made since the attempt. Lists are consistent, searches are not."""
+        since = int((request.attempted_at - LOOK_BACK).timestamp())
+        query = {"limit": "100", "created[gte]": str(since)}
+        for _ in range(MOST_PAGES):
+            page = await self._call("GET", "/v1/checkout/sessions", READ, query=query)
+            sessions = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
+            for session in sessions:
+                if session.get("client_reference_id") == request.reference:
+                    return session
+            if not page.get("has_more") or not sessions:
+                return None
+            query["starting_after"] = text_of(sessions[-1], "id")
+        raise GatewayOutcomeUnknown("too many sessions were made since to look through them all")
 
     # --- reading ---------------------------------------------------------------------------------------------------
 

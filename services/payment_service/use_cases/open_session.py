@@ -45,6 +45,7 @@ def new_attempt(payment: Payment, context: Context) -> Attempt:
         idempotency_key=attempt_id,
         status=AttemptStatus.CREATED,
         session_expires_at=max(payment.expires_at, context.clock.now() + SHORTEST_SESSION),
+        created_at=context.clock.now(),
     )
 
 
@@ -130,6 +131,7 @@ def _request(payment: Payment, attempt: Attempt, context: Context) -> CreateSess
         return_url=f"{return_url}?from=page",
         cancel_url=f"{return_url}?from=cancel",
         expires_at=attempt.session_expires_at,
+        attempted_at=attempt.created_at,
     )
 
 

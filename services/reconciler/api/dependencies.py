@@ -21,7 +21,7 @@ def get_context(request: Request) -> Context:
 def run_id_of(run_id: Annotated[str, Path(max_length=100)]) -> str:
     """An id that is not one of ours is simply not found, whatever it looks like. Raises NotFound."""
     if _RUN_ID.fullmatch(run_id) is None:
-        raise NotFound()
+        raise NotFound
     return run_id
 
 

@@ -59,7 +59,7 @@ async def get_run(run_id: RunId, context: UseCaseContext, _: Reader) -> RunOut:
     async with context.uow() as tx:
         run = await tx.runs.get(run_id)
     if run is None:
-        raise NotFound()
+        raise NotFound
     return RunOut.of(run)
 
 

@@ -45,7 +45,7 @@ class StartRunIn(BaseModel):
     def to_request(self) -> RunRequest:
         """Raises RunKindNotAvailable."""
         if self.kind != "sweep":
-            raise RunKindNotAvailable()
+            raise RunKindNotAvailable
         return RunRequest(self.gateway, self.from_, self.to)
 
 

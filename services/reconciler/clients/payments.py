@@ -75,7 +75,7 @@ A = TypeVar("A", bound=BaseModel)
 class HttpPaymentsClient:
     """Satisfies PaymentsClient. ``token`` makes a short-lived service token for each call.
 
-    A sync is sent once: the schedule is the retry, and a retry in every layer would multiply in an outage (failure H19).
+    A sync is sent once: the schedule is the retry, and a retry in every layer multiplies in an outage (failure H19).
     """
 
     def __init__(self, caller: HttpCaller, *, base_url: str, token: Callable[[], str], budget_seconds: float) -> None:

@@ -36,7 +36,7 @@ class SeenPayment:
 
 @dataclass(frozen=True, slots=True)
 class WatchedPayment:
-    """A payment that the sweep asks about. ``next_check_at`` None: no longer, kept so that old news are known as old."""
+    """A payment that the sweep asks about. ``next_check_at`` None: no longer, kept so that old news count as old."""
 
     payment_id: str
     order_id: str
@@ -74,7 +74,7 @@ class WatchedPayment:
         return watched._scheduled(timetable, moment)
 
     def told(self, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
-        """After news of it. Older news change nothing; a new status starts its own plan; the same one keeps its place."""
+        """After news of it. Older news change nothing; a new status starts its plan; the same one keeps its place."""
         if seen.version <= self.version:
             return self
         if seen.status is self.status:

@@ -1,4 +1,4 @@
-"""The sweep (design.md §7.1): ask about payments that are not final, on their schedule, by one runner among replicas."""
+"""The sweep (design.md §7.1): ask about payments that are not final, on their schedule, by one of the replicas."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Sweeper:
         """Renew the lease in the transaction that records something; once it has passed on, the token differs (L15)."""
         seconds = self._context.rules.lease_seconds
         if await tx.leases.acquire(SWEEP_LEASE, holder=self.holder, seconds=seconds) != token:
-            raise LeaseLost()
+            raise LeaseLost
 
     async def _pull_if_due(self, token: int) -> None:
         """Look through payment_service's list of payments that are not final. Trouble there does not stop the sweep."""

@@ -22,7 +22,7 @@ class TimestampOutOfTolerance(DomainError):
     """The signature is right, but it was made too long ago or in the future; check both clocks and send it again."""
 
     code = "timestamp_out_of_tolerance"
-    status = 400
+    status = 401
 
 
 class SignatureMissing(DomainError):

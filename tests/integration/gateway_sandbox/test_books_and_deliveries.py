@@ -6,14 +6,13 @@ from datetime import timedelta
 
 import httpx
 
-from services.gateway_sandbox.bootstrap import build
 from services.gateway_sandbox.use_cases.control import forget_old_answers
 from services.gateway_sandbox.use_cases.expire_sessions import expire_sessions
 from shared.clock import to_rfc3339
 from shared.ports import Ports, system_ports
 from tests.integration.gateway_sandbox.conftest import AUTHORIZED, CreateSession, a_session
 from tests.support.clock import FakeClock
-from tests.support.gateway_sandbox import Receiver, RunningSandbox, running_sandbox, sandbox_settings
+from tests.support.gateway_sandbox import Receiver, RunningSandbox, running_sandbox
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
 
@@ -190,8 +189,11 @@ async def test_the_control_api_is_documented_and_the_service_says_how_it_is(sand
     assert (await sandbox.client.get("/readyz")).json()["status"] == "ok"
 
 
-async def test_it_is_ready_again_when_the_database_is(service_database: ServiceDatabase) -> None:
-    settings = sandbox_settings("postgresql://nobody@127.0.0.1:1/nothing")
-    async with build(settings, ports=system_ports()) as container:
-        checks = container.checks()
-    assert set(checks) == {"database"}
+async def test_a_gateway_without_its_database_answers_503_in_its_own_words() -> None:
+    async with running_sandbox("postgresql://nobody@127.0.0.1:1/nothing", with_worker=False) as sandbox:
+        answer = await sandbox.client.get(
+            "/sandbox/stripe/v1/refunds/re_1", headers={"Authorization": "Bearer sk_test_1"}
+        )
+        assert (answer.status_code, answer.json()["error"]["type"]) == (503, "api_error")
+        ready = await sandbox.client.get("/readyz")
+        assert (ready.status_code, ready.json()["missing"]) == (503, ["database"])

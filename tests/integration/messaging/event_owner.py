@@ -17,6 +17,7 @@ from shared.contracts.payment_events import (
     PaymentEventData,
     PaymentProcessing,
     PaymentRequiresAction,
+    PaymentStatusName,
 )
 from shared.db.base import metadata_for
 from shared.db.outbox import Outbox
@@ -33,7 +34,7 @@ from tests.support.waiting import until
 SERVICE = "payment_service"
 AMOUNT = 12500
 _KEY = b"a-key-of-the-tests-of-at-least-32-bytes"
-_LIFE: Sequence[tuple[type[PaymentEventData], str]] = (
+_LIFE: Sequence[tuple[type[PaymentEventData], PaymentStatusName]] = (
     (PaymentCreated, "created"),
     (PaymentRequiresAction, "requires_action"),
     (PaymentProcessing, "processing"),

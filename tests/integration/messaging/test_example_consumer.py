@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -24,6 +26,7 @@ from tests.support.waiting import until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "payment_log" / "payment_log.py"
+CAPTURED = ("captured", AMOUNT, 4)
 CAPTURED_LINE = f"is captured, captured {AMOUNT} KWD (minor units), version 4"
 
 
@@ -78,11 +81,24 @@ class PaymentLog:
         statement = "SELECT subject, missing FROM consumer_sequences WHERE missing <> '{}'"
         return {row[0]: list(row[1]) for row in await self._select(statement)}
 
-    async def _select(self, statement: str) -> list[tuple[object, ...]]:
+    @asynccontextmanager
+    async def holding_up(self, payment_id: str) -> AsyncIterator[None]:
+        """Whoever writes this payment's row waits for us, with its transaction open."""
+        statement = "INSERT INTO payment_log VALUES (:payment_id, 'held up', 0, 'KWD', 0)"
+        async with self.database.begin() as connection:
+            await connection.execute(text(statement), {"payment_id": payment_id})
+            yield
+            await connection.rollback()
+
+    async def is_held_up(self) -> bool:
+        statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return len(await self._select(statement)) > 0
+
+    async def _select(self, statement: str) -> list[tuple[Any, ...]]:
         """No rows while the process has not made its tables yet."""
         assert self._process is None or self._process.poll() is None, self.errors
         async with self.database.begin() as connection:
-            table = statement.split(" FROM ")[1].split()[0]
+            table = statement.partition(" FROM ")[2].partition(" ")[0]
             if (await connection.execute(text("SELECT to_regclass(:table)"), {"table": table})).scalar() is None:
                 return []
             return [tuple(row) for row in await connection.execute(text(statement))]
@@ -116,7 +132,7 @@ async def test_an_event_that_is_delivered_twice_counts_once(owner: EventOwner, p
     await owner.publish(*third)
     await until(lambda: all_handled(payment_log, 12), what="the third payment handled after the duplicates")
 
-    assert await payment_log.rows() == {payment: ("captured", AMOUNT, 4) for payment in ("pay_a", "pay_b", "pay_c")}
+    assert await payment_log.rows() == dict.fromkeys(("pay_a", "pay_b", "pay_c"), CAPTURED)
     assert [line for line in payment_log.lines if "pay_a" in line][-1] == f"payment pay_a {CAPTURED_LINE}"
     assert len(payment_log.lines) == 12, "one line per change, however often it is delivered"
 
@@ -127,7 +143,7 @@ async def test_events_in_another_order_give_the_same_row(owner: EventOwner, paym
     payment_log.start()
     await until(lambda: all_handled(payment_log, 4), within_seconds=30, what="four events handled")
 
-    assert await payment_log.rows() == {"pay_a": ("captured", AMOUNT, 4)}
+    assert await payment_log.rows() == {"pay_a": CAPTURED}
     assert payment_log.lines == [f"payment pay_a {CAPTURED_LINE}", "gap in pay_a: expected 1, got 4"]
     assert await payment_log.missing() == {}, "the late ones fill the gap"
 
@@ -146,7 +162,7 @@ async def test_a_gap_is_reported_kept_and_filled_by_catching_up(owner: EventOwne
         payment_log.start("--catch-up", f"{url}/api/v1/events/payment-service", "--token", owner.token())
         await until(lambda: "caught up: 8 events read, 0 payments with gaps" in payment_log.lines, within_seconds=30)
         assert await payment_log.missing() == {}
-        assert await payment_log.rows() == {"pay_a": ("captured", AMOUNT, 4), "pay_b": ("captured", AMOUNT, 4)}
+        assert await payment_log.rows() == {"pay_a": CAPTURED, "pay_b": CAPTURED}
 
         created, _, _, captured = await owner.add_payment("pay_c")
         await owner.publish(created, captured)
@@ -161,20 +177,22 @@ async def test_killed_in_the_middle_and_restarted_it_ends_with_the_same_table(
     payments = [f"pay_{number:02}" for number in range(25)]
     events = [event for payment in payments for event in await owner.add_payment(payment)]
     random.Random(7).shuffle(events)
-    await owner.publish(*events)
-    for handled_before_the_kill in (10, 50):
+    early = [event for event in events if event.subject < "pay_05"]
+    await owner.publish(*early)
+    payment_log.start()
+    await until(lambda: all_handled(payment_log, 5), within_seconds=30, what="the first events handled")
+    payment_log.kill9()
+
+    await owner.publish(*(event for event in events if event not in early))
+    async with payment_log.holding_up("pay_24"):
         payment_log.start()
-        await until(
-            lambda: all_handled(payment_log, handled_before_the_kill),
-            within_seconds=30,
-            what=f"{handled_before_the_kill} events handled",
-        )
+        await until(payment_log.is_held_up, within_seconds=30, what="the process in the middle of a transaction")
         payment_log.kill9()
-        assert await payment_log.handled() < 100, "it was killed in the middle"
+    assert await payment_log.handled() < 100, "what it had claimed is not claimed"
+
     payment_log.start()
     await until(lambda: all_handled(payment_log, 100), within_seconds=30, what="every event handled")
-
-    assert await payment_log.rows() == {payment: ("captured", AMOUNT, 4) for payment in payments}
+    assert await payment_log.rows() == dict.fromkeys(payments, CAPTURED)
     assert await payment_log.missing() == {}
 
 

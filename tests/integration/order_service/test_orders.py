@@ -211,7 +211,8 @@ async def test_a_replay_is_for_those_who_may_see_the_order(world: World) -> None
 )
 async def test_a_return_url_elsewhere_is_refused_before_anything_happens(world: World, field: str, url: str) -> None:
     order = await world.order()
-    answer = await world.pay(order, **{field: url})
+    changes: dict[str, Any] = {field: url}
+    answer = await world.pay(order, **changes)
     assert (answer.status_code, answer.json()["code"]) == (422, "return_url_not_allowed")
     assert answer.json()["errors"][0]["pointer"] == f"/{field}"
     assert world.payments.calls == []

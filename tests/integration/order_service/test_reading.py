@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,7 @@ async def test_a_wait_has_bounds(world: World, query: str) -> None:
 async def test_orders_are_listed_newest_first_in_pages(world: World) -> None:
     ids = [(await world.order()).id for _ in range(5)]
     staff, seen, cursor = world.token("orders:read"), [], ""
+    page: dict[str, Any] = {}
     for _ in range(3):
         page = (await world.http.get(f"/api/v1/orders?limit=2{cursor}", headers=staff)).json()
         seen += [order["id"] for order in page["data"]]

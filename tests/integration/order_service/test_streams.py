@@ -12,6 +12,7 @@ import httpx
 import pytest
 import uvicorn
 import websockets
+from websockets.typing import Origin
 
 from services.order_service.domain.errors import OrderNotFound
 from services.order_service.domain.models import PaymentStatus
@@ -159,7 +160,7 @@ async def test_a_websocket_sends_the_same_documents(serve: ServeWorld) -> None:
     payment_id = await here.open_session(order)
     ticket = await a_ticket(there, order)
     address = f"{url.replace('http', 'ws')}/api/v1/orders/{order.id}/ws?ticket={ticket}"
-    async with websockets.connect(address, origin="https://shop.example") as socket:
+    async with websockets.connect(address, origin=Origin("https://shop.example")) as socket:
         assert json.loads(await socket.recv())["payment_status"] == "pending"
         await socket.send("nobody listens to this")
         await here.gateway_says(payment_id, PaymentStatus.CAPTURED)

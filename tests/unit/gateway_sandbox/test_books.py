@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ from services.gateway_sandbox.domain.models import BookEntry, CaptureMode, Entry
 from services.gateway_sandbox.gateways.port import WireError
 from services.gateway_sandbox.gateways.stripe import money
 from services.gateway_sandbox.gateways.stripe.search import parse_query
-from shared.errors import DomainError, InvalidRequest
+from shared.errors import InvalidRequest
 from tests.support.clock import A_MOMENT
 
 
@@ -84,15 +85,11 @@ def test_late_money_does_not_pay_twice() -> None:
 def test_refunded_never_exceeds_captured_nor_captured_the_amount(captures: list[int], refunds: list[int]) -> None:
     entry = a_held_entry()
     for amount in captures:
-        try:
+        with suppress(IllegalMove, MoreThanThereIs):
             entry.take(amount, final=False)
-        except DomainError as refused:
-            assert isinstance(refused, IllegalMove | MoreThanThereIs)
     for amount in refunds:
-        try:
+        with suppress(MoreThanThereIs):
             entry.give_back(amount)
-        except DomainError as refused:
-            assert isinstance(refused, MoreThanThereIs)
     assert 0 <= entry.refunded_minor <= entry.captured_minor <= entry.amount_minor
 
 

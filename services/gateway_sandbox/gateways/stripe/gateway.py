@@ -305,7 +305,7 @@ class StripeSandbox:
         page = objects.as_list(data, "/v1/refunds", has_more=start + limit < len(refunds))
         return WireAnswer.json(200, expand_list(page, [entry] * len(shown), query.texts("expand")))
 
-    async def list_disputes(self, call: WireCall, books: Books) -> WireAnswer:
+    async def list_disputes(self, call: WireCall, books: Books) -> WireAnswer:  # noqa: ARG002 - the port's
         """Nobody disputes a payment in the sandbox, and a client may ask."""
         return WireAnswer.json(200, objects.as_list([], "/v1/disputes"))
 

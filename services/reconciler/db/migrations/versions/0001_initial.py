@@ -160,7 +160,8 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("asked_by_run", sa.Text(), nullable=True),
         sa.CheckConstraint(
-            "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured', 'captured', 'failed', 'canceled', 'expired', 'conflicted')",
+            "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured', 'captured', "
+            "'failed', 'canceled', 'expired', 'conflicted')",
             name=op.f("ck_watched_payments_status_known"),
         ),
         sa.CheckConstraint("amount_minor >= 0", name=op.f("ck_watched_payments_amount_not_negative")),

@@ -1,0 +1,83 @@
+"""How payments become watched: by events, in any order and number, and by the pull when events were lost."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from services.reconciler.use_cases.forget_old import forget_old
+from tests.integration.reconciler.conftest import BuildWorld, World
+
+
+async def test_a_payment_that_is_announced_is_watched_from_a_minute_on(world: World) -> None:
+    payment_id = await world.watches(gateway="stripe", amount_minor=12500)
+    watched = await world.watched(payment_id)
+    assert (watched["gateway"], watched["status"], watched["amount_minor"]) == ("stripe", "requires_action", 12500)
+    wait = watched["next_check_at"] - world.clock.now()
+    assert timedelta(seconds=54) <= wait <= timedelta(seconds=66)
+
+
+async def test_an_event_that_comes_twice_counts_once(world: World) -> None:
+    payment_id = world.payments.opens()
+    event = world.payments.event(payment_id)
+    await asyncio.gather(*(world.hears_of(payment_id, event) for _ in range(5)))
+    assert len(await world.rows("SELECT payment_id FROM watched_payments")) == 1
+
+
+async def test_events_in_the_wrong_order_leave_the_newest_state(world: World) -> None:
+    payment_id = world.payments.opens()
+    older = world.payments.event(payment_id)
+    world.payments.becomes(payment_id, "captured")
+    await world.hears_of(payment_id)
+    await world.hears_of(payment_id, older)
+    watched = await world.watched(payment_id)
+    assert (watched["status"], watched["next_check_at"]) == ("captured", None)
+
+
+async def test_a_captured_payment_is_never_asked_about(world: World) -> None:
+    payment_id = await world.watches()
+    world.payments.becomes(payment_id, "captured")
+    await world.hears_of(payment_id)
+    await world.sweeps(after_seconds=7 * 86400)
+    assert world.payments.synced == []
+
+
+async def test_the_pull_finds_a_payment_whose_events_were_lost(world: World) -> None:
+    payment_id = world.payments.opens()
+    await world.sweeps()
+    assert (await world.watched(payment_id))["version"] == 2
+    world.payments.gateway_says[payment_id] = "captured"
+    await world.sweeps(after_seconds=70)
+    assert world.payments.payments[payment_id].status == "captured"
+
+
+async def test_the_pull_reads_every_page(world: World) -> None:
+    for _ in range(230):
+        world.payments.opens()
+    await world.sweeps()
+    assert world.payments.pages_read == 3
+    assert len(await world.rows("SELECT 1 FROM watched_payments")) == 230
+
+
+async def test_the_pull_has_its_own_pace(build_world: BuildWorld) -> None:
+    world = await build_world(sweep_pull_interval_seconds=60)
+    for _ in range(4):
+        await world.sweeps(after_seconds=15)
+    assert world.payments.pages_read == 1
+    await world.sweeps(after_seconds=15)
+    assert world.payments.pages_read == 2
+
+
+async def test_the_pull_and_an_event_at_the_same_time_watch_a_payment_once(world: World) -> None:
+    ids = [world.payments.opens() for _ in range(20)]
+    await asyncio.gather(world.sweeps(), *(world.hears_of(payment_id) for payment_id in ids))
+    assert len(await world.rows("SELECT 1 FROM watched_payments")) == 20
+
+
+async def test_what_was_dropped_long_ago_is_forgotten(world: World) -> None:
+    kept = await world.watches()
+    dropped = await world.watches(status="captured")
+    world.clock.move(31 * 86400)
+    assert not await forget_old(world.container.context, keep_days=30)
+    assert [row["payment_id"] for row in await world.rows("SELECT payment_id FROM watched_payments")] == [kept]
+    assert dropped != kept
