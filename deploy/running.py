@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -33,12 +33,28 @@ MAX_HEADER_BYTES = 32 * 1024  # SEC-3
 async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:
     """Serve HTTP until SIGTERM or SIGINT."""
     async with _built(entry) as container:
-        server = uvicorn.Server(uvicorn_config(entry.create_application(container), host=host, port=port))
+        config = uvicorn_config(entry.create_application(container), host=host, port=port)
+        server = StreamStoppingServer(config, [container])
         background = asyncio.create_task(_watch(entry.serve_background(container), server), name=f"{entry.name}-background")
         try:
             await server.serve()
         finally:
             await cancel(background)
+
+
+class StreamStoppingServer(uvicorn.Server):
+    """Ends open event streams before it waits for running requests: they would hold it up to the last second."""
+
+    def __init__(self, config: uvicorn.Config, containers: Iterable[Any]) -> None:
+        super().__init__(config)
+        self._containers = list(containers)
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        for container in self._containers:
+            stop = getattr(container, "stop_streams", None)
+            if stop is not None:
+                stop()
+        await super().shutdown(sockets)
 
 
 async def work_service(entry: ServiceEntry) -> None:

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from shared.errors import PayrailError
+
+log = structlog.get_logger()
 
 CHECK_TIMEOUT_SECONDS = 3.0
 
@@ -43,6 +47,8 @@ async def _run(check: HealthCheck) -> ComponentHealth:
         detail = error.detail
     except TimeoutError:
         detail = f"no answer within {CHECK_TIMEOUT_SECONDS:.0f} s"
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
+        # A wrong password is no PayrailError, and readiness must name the component all the same.
+        log.warning("health_check_failed", component=check.name, exc_info=True)
         detail = type(error).__name__
     return ComponentHealth(check.name, ok=False, detail=detail, essential=check.essential)

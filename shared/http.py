@@ -14,7 +14,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from shared.correlation import current_correlation
 from shared.errors import GatewayOutcomeUnknown, GatewayServerError, GatewayUnavailable, PayrailError
@@ -90,9 +90,10 @@ class HttpCaller:
     ) -> HttpAnswer:
         """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (failure PG11)."""
         assert not in_transaction(), "a foreign call inside a unit of work"
+        deadline = self._ports.clock.monotonic() + policy.budget_seconds
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: _may_repeat(error, policy)),
-            stop=stop_after_attempt(policy.attempts),
+            stop=lambda state: self._is_last(state, policy, deadline),
             wait=lambda state: self._wait_seconds(state, policy),
             sleep=self._ports.clock.sleep,
             reraise=True,
@@ -130,11 +131,9 @@ class HttpCaller:
     ) -> HttpAnswer:
         try:
             async with self._client.stream(method, url, headers=headers, params=params, content=content) as response:
-                body = bytearray()
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_RESPONSE_BYTES:
-                        raise GatewayOutcomeUnknown("the answer is larger than is accepted")
+                body = await read_bounded(response, MAX_RESPONSE_BYTES)
+        except ResponseTooLarge as error:
+            raise GatewayOutcomeUnknown("the answer is larger than is accepted") from error
         except _NEVER_SENT as error:
             raise GatewayUnavailable() from error
         except httpx.HTTPError as error:
@@ -143,7 +142,7 @@ class HttpCaller:
             raise GatewayUnavailable("the gateway limits our rate", retry_after_seconds=self._retry_after(response))
         if response.status_code >= 500:
             raise GatewayServerError(response.status_code)
-        return HttpAnswer(response.status_code, response.headers, bytes(body))
+        return HttpAnswer(response.status_code, response.headers, body)
 
     def _wait_seconds(self, state: RetryCallState, policy: CallPolicy) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -152,8 +151,29 @@ class HttpCaller:
         ceiling: float = min(policy.max_wait_seconds, policy.first_wait_seconds * 2 ** (state.attempt_number - 1))
         return ceiling * self._ports.randomness.uniform(0.5, 1.0)
 
+    def _is_last(self, state: RetryCallState, policy: CallPolicy, deadline: float) -> bool:
+        """No wait that outlasts the budget is begun: the caller hears of it, with its Retry-After, at once."""
+        outlasts = self._ports.clock.monotonic() + state.upcoming_sleep >= deadline
+        return outlasts or state.attempt_number >= policy.attempts
+
     def _retry_after(self, response: httpx.Response) -> int | None:
         return parse_retry_after(response.headers.get("retry-after"), self._ports.clock.now())
+
+
+class ResponseTooLarge(ValueError):
+    """The answer is longer than its reader accepts."""
+
+
+async def read_bounded(response: httpx.Response, limit: int) -> bytes:
+    """The body as it came over the wire, nothing inflated (field note M23). Raises ResponseTooLarge."""
+    body = bytearray()
+    # A fake transport may hand over an answer that is already read.
+    chunks = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise ResponseTooLarge("the answer is larger than is accepted")
+    return bytes(body)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> int | None:
@@ -164,7 +184,7 @@ def parse_retry_after(value: str | None, now: datetime) -> int | None:
         return min(int(value.strip()[:9]), MAX_RETRY_AFTER_SECONDS)
     try:
         seconds = (parsedate_to_datetime(value) - now).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0, min(int(seconds) + 1, MAX_RETRY_AFTER_SECONDS))
 

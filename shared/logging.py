@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
 
 from shared.masking import MASK, is_secret_name, mask_card_numbers
 
+_SMALLEST_CARD_NUMBER = 10**12
+_MAX_NESTING = 8
 _NEVER_LOGGED = frozenset({"body", "payload", "raw", "headers", "email", "customer", "phone", "address"})
 
 
@@ -67,6 +69,26 @@ def mask_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> 
     for name, value in list(event.items()):
         if name in _NEVER_LOGGED or is_secret_name(name):
             event[name] = MASK
-        elif isinstance(value, str):
-            event[name] = mask_card_numbers(value)
+        elif not name.startswith("_"):  # the logging library's own entries
+            event[name] = _masked(value, 0)
     return event
+
+
+def _masked(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        masked = mask_card_numbers(str(value)) if value > _SMALLEST_CARD_NUMBER else ""
+        return masked if masked.startswith("[") else value
+    if isinstance(value, str):
+        return mask_card_numbers(value)
+    if depth > _MAX_NESTING:
+        return MASK
+    if isinstance(value, Mapping):
+        return {
+            str(key): MASK if str(key) in _NEVER_LOGGED or is_secret_name(str(key)) else _masked(item, depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked(item, depth + 1) for item in value]
+    return mask_card_numbers(repr(value))

@@ -27,7 +27,11 @@ _SECRET_KEYS = frozenset(
     "cvc cvn security_code pan card_number x_order_secret stripe_signature x_signature webhook_signature".split()
 )
 
-_CARD_NUMBER = re.compile(r"(?<![0-9A-Za-z_.])(?:[2-6](?:[ -]?[0-9]){12,18})(?![0-9A-Za-z_.])")
+_DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")
+"""Digits that stand by themselves, in groups parted by single spaces or hyphens."""
+
+_ISSUER_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6")
+"""First digits of card schemes. Compact timestamps (20260102…) and Unix milliseconds (17…) have others."""
 
 _MAX_NESTING = 64
 
@@ -39,11 +43,12 @@ class _ExactNumber(str):
 
 
 def mask_card_numbers(text: str) -> str:
-    """Replace what looks like a card number: 13 to 19 digits, an issuer's first digit, a valid Luhn sum.
+    """Replace what looks like a card number: 13 to 19 digits, an issuer's first digits, a valid Luhn sum.
 
-    Payrail's ids and amounts never match: they touch a letter, an underscore or a point.
+    An expiry date or a security code that follows after a space does not hide it. Payrail's ids and amounts never
+    match: they touch a letter or an underscore, or have a decimal point.
     """
-    return _CARD_NUMBER.sub(_mask_if_luhn, text)
+    return _DIGIT_RUN.sub(_mask_run, text)
 
 
 def storable_text(text: str) -> str:
@@ -53,7 +58,7 @@ def storable_text(text: str) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    return name.lower().replace("-", "_") in _SECRET_KEYS
+    return _plain(name) in _PLAIN_SECRET_KEYS
 
 
 def redact_body(content_type: str, body: bytes) -> str:
@@ -80,24 +85,35 @@ def redact_body(content_type: str, body: bytes) -> str:
 
 def _redact_form(text: str) -> str:
     pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=500)
-    return urlencode([(key, MASK if _must_go(key) else mask_card_numbers(value)) for key, value in pairs])
+    return urlencode(
+        [(mask_card_numbers(key), MASK if _must_go(key) else mask_card_numbers(value)) for key, value in pairs]
+    )
 
 
 def _must_go(key: str) -> bool:
-    normalized = key.lower().replace("-", "_")
-    return normalized in _PERSONAL_KEYS or normalized in _SECRET_KEYS
+    return _plain(key) in _KEYS_TO_REMOVE
+
+
+def _plain(name: str) -> str:
+    """``cardNumber``, ``card-number`` and ``card_number`` are one name."""
+    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+
+
+_PLAIN_SECRET_KEYS = frozenset(map(_plain, _SECRET_KEYS))
+_KEYS_TO_REMOVE = frozenset(map(_plain, _PERSONAL_KEYS)) | _PLAIN_SECRET_KEYS
 
 
 def _write(value: Any, depth: int) -> str:
     if depth > _MAX_NESTING:
         raise ValueError("nested too deeply")
     if isinstance(value, _ExactNumber):
-        return str(value)
+        masked = mask_card_numbers(value)
+        return str(value) if masked == value else _text(masked)
     if isinstance(value, str):
         return _text(mask_card_numbers(value))
     if isinstance(value, dict):
         members = (
-            f"{_text(key)}:{_text(MASK) if _removed(key, item) else _write(item, depth + 1)}"
+            f"{_text(mask_card_numbers(key))}:{_text(MASK) if _removed(key, item) else _write(item, depth + 1)}"
             for key, item in value.items()
         )
         return "{" + ",".join(members) + "}"
@@ -126,11 +142,23 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _mask_if_luhn(match: re.Match[str]) -> str:
-    digits = [int(character) for character in match.group() if character.isdigit()]
-    if not 13 <= len(digits) <= 19:
-        return match.group()
-    doubled = [digit * 2 - 9 if digit > 4 else digit * 2 for digit in digits[-2::-2]]
-    if (sum(digits[-1::-2]) + sum(doubled)) % 10:
-        return match.group()
-    return f"[PAN:…{''.join(map(str, digits[-4:]))}]"
+def _mask_run(match: re.Match[str]) -> str:
+    """Mask the first card number in a run of digits: the whole run, or some of its groups."""
+    run = match.group()
+    starts = [0] + [index + 1 for index, character in enumerate(run) if character in " -"]
+    ends = [start - 1 for start in starts[1:]] + [len(run)]
+    for start in starts:
+        for end in reversed(ends):
+            digits = run[start:end].replace(" ", "").replace("-", "")
+            if start < end and _is_card_number(digits):
+                rest = _DIGIT_RUN.sub(_mask_run, run[end:])
+                return f"{run[:start]}[PAN:…{digits[-4:]}]{rest}"
+    return run
+
+
+def _is_card_number(digits: str) -> bool:
+    if not 13 <= len(digits) <= 19 or not _ISSUER_PREFIX.match(digits):
+        return False
+    values = [int(digit) for digit in reversed(digits)]
+    doubled = [value * 2 - 9 if value > 4 else value * 2 for value in values[1::2]]
+    return (sum(values[::2]) + sum(doubled)) % 10 == 0

@@ -5,6 +5,7 @@ No float ever holds an amount. Conversions from and to a gateway's major units a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -52,6 +53,10 @@ MAX_AMOUNT_MINOR = 10**12
 """SEC-60: no single amount is larger; a BIGINT total of a million of them still fits."""
 
 
+_BIGINT_LIMIT = 2**63
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,24}(?:\.[0-9]{0,24})?|\.[0-9]{1,24})")
+
+
 @dataclass(frozen=True, slots=True, order=False)
 class Money:
     """An amount in integer minor units: ``Money(1050, "INR")`` is ₹10.50, ``Money(1050, "KWD")`` is 1.050 KD.
@@ -66,6 +71,8 @@ class Money:
     def __post_init__(self) -> None:
         if type(self.amount_minor) is not int:  # bool is an int, and never an amount
             raise InvalidAmount(f"amount_minor must be an integer, not {type(self.amount_minor).__name__}")
+        if abs(self.amount_minor) >= _BIGINT_LIMIT:
+            raise InvalidAmount("amount_minor does not fit a BIGINT")
         if self.currency not in CURRENCY_EXPONENT:
             raise InvalidAmount(f"unknown currency {self.currency!r}")
 
@@ -74,10 +81,14 @@ class Money:
         """Parse a gateway's ``"10.50"``; digits that the currency does not have are refused, not rounded."""
         exponent = _exponent(currency, exponents)
         try:
+            # Decimal alone would also read "1_000", "1e3" and Arabic digits, and money is never guessed at.
+            if not isinstance(text, Decimal) and not _DECIMAL.fullmatch(text.strip()):
+                raise InvalidAmount("not a decimal amount")
             major = text if isinstance(text, Decimal) else Decimal(text.strip())
-        except (InvalidOperation, AttributeError) as error:
-            raise InvalidAmount(f"not a decimal amount: {text!r}") from error
-        if not major.is_finite() or abs(major.adjusted()) > 18:
+        except (InvalidOperation, AttributeError, TypeError) as error:
+            raise InvalidAmount("not a decimal amount") from error
+        # The digits are bounded because Decimal's own arithmetic rounds, silently, past 28 of them.
+        if not major.is_finite() or abs(major.adjusted()) > 18 or len(major.as_tuple().digits) > 24:
             raise InvalidAmount(f"not a usable amount: {text!r}")
         minor = major.scaleb(exponent)
         if minor != minor.to_integral_value():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 import structlog
 
@@ -13,7 +12,7 @@ from shared.ports import Ports
 
 log = structlog.get_logger()
 
-MAX_FAILURE_WAIT_SECONDS = 30.0
+MAX_FAILURE_WAIT_SECONDS = 10.0  # what has come back is used again well within a recovery budget of 30 s
 
 
 class Periodic:
@@ -52,7 +51,7 @@ class Periodic:
     async def _wait(self, failures: int) -> None:
         seconds = self._interval * self._ports.randomness.uniform(0.9, 1.1)
         if failures:
-            wait = min(MAX_FAILURE_WAIT_SECONDS, max(seconds, 0.2 * 2**failures))
+            wait = min(MAX_FAILURE_WAIT_SECONDS, max(seconds, 0.2 * 2 ** min(failures, 10)))
             await self._ports.clock.sleep(wait)
             return
         sleeping = asyncio.ensure_future(self._ports.clock.sleep(seconds))
@@ -62,5 +61,4 @@ class Periodic:
         finally:
             for waiter in (sleeping, waking):
                 waiter.cancel()
-                with suppress(asyncio.CancelledError):
-                    await waiter
+            await asyncio.wait((sleeping, waking))  # awaiting them one by one could swallow our own cancellation

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 
 class ConfigurationError(Exception):
@@ -22,8 +22,9 @@ class _FilesSource(PydanticBaseSettingsSource):
     """``<NAME>_FILE``: the variable's value is the file's text, without the newline at its end."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{(field.alias or field_name).upper()}_FILE")
-        return (Path(path).read_text(encoding="utf-8").rstrip("\n") if path else None), field_name, False
+        variable = f"{(field.alias or field_name).upper()}_FILE"
+        path = os.environ.get(variable)
+        return (_read_file(variable, path) if path else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {}
@@ -58,6 +59,8 @@ class BaseEnvironment(BaseSettings):
         except ValidationError as error:
             lines = [f"  {_variable(entry['loc'])}: {entry['msg']}" for entry in error.errors(include_input=False)]
             raise ConfigurationError("these settings are missing or wrong:\n" + "\n".join(lines)) from None
+        except SettingsError as error:  # a structured variable that is not JSON; the cause would show its text
+            raise ConfigurationError(str(error)) from None
 
 
 class ServiceSettings(BaseEnvironment):
@@ -101,8 +104,15 @@ def settings_for(service: str, environ: Mapping[str, str] | None = None) -> dict
     own = environ.get(f"{service.upper()}_DATABASE_URL")
     path = environ.get(f"{service.upper()}_DATABASE_URL_FILE")
     if own is None and path:
-        own = Path(path).read_text(encoding="utf-8").strip()
+        own = _read_file(f"{service.upper()}_DATABASE_URL_FILE", path).strip()
     return {"database_url": own} if own else {}
+
+
+def _read_file(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{variable} names a file that cannot be read ({type(error).__name__})") from None
 
 
 def split_list(text: str) -> tuple[str, ...]:

@@ -22,8 +22,13 @@ async def supervise(jobs: Mapping[str, Job]) -> None:
 async def _must_not_end(name: str, job: Job) -> None:
     try:
         await job()
-    except asyncio.CancelledError:
-        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody asked for it: a library's cancelled future came through. A TaskGroup would take it for a quiet end.
+        log.exception("background_task_died", task=name)
+        raise RuntimeError(f"background task {name} was cancelled by nobody") from error
     except BaseException:
         log.exception("background_task_died", task=name)
         raise

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.cli.errors import EXIT_FAILURE, explained
+from deploy.cli.errors import EXIT_FAILURE, CommandError, explained
 
 app = typer.Typer(help="AsyncAPI document and JSON Schemas of the events.", no_args_is_help=True)
 console = Console(stderr=True, highlight=False)
@@ -18,13 +18,19 @@ DEFAULT_DIRECTORY = Path("docs/contracts")
 
 
 @app.command()
-def write(directory: Directory = DEFAULT_DIRECTORY) -> None:
-    """Generate the documents from the event models."""
+def write(
+    directory: Directory = DEFAULT_DIRECTORY,
+    allow_breaking: Annotated[bool, typer.Option(help="write even what would break existing consumers")] = False,
+) -> None:
+    """Generate the documents from the event models. A change that breaks consumers is refused."""
     from shared.contracts import documents
 
     with explained():
-        documents.write(directory)
-    console.print(f"written to {directory}")
+        try:
+            changed = documents.write(directory, allow_breaking=allow_breaking)
+        except documents.ContractWouldBreak as error:
+            raise CommandError(f"{error}\nmake a new version of the type, or pass --allow-breaking") from None
+    console.print(f"{len(changed)} documents written to {directory}")
 
 
 @app.command()

@@ -20,23 +20,24 @@ RabbitMQUrl = Annotated[str, typer.Option(envvar="RABBITMQ_URL", help="amqp://us
 def apply(
     rabbitmq_url: RabbitMQUrl,
     consumer: Annotated[str | None, typer.Option(help="declare a queue of your own with this name instead")] = None,
-    type_: Annotated[list[str] | None, typer.Option("--type", help="event types for --consumer; repeat it")] = None,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="event types or patterns (payment.#) for --consumer; repeat it")] = None,
 ) -> None:
     """Declare everything that is missing. Repeating it changes nothing, and nothing is ever deleted."""
     import aiormq
 
-    from shared.contracts.catalogue import CATALOGUE
-    from shared.contracts.topology import QUEUES, Queue
+    from shared.contracts.topology import QUEUES
+    from shared.errors import InvalidRequest
+    from shared.messaging.kit import consumer_queue
     from shared.messaging.rabbitmq import BROKER_ERRORS
     from shared.messaging.topology import apply_topology
 
     with explained():
         queues = list(QUEUES.values())
         if consumer is not None:
-            unknown = [each for each in type_ or () if each not in CATALOGUE]
-            if unknown or not type_:
-                raise CommandError(f"--consumer needs --type with one of: {', '.join(CATALOGUE)}")
-            queues = [Queue(consumer, tuple(type_))]
+            try:
+                queues = [consumer_queue(consumer, type_ or [])]
+            except InvalidRequest as error:
+                raise CommandError(error.detail) from None
         try:
             names = asyncio.run(apply_topology(rabbitmq_url, queues))
         except aiormq.exceptions.ChannelPreconditionFailed as error:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from deploy.cli.tokens import OPERATOR_SCOPES
 from deploy.local.embedded_app import EmbeddedApp
 from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.seed import seed_catalogue
-from deploy.running import cancel, uvicorn_config
+from deploy.running import StreamStoppingServer, cancel, uvicorn_config
 from shared.db.migrations import upgrade
 from shared.logging import configure_logging
 from shared.messaging.bus import EventBus
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 
 TOKEN_DAYS = 30
 SECRETS_FILE = "development.json"
+SHOP_NAME = "Seven Ports"  # what the storefront calls itself: mails, invoices and hosted pages say the same
 GRACEFUL_SHUTDOWN_SECONDS = 3  # nobody at a terminal waits longer for Ctrl-C; open event streams end by then
 
 
@@ -79,6 +80,9 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
         "SANDBOX_WEBHOOK_BASE_URL": base,
         "STRIPE_API_BASE": f"{base}/sandbox/stripe",
         "GENERIC_API_BASE": f"{base}/sandbox/generic",
+        "SHOP_NAME": SHOP_NAME,
+        "SMTP_FROM": f"{SHOP_NAME} <orders@payrail.invalid>",
+        "SANDBOX_MERCHANT_NAME": SHOP_NAME,
         "JWT_MAX_LIFETIME_SECONDS": str(TOKEN_DAYS * 24 * 3600),
         "DATABASE_POOL_SIZE": "5",
         **_secrets(data / SECRETS_FILE, ports),
@@ -156,12 +160,11 @@ def _operator_token(settings: ServiceSettings, ports: Ports) -> str:
 async def _serve(app: EmbeddedApp, containers: Mapping[str, Any], *, host: str, port: int, data: Path) -> None:
     config = uvicorn_config(app, host=host, port=port)
     config.timeout_graceful_shutdown = GRACEFUL_SHUTDOWN_SECONDS
-    server = _AnnouncingServer(config, data=data)
+    server = _AnnouncingServer(config, containers.values(), data=data)
     workers = asyncio.create_task(_work(containers, server), name="workers")
     try:
         await server.serve()
     finally:
-        app.stop_streams()
         await cancel(workers)
 
 
@@ -180,11 +183,11 @@ def _worker_of(entry: ServiceEntry, container: Any) -> Any:
     return lambda: entry.run_worker(container)
 
 
-class _AnnouncingServer(uvicorn.Server):
+class _AnnouncingServer(StreamStoppingServer):
     """Says one line when it answers, because that is what a person and a script wait for."""
 
-    def __init__(self, config: uvicorn.Config, *, data: Path) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, containers: Iterable[Any], *, data: Path) -> None:
+        super().__init__(config, containers)
         self._data = data
 
     async def startup(self, sockets: list[Any] | None = None) -> None:

@@ -58,13 +58,6 @@ class EmbeddedApp:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def stop_streams(self) -> None:
-        """Tell open event streams that the process ends."""
-        for container in self._containers.values():
-            stop = getattr(container, "stop_streams", None)
-            if stop is not None:
-                stop()
-
     def _service_for(self, path: str) -> ASGIApp | None:
         if path.startswith("/mailbox/"):
             return self._apps.get("order-service")

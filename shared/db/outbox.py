@@ -123,7 +123,9 @@ async def mark_failed(connection: AsyncConnection, position: int, *, wait_second
         WHERE position = :position
         """
     )
-    await connection.execute(statement, {"position": position, "wait": float(wait_seconds), "error": storable_text(error)[:500]})
+    await connection.execute(
+        statement, {"position": position, "wait": float(wait_seconds), "error": storable_text(error)[:500]}
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """RabbitMQ through aio-pika: confirms, mandatory, prefetch, delayed retries, dead letters, and our own reconnection.
 
-Every broker call is wrapped in ``asyncio.timeout``, because aio-pika's own timeouts do not bound the wait for a
+Every broker call is bounded by ``_within``, because aio-pika's own timeouts do not bound the wait for a
 reconnection (field note 2). Plain connections in a loop of ours replace aio-pika's robust ones: those re-declare what they
 used, and a queue that was changed meanwhile stops them silently (M8). Topology is only used here; ``topology.py`` declares it.
 """
@@ -145,7 +145,7 @@ class _QueueConsumer:
 
     async def run(self, connection: AbstractConnection, on_consuming: Callable[[], object]) -> None:
         concurrency = self._subscription.concurrency
-        async with asyncio.timeout(CALL_TIMEOUT_SECONDS * 2):
+        async with _within(CALL_TIMEOUT_SECONDS * 2):
             channel: AbstractChannel = await connection.channel()
             await channel.set_qos(prefetch_count=concurrency * 2)
             queue = await channel.declare_queue(self._subscription.queue.name, passive=True)
@@ -156,7 +156,7 @@ class _QueueConsumer:
         # The broker cancels a consumer whose queue was deleted; the channel stays open and would hear nothing (Q8).
         underlay.on_consumer_cancel_callbacks.add(lambda *_: closed.set())
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            async with _within(CALL_TIMEOUT_SECONDS):
                 await queue.consume(deliveries.put)
             on_consuming()
             async with asyncio.TaskGroup() as group:
@@ -167,7 +167,7 @@ class _QueueConsumer:
             raise ConnectionError("the channel was closed")
         finally:
             with suppress(*BROKER_ERRORS):
-                async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+                async with _within(CALL_TIMEOUT_SECONDS):
                     await channel.close()
 
     async def _work(self, deliveries: asyncio.Queue[AbstractIncomingMessage]) -> None:
@@ -202,6 +202,7 @@ class _Publisher:
         self._channel: AbstractChannel | None = None
         self._exchange: AbstractExchange | None = None
         self._not_before = 0.0
+        self._refusal = "the broker cannot be reached"
         self._failures = 0
         self._last_confirm = 0.0
         self._unconfirmed = False
@@ -240,7 +241,7 @@ class _Publisher:
             # A blocked connection (memory alarm) looks open; a round trip shows whether the broker still talks (M6).
             assert self._channel is not None
             try:
-                async with asyncio.timeout(CALL_TIMEOUT_SECONDS / 2):
+                async with _within(CALL_TIMEOUT_SECONDS / 2):
                     await self._channel.get_exchange(EVENTS_EXCHANGE, ensure=True)
             except BROKER_ERRORS as error:
                 await self._drop(self._connection)
@@ -254,7 +255,7 @@ class _Publisher:
 
     async def _confirmed(self, connection: AbstractConnection | None, publishing: Awaitable[object]) -> None:
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            async with _within(CALL_TIMEOUT_SECONDS):
                 confirmation = await publishing
         except aio_pika.exceptions.PublishError as error:
             raise Unroutable() from error
@@ -282,18 +283,22 @@ class _Publisher:
                 return self._exchange
             now = self._ports.clock.monotonic()
             if now < self._not_before:
-                raise BusUnavailable()
+                raise BusUnavailable(self._refusal)
             try:
                 return await self._open()
             except BROKER_ERRORS as error:
                 self._failures += 1
                 self._not_before = now + _reconnect_wait(self._failures, self._ports)
-                raise BusUnavailable(_explain(error)) from error
+                self._refusal = _explain(error)
+                # A connection that opened no channel may be half dead and not know it (a broker that is starting or
+                # stopping): the next try begins with a new one.
+                await self._drop(self._connection)
+                raise BusUnavailable(self._refusal) from error
 
     async def _open(self) -> AbstractExchange:
         if self._connection is None or self._connection.is_closed:
             self._connection = await connect(self._url, name=self._name)
-        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+        async with _within(CALL_TIMEOUT_SECONDS):
             # Without on_return_raises an unroutable message looks published (M1).
             self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
             self._exchange = await self._channel.get_exchange(EVENTS_EXCHANGE, ensure=True)
@@ -309,7 +314,7 @@ class _Publisher:
 
 
 async def connect(url: str, *, name: str) -> AbstractConnection:
-    async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+    async with _within(CONNECT_TIMEOUT_SECONDS):
         return await aio_pika.connect(
             url,
             heartbeat=HEARTBEAT_SECONDS,
@@ -322,7 +327,7 @@ def _as_bus_message(delivery: AbstractIncomingMessage) -> BusMessage:
     retried = "x-payrail-retry" in (delivery.headers or {})
     return BusMessage(
         # Without an id the body stands for itself; one empty id for all would make every later message a duplicate.
-        message_id=storable_text(delivery.message_id or "") or hashlib.sha256(delivery.body).hexdigest(),
+        message_id=storable_text(delivery.message_id or "") or f"sha256:{hashlib.sha256(delivery.body).hexdigest()}",
         type=storable_text(delivery.type or delivery.routing_key or ""),
         subject="",
         body=delivery.body,
@@ -330,14 +335,31 @@ def _as_bus_message(delivery: AbstractIncomingMessage) -> BusMessage:
     )
 
 
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """The limit of one broker call, with the library's own cancellations told from ours.
+
+    aiormq cancels the futures of a connection that breaks. Such a CancelledError would end a task of ours as if somebody
+    had asked for it, and a TaskGroup would not even notice.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise ConnectionError("the connection broke during the call") from error
+
+
 async def _bounded(call: Awaitable[object]) -> None:
-    async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+    async with _within(CALL_TIMEOUT_SECONDS):
         await call
 
 
 async def _close_quietly(connection: AbstractConnection) -> None:
     with suppress(*BROKER_ERRORS):
-        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+        async with _within(CALL_TIMEOUT_SECONDS):
             await connection.close()
 
 

@@ -19,6 +19,7 @@ from shared.messaging.bus import BusMessage, EventBus, MessageNotAccepted
 from shared.metrics import EVENTS_PUBLISHED, OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
 from shared.periodic import Periodic
 from shared.ports import Ports
+from shared.tasks import supervise
 
 log = structlog.get_logger()
 
@@ -66,9 +67,7 @@ class OutboxRelay:
 
     async def run(self) -> None:
         with self._database.listener.subscribe(OUTBOX_CHANNEL, self._periodic.wake):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._periodic.run())
-                group.create_task(self._gauges.run())
+            await supervise({"publishing": self._periodic.run, "measuring": self._gauges.run})
 
     async def _round(self) -> bool:
         """Publish one batch; True if there may be more."""
@@ -99,7 +98,7 @@ class OutboxRelay:
                     return
                 except BusUnavailable as error:
                     # The rows stay as they are: an outage uses up no attempt and leaves no waits behind.
-                    outcome.bus_is_down = error.detail
+                    outcome.bus_is_down = outcome.bus_is_down or error.detail
                     return
                 outcome.published.append(message)
 

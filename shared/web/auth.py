@@ -6,10 +6,12 @@ fixed by the key and never read from the token (SEC-16).
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import isfinite
 from typing import Any, Protocol
 
 import httpx
@@ -21,6 +23,7 @@ from fastapi.security import HTTPBearer
 
 from shared.clock import Clock
 from shared.errors import Forbidden, ServiceUnavailable, Unauthenticated
+from shared.http import read_bounded
 from shared.ports import Ports
 from shared.settings import ConfigurationError, ServiceSettings
 
@@ -32,7 +35,10 @@ JWKS_MAX_BYTES = 64 * 1024
 JWKS_FRESH_SECONDS = 600
 JWKS_STALE_SECONDS = 24 * 3600
 JWKS_REFETCH_SECONDS = 60
+JWKS_FIRST_FETCH_WAIT_SECONDS = 5  # while there are no keys at all, nobody can call us
+JWKS_TIMEOUT_SECONDS = 3.0
 _ALGORITHM_OF_KEY = {"OKP": "EdDSA", "EC": "ES256", "RSA": "RS256"}
+_REFUSED_HEADERS = frozenset({"crit", "jwk", "jku", "x5u", "x5c"})  # a token never says how it is to be verified
 _REQUIRED_CLAIMS = ["iss", "aud", "exp", "iat", "sub", "jti"]
 
 bearer_scheme = HTTPBearer(auto_error=False, description="JWT with scopes (design.md §3)")
@@ -81,33 +87,37 @@ class RemoteKeys:
         self._keys: dict[str | None, VerificationKey] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
+        self._lock = asyncio.Lock()  # who comes while the first fetch is under way waits for it
 
     async def find(self, key_id: str | None) -> VerificationKey | None:
         age = None if self._fetched_at is None else self._clock.monotonic() - self._fetched_at
         if age is None or age > JWKS_FRESH_SECONDS or key_id not in self._keys:
-            await self._refresh()
+            async with self._lock:
+                await self._refresh()
         if self._fetched_at is None or self._clock.monotonic() - self._fetched_at > JWKS_STALE_SECONDS:
             raise ServiceUnavailable("the keys that verify tokens cannot be fetched")
         return self._keys.get(key_id)
 
     async def _refresh(self) -> None:
         now = self._clock.monotonic()
-        if self._tried_at is not None and now - self._tried_at < JWKS_REFETCH_SECONDS:
+        wait = JWKS_REFETCH_SECONDS if self._keys else JWKS_FIRST_FETCH_WAIT_SECONDS
+        if self._tried_at is not None and now - self._tried_at < wait:
             return
         self._tried_at = now
         try:
-            async with self._client.stream("GET", self._url, timeout=3, follow_redirects=False) as response:
-                body = b""
-                async for chunk in response.aiter_bytes():
-                    body += chunk
-                    if len(body) > JWKS_MAX_BYTES:
-                        raise ValueError("the JWKS is too large")
-                if response.status_code != 200:
-                    raise ValueError(f"the JWKS answered {response.status_code}")
-            self._keys = parse_jwks(body.decode())
+            async with asyncio.timeout(JWKS_TIMEOUT_SECONDS):
+                document = await self._fetch()
+            self._keys = parse_jwks(document)
             self._fetched_at = now
-        except (httpx.HTTPError, ValueError, ConfigurationError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, ConfigurationError) as error:
             log.warning("jwks_not_fetched", error=type(error).__name__)
+
+    async def _fetch(self) -> str:
+        async with self._client.stream("GET", self._url, follow_redirects=False) as response:
+            body = await read_bounded(response, JWKS_MAX_BYTES)
+            if response.status_code != 200:
+                raise ValueError(f"the JWKS answered {response.status_code}")
+        return body.decode()
 
 
 def parse_jwks(document: str) -> dict[str | None, VerificationKey]:
@@ -116,6 +126,8 @@ def parse_jwks(document: str) -> dict[str | None, VerificationKey]:
         entries = json.loads(document)["keys"]
         keys: dict[str | None, VerificationKey] = {}
         for entry in entries:
+            if entry.get("use") == "enc":
+                continue  # identity providers list their encryption keys too (Keycloak does)
             algorithm = _ALGORITHM_OF_KEY[entry["kty"]]
             if "d" in entry or (entry["kty"] == "EC" and entry["crv"] != "P-256") or entry.get("use", "sig") != "sig":
                 raise ValueError("not a public signature key of a supported kind")
@@ -123,7 +135,7 @@ def parse_jwks(document: str) -> dict[str | None, VerificationKey]:
             if isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048:
                 raise ValueError("an RSA key has at least 2048 bits")
             keys[entry.get("kid")] = VerificationKey(algorithm, key)
-    except (KeyError, TypeError, ValueError, jwt.PyJWTError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, jwt.PyJWTError) as error:
         raise ConfigurationError(f"the JWKS is not usable: {type(error).__name__}") from None
     return keys
 
@@ -143,7 +155,7 @@ class TokenVerifier:
     async def verify(self, token: str) -> Principal:
         try:
             header = jwt.get_unverified_header(token)
-            if header.get("typ") != "at+jwt" or "crit" in header:
+            if header.get("typ") != "at+jwt" or not _REFUSED_HEADERS.isdisjoint(header):
                 raise Unauthenticated("the token is not an access token")
             key = await self._keys.find(header.get("kid"))
             if key is None:
@@ -157,16 +169,21 @@ class TokenVerifier:
                 options={"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
             self._check_times(claims)
-            scopes = claims.get("scope", "")
-            return Principal(subject=str(claims["sub"]), scopes=frozenset(str(scopes).split()))
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            subject, scopes = claims["sub"], claims.get("scope", "")
+            if not subject or type(scopes) is not str:
+                raise Unauthenticated("the token's subject or scope is not usable")
+            return Principal(subject=str(subject), scopes=frozenset(scopes.split()))
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise Unauthenticated("the token is not valid") from error
 
     def _check_times(self, claims: Mapping[str, Any]) -> None:
         # By our own clock port, so that a simulation's time counts here too.
         now = self._clock.now().timestamp()
         issued, expires, not_before = claims["iat"], claims["exp"], claims.get("nbf", claims["iat"])
-        if not all(type(value) in (int, float) for value in (issued, expires, not_before)):
+        # NaN compares false with everything, and so would never expire.
+        if not all(
+            type(value) is int or (type(value) is float and isfinite(value)) for value in (issued, expires, not_before)
+        ):
             raise Unauthenticated("the token's times are not numbers")
         if expires < now - LEEWAY_SECONDS:
             raise Unauthenticated("the token has expired")

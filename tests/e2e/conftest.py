@@ -44,6 +44,7 @@ def stack(request: pytest.FixtureRequest) -> Stack:
 @pytest.fixture
 async def shop(stack: Stack) -> AsyncIterator[Shop]:
     shop = Shop(stack)
+    await shop.restock()
     yield shop
     await shop.no_faults()
     await shop.close()

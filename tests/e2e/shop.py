@@ -7,12 +7,15 @@ import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import httpx
 
 from tests.e2e.stack import SECRETS, Stack
 from tests.support.waiting import until
+
+_numbers = count()
 
 SKU = "red-hook-espresso"
 PRICE_MINOR = 1850
@@ -51,7 +54,7 @@ class Shop:
         body = {
             "items": [{"sku": sku, "quantity": quantity}],
             "currency": currency,
-            "customer": {"email": "shopper@example.com", "name": "Zoë Müller"},
+            "customer": {"email": f"shopper+{next(_numbers)}@example.com", "name": "Zoë Müller"},
         }
         headers = {"Idempotency-Key": key} if key else {}
         answer = await self.http.post(f"{self.stack.order_url}/api/v1/orders", json=body, headers=headers)
@@ -92,6 +95,14 @@ class Shop:
         answer = await self.http.get(f"{self.stack.order_url}/api/v1/products/{sku}")
         available: int = answer.json()["available_stock"]
         return available
+
+    async def restock(self, sku: str = SKU, pieces: int = 100_000) -> None:
+        """Enough for every test of a run."""
+        product = (await self.http.get(f"{self.stack.order_url}/api/v1/products/{sku}")).json()
+        fields = {name: product[name] for name in ("name", "description", "image_url", "price", "reconcile_policy")}
+        url = f"{self.stack.order_url}/api/v1/products/{sku}"
+        answer = await self.http.put(url, json=fields | {"stock": pieces}, headers=self.ops)
+        assert answer.status_code in (200, 201), answer.text
 
     # --- the gateway ---
 

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, expect
 
+from tests.support.waiting import until
+
 DESKTOP: Final = (1280, 900)
 PHONE: Final = (390, 844)
 PATIENCE_SECONDS: Final = 30
@@ -21,7 +23,9 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.reportViolation(`${event.violatedDirective} ${event.blockedURI} on ${event.documentURI}`);
 });
 """
-_LOST_CONNECTION = re.compile(r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)")
+_LOST_CONNECTION = re.compile(
+    r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
+)
 
 
 @dataclass
@@ -51,10 +55,16 @@ class Shopper:
         self._expects_lost_connections = False
 
     @classmethod
-    async def enter(cls, browser: Browser, base_url: str, *, viewport: tuple[int, int] = DESKTOP, **options: Any) -> Shopper:
+    async def enter(
+        cls, browser: Browser, base_url: str, *, viewport: tuple[int, int] = DESKTOP, **options: Any
+    ) -> Shopper:
         width, height = viewport
         context = await browser.new_context(
-            viewport={"width": width, "height": height}, locale="en-GB", timezone_id="UTC", accept_downloads=True, **options
+            viewport={"width": width, "height": height},
+            locale="en-GB",
+            timezone_id="UTC",
+            accept_downloads=True,
+            **options,
         )
         context.set_default_timeout(PATIENCE_SECONDS * 1000)
         shopper = cls(context, await context.new_page(), base_url)
@@ -96,7 +106,9 @@ class Shopper:
         await self.add_to_cart(sku)
         await expect(self.see("cart-count")).to_have_text("1")
 
-    async def fill_in_details(self, gateway: str, *, email: str = "shopper@example.com", name: str = "Zoë Müller") -> None:
+    async def fill_in_details(
+        self, gateway: str, *, email: str = "shopper@example.com", name: str = "Zoë Müller"
+    ) -> None:
         await self.open("/#/checkout")
         await self.see("name").fill(name)
         await self.see("email").fill(email)
@@ -150,10 +162,16 @@ class Shopper:
         """Kept where PAYRAIL_SCREENSHOTS says; otherwise not taken."""
         folder = os.environ.get("PAYRAIL_SCREENSHOTS")
         if folder:
+            await self.page.evaluate("for (const image of document.images) image.loading = 'eager'")
+            await until(self._pictures_are_there, what="the pictures of the page")
             await self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True, animations="disabled")
 
+    async def _pictures_are_there(self) -> bool:
+        are_there: bool = await self.page.evaluate("[...document.images].every((image) => image.complete)")
+        return are_there
+
     async def _listen(self) -> None:
-        await self.context.expose_function("reportViolation", self.complaints.violations.append)
+        await self.context.expose_function("reportViolation", self._note_violation)
         await self.context.add_init_script(_REPORT_VIOLATIONS)
         self.context.on("console", self._hear)
         self.context.on("weberror", lambda error: self.complaints.console.append(str(error.error)))
@@ -163,8 +181,11 @@ class Shopper:
         if message.type in ("error", "warning"):
             self.complaints.console.append(f"{message.type} {message.text} at {message.location.get('url')}")
 
+    def _note_violation(self, what: str) -> None:
+        self.complaints.violations.append(what)
+
     def _notice(self, url: str) -> None:
         is_ours = url.startswith(self.base_url + "/") or urlsplit(url).scheme in ("blob", "data", "about")
-        is_the_browsers_pdf_viewer = url.startswith("chrome-extension://")
+        is_the_browsers_pdf_viewer = urlsplit(url).scheme in ("chrome", "chrome-extension")
         if not is_ours and not is_the_browsers_pdf_viewer:
             self.complaints.outside.append(f"a request to {url}")

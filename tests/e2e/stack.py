@@ -231,15 +231,15 @@ class DistributedStack(Stack):
         self.run("topology", "apply")
         self._token = self.run("token", "--minutes", "1440").strip()
         for name in self.ports:
-            service = name.removesuffix("-2")
-            environment = self.environment() | {"PORT": str(self.ports[name])}
-            self.new_process(f"serve-{name}", ["serve", service], environment).start()
+            environment = self._environment_of(name) | {"PORT": str(self.ports[name])}
+            self.new_process(f"serve-{name}", ["serve", name.removesuffix("-2")], environment).start()
         for name in SERVICES:
-            self.new_process(f"work-{name}", ["work", name], self.environment()).start()
+            self.new_process(f"work-{name}", ["work", name], self._environment_of(name)).start()
         for name in self.ports:
             self.wait_ready(self.processes[f"serve-{name}"], self._url(name))
         for name in SERVICES:
             self.wait_worker(self.processes[f"work-{name}"])
+        self.run("catalogue", "load", "--url", self.order_url, "--token", self._token)
 
     def wait_worker(self, process: Process) -> None:
         def started() -> bool:
@@ -271,6 +271,21 @@ class DistributedStack(Stack):
         self.rabbitmq.close()
         self.postgres.remove()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        # The sandbox stands for hosts of its own: its pages are not behind our proxy.
+        own = {"PUBLIC_BASE_URL": self.sandbox_url} if name == "gateway-sandbox" else {}
+        return self.environment() | own
+
+    def restart(self, name: str) -> None:
+        """Start a process again that has been ended, and wait until it works."""
+        process = self.processes[name]
+        process.log.unlink(missing_ok=True)
+        process.start()
+        if name.startswith("serve-"):
+            self.wait_ready(process, self._url(name.removeprefix("serve-")))
+        else:
+            self.wait_worker(process)
 
     def _url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.ports[name]}"

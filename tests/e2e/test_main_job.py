@@ -284,6 +284,6 @@ async def test_nothing_secret_or_personal_is_in_any_log_or_event(shop: Shop) -> 
     await shop.wait_for(order, payment_status="paid")
     logs = shop.stack.log_text()
     events = str(await shop.events_of(session["payment_id"])) + str(await shop.events_of(order.id, "order-service"))
-    for secret in (order.secret, "shopper@example.com", "Zoë Müller", "sk_test_e2e", "e2e-generic-webhook-secret", "whsec_e2e"):
+    for secret in (order.secret, "@example.com", "Zoë Müller", "sk_test_e2e", "e2e-generic-webhook-secret", "whsec_e2e"):
         assert secret not in logs, secret
         assert secret not in events, secret

@@ -72,13 +72,20 @@ export function toast(message, action = null) {
   window.setTimeout(() => item.remove(), 4500);
 }
 
+// The server's words about a gateway are for the people who run the shop; a shopper needs to know what to do.
+const IN_SHOP_WORDS = {
+  gateway_unavailable: "The payment provider cannot be reached right now. Your goods stay set aside: try again in a moment, or pay another way.",
+  gateway_outcome_unknown: "The payment provider did not answer clearly. Your goods stay set aside: try again in a moment, or pay another way. Nothing is charged twice.",
+  gateway_rejected: "The payment provider did not accept this order. Please choose another way to pay.",
+};
+
 /** What went wrong, in the shop's words or the server's `detail`, near the action that caused it. */
 export function problemNotice(error, testid = "error") {
   const details = (error.errors ?? []).map((entry) => entry.detail ?? entry.message ?? entry.msg).filter(Boolean);
   return h("div", { class: "notice notice-error", role: "alert", "data-testid": testid, "data-code": error.code ?? "" },
     icon("alert"),
     h("div", {},
-      h("p", {}, error.message),
+      h("p", {}, IN_SHOP_WORDS[error.code] ?? error.message),
       details.length > 0 && h("ul", {}, details.map((text) => h("li", {}, text))),
       error.requestId && h("p", { class: "fine" }, `Reference for support: ${error.requestId}`)));
 }

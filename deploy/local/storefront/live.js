@@ -4,8 +4,8 @@ import { Problem, streamTicket, waitForOrder } from "/storefront/api.js";
 
 const FAILURES_BEFORE_POLLING = 3;
 const POLLS_BEFORE_STREAM_AGAIN = 4;
-const LONGEST_PAUSE = 15000;
-const STREAM_EVENTS = ["message", "order", "order.updated", "order_updated", "snapshot"];
+const LONGEST_PAUSE = 6000;
+const LASTING = 5000;
 
 function pause(milliseconds, signal) {
   return new Promise((resolve) => {
@@ -31,26 +31,29 @@ export function followOrder({ id, secret, version, onOrder, onMode }) {
   return { stop: () => controller.abort() };
 }
 
+// Two different troubles: a server that does not answer is tried again until it does; one that answers but whose streams do not last
+// (a proxy that keeps them back, say) is asked by long-polling for a while.
 async function run(follower) {
   const { signal } = follower;
-  let failures = 0;
+  let unanswered = 0;
+  let brokenStreams = 0;
+  follower.onMode("connecting");
   while (!signal.aborted) {
-    follower.onMode("connecting");
     try {
-      const opened = await streamOnce(follower);
-      failures = opened ? 0 : failures + 1;
+      const lasted = await streamOnce(follower);
+      unanswered = 0;
+      brokenStreams = lasted ? 0 : brokenStreams + 1;
+      if (brokenStreams >= FAILURES_BEFORE_POLLING && !signal.aborted) {
+        await poll(follower);
+        brokenStreams = FAILURES_BEFORE_POLLING - 1;
+      }
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Problem && error.status === 404) throw error;
-      failures += 1;
+      unanswered += 1;
     }
-    if (signal.aborted) return;
-    if (failures >= FAILURES_BEFORE_POLLING) {
-      await poll(follower);
-      failures = FAILURES_BEFORE_POLLING - 1;
-    } else {
-      await pause(backoff(failures), signal);
-    }
+    follower.onMode("connecting");
+    await pause(backoff(unanswered + brokenStreams), signal);
   }
 }
 
@@ -63,45 +66,32 @@ async function streamOnce(follower) {
   if (follower.lastEventId) query.set("last_event_id", follower.lastEventId);
   return new Promise((resolve) => {
     const source = new EventSource(`/api/v1/orders/${encodeURIComponent(id)}/stream?${query}`);
-    let opened = false;
-    const finish = () => { source.close(); resolve(opened); };
+    let opened = Infinity;
+    const finish = () => { source.close(); resolve(performance.now() - opened >= LASTING); };
     const receive = (event) => {
       if (event.lastEventId) follower.lastEventId = event.lastEventId;
       deliver(follower, event.data);
     };
-    source.onopen = () => { opened = true; follower.onMode("stream"); };
+    source.onopen = () => { opened = performance.now(); follower.onMode("stream"); };
     source.onerror = finish;
-    for (const name of STREAM_EVENTS) source.addEventListener(name, receive);
+    source.addEventListener("order", receive);
     signal.addEventListener("abort", finish, { once: true });
   });
 }
 
 function deliver(follower, text) {
-  let document;
-  try {
-    document = JSON.parse(text);
-  } catch {
-    return; // A keep-alive or a comment made visible is not an order.
-  }
-  const order = document.order ?? document;
-  if (order?.id === follower.id) follower.onOrder(order);
+  const order = JSON.parse(text);
+  if (order.id === follower.id) follower.onOrder(order);
 }
 
 async function poll(follower) {
   const { id, secret, signal } = follower;
   for (let round = 0; round < POLLS_BEFORE_STREAM_AGAIN && !signal.aborted; round += 1) {
-    try {
-      const started = performance.now();
-      const order = await waitForOrder(id, secret, follower.version(), signal);
-      follower.onMode("poll");
-      follower.onOrder(order);
-      // A server that does not hold the request open must not be asked in a tight loop.
-      if (performance.now() - started < 1000) await pause(2000, signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error instanceof Problem && error.status === 404) throw error;
-      follower.onMode("connecting");
-      await pause(backoff(round + 2), signal);
-    }
+    const started = performance.now();
+    const order = await waitForOrder(id, secret, follower.version(), signal);
+    follower.onMode("poll");
+    follower.onOrder(order);
+    // A server that does not hold the request open must not be asked in a tight loop.
+    if (performance.now() - started < 1000) await pause(2000, signal);
   }
 }

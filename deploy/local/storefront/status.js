@@ -34,7 +34,7 @@ const ATTENTION = {
   amount_mismatch: "The amount that arrived is not the amount of this order. A person is looking into it; you do not need to pay again.",
   late_payment: "The payment arrived after the order had closed. A person is looking into it.",
   duplicate_payment: "This order was paid twice. The second payment is on its way back to you.",
-  unknown_outcome: "The payment provider has not said how it ended. Please wait before paying again; we keep asking.",
+  unknown_outcome: "The payment provider has not answered clearly yet, and we keep asking. You can try again; nothing is charged twice.",
   orphan_payment: "A payment needs to be matched with this order by a person. You do not need to pay again.",
 };
 

@@ -103,9 +103,10 @@ class OrderPage {
   // Two connections may overlap for a moment; an older version never replaces a newer one.
   receive(order) {
     if (this.stopped || order.version < this.order.version) return;
-    const changed = order.version > this.order.version;
+    // A message stays until the order stands elsewhere: a version that only notes the trouble must not take it away unread.
+    const moved = order.status !== this.order.status || order.payment_status !== this.order.payment_status;
     this.order = order;
-    if (changed) this.problem = null;
+    if (moved) this.problem = null;
     this.draw();
   }
 

@@ -59,7 +59,7 @@ Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217"), AfterValidator(_known_currency)]
 SKU_PATTERN = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Sku = Annotated[str, Field(pattern=SKU_PATTERN)]
-Url = Annotated[str, Field(min_length=1, max_length=2048)]
+Url = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class StrictRequest(BaseModel):

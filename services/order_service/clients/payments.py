@@ -11,13 +11,21 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.order_service.domain.errors import PaymentRefused
+from services.order_service.domain.errors import PaymentInProgress, PaymentRefused
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.use_cases.ports import OpenedPayment, PaymentRequest
 from shared.clock import to_rfc3339
 from shared.contracts.envelope import MinorUnits, MoneyData
 from shared.correlation import current_correlation
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, PayrailError, ServiceUnavailable
+from shared.errors import (
+    Conflict,
+    GatewayOutcomeUnknown,
+    GatewayRejected,
+    GatewayUnavailable,
+    NotFound,
+    PayrailError,
+    ServiceUnavailable,
+)
 from shared.http import parse_retry_after
 from shared.money import Money
 from shared.ports import Ports
@@ -26,10 +34,17 @@ from shared.unit_of_work import in_transaction
 # What httpx raises before payment_service can have seen the request.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
+
+class _PaymentHasEnded(Conflict):
+    """The payment has ended meanwhile."""
+
+
 _PROBLEMS: Mapping[str, type[PayrailError]] = {
     "gateway_unavailable": GatewayUnavailable,
     "gateway_outcome_unknown": GatewayOutcomeUnknown,
     "gateway_rejected": GatewayRejected,
+    "payment_ended": _PaymentHasEnded,
+    "not_found": NotFound,
 }
 
 
@@ -74,16 +89,25 @@ class HttpPaymentsClient:
         self._ports = ports
 
     async def open(self, request: PaymentRequest) -> OpenedPayment:
-        answer = _read(await self._post("/api/v1/payments", _opening_body(request)))
+        try:
+            answer = _read(await self._send("POST", "/api/v1/payments", _opening_body(request)))
+        except _PaymentHasEnded:  # how it ended is the answer
+            answer = _read(await self._send("GET", f"/api/v1/payments/{request.payment_id}"))
+        except NotFound as error:  # whoever answers there is not payment_service
+            raise ServiceUnavailable from error
         if answer.payment_id != request.payment_id or answer.order_id != request.order_id:
             raise ServiceUnavailable("payment_service answered for another payment")
         return OpenedPayment(_snapshot(answer), answer.next_action, answer.expires_at)
 
     async def close(self, payment_id: str, *, reason: str) -> PaymentSnapshot | None:
-        response = await self._post(f"/api/v1/payments/{payment_id}/close", {"reason": reason}, absent_is_none=True)
-        return None if response is None else _snapshot(_read(response))
+        try:
+            return _snapshot(
+                _read(await self._send("POST", f"/api/v1/payments/{payment_id}/close", {"reason": reason}))
+            )
+        except NotFound:
+            return None
 
-    async def _post(self, path: str, body: Mapping[str, Any], *, absent_is_none: bool = False) -> httpx.Response | None:
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         assert not in_transaction(), "payment_service is never called inside a unit of work"
         headers = {"authorization": f"Bearer {self._token()}"}
         correlation = current_correlation()
@@ -91,15 +115,13 @@ class HttpPaymentsClient:
             headers |= {"traceparent": correlation.traceparent, "x-request-id": correlation.request_id}
         try:
             async with asyncio.timeout(self._budget_seconds):
-                response = await self._client.post(self._base_url + path, json=body, headers=headers)
+                response = await self._client.request(method, self._base_url + path, json=body, headers=headers)
         except _NEVER_SENT as error:
             raise ServiceUnavailable("the payment service cannot be reached; nothing moved") from error
         except (httpx.HTTPError, TimeoutError) as error:
             raise GatewayOutcomeUnknown from error
         if response.is_success:
             return response
-        if absent_is_none and response.status_code == 404:
-            return None
         raise self._problem(response)
 
     def _problem(self, response: httpx.Response) -> PayrailError:
@@ -107,8 +129,11 @@ class HttpPaymentsClient:
         problem = _problem_document(response)
         code, detail = str(problem.get("code", "")), str(problem.get("detail", "")) or None
         known = _PROBLEMS.get(code)
+        error: PayrailError
         if known is not None:
             error = known(detail)
+        elif response.status_code == 409 and problem.get("retryable") is True:  # another call is opening the session
+            error = PaymentInProgress(detail)
         elif response.status_code in (409, 422):
             error = PaymentRefused(detail, code=code or None, status=response.status_code)
         else:  # its 500s, a proxy's 502 or 504, a token it does not take: it may or may not have acted
@@ -142,8 +167,7 @@ def _opening_body(request: PaymentRequest) -> dict[str, Any]:
     return body | ({"method": terms.method} if terms.method is not None else {})
 
 
-def _read(response: httpx.Response | None) -> _PaymentAnswer:
-    assert response is not None, "only closing may find nothing"
+def _read(response: httpx.Response) -> _PaymentAnswer:
     try:
         return _PaymentAnswer.model_validate(json.loads(response.content, parse_float=Decimal))
     except (ValueError, ValidationError) as error:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-MAX_URL_LENGTH = 2048
+MAX_URL_LENGTH = 2000
 
 # RFC 3986's characters, without the backslash, quotes, braces, spaces, controls and anything that is not ASCII.
 _URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)

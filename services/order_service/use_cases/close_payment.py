@@ -16,6 +16,7 @@ from services.order_service.domain.models import Order, OrderPayment, OrderStatu
 from services.order_service.domain.transitions import CLOSABLE, STANDING, Standing
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.settle_order import apply_payment, forget_unopened_payment
+from shared.errors import ServiceUnavailable
 
 
 async def close_payment(payment: OrderPayment, deps: Dependencies, *, reason: str) -> PaymentStatus:
@@ -25,6 +26,8 @@ async def close_payment(payment: OrderPayment, deps: Dependencies, *, reason: st
     now = deps.ports.clock.now()
     async with deps.uow() as tx:
         if snapshot is None:
+            if payment.snapshot.version > 0:
+                raise ServiceUnavailable("the payment service does not know a payment that it has reported")
             gone = PaymentStatus.CANCELED
             await forget_unopened_payment(tx, order_id, payment_id, as_=gone, now=now, shop=deps.shop)
             return gone

@@ -14,9 +14,11 @@ from services.payment_service.api.schemas import (
     GatewayList,
     GatewayName,
     GatewayOut,
+    OptionalStorable,
     PaymentDetailsOut,
     PaymentOut,
     PaymentPage,
+    Storable,
     SyncedPaymentOut,
     fact_out,
 )
@@ -33,7 +35,7 @@ from shared.web.problems import problem_responses
 router = APIRouter(prefix="/api/v1", tags=["payments"])
 
 # Deliberately loose: an id that is not one of ours is simply not found (404), whatever it looks like.
-PaymentIdPath = Annotated[str, Path(max_length=100)]
+PaymentIdPath = Annotated[str, Path(max_length=100), Storable]
 
 _AUTH = problem_responses(401, 403)
 _GATEWAY = problem_responses(502, 503)
@@ -64,12 +66,12 @@ async def open_payment(
 async def list_payments(
     context: UseCaseContext,
     _: PaymentsReader,
-    order_id: Annotated[str | None, Query(max_length=100)] = None,
+    order_id: Annotated[str | None, Query(max_length=100), OptionalStorable] = None,
     status: PaymentStatus | None = None,
     gateway: GatewayName | None = None,
-    gateway_reference: Annotated[str | None, Query(max_length=255)] = None,
+    gateway_reference: Annotated[str | None, Query(max_length=255), OptionalStorable] = None,
     final: Annotated[bool | None, Query(description="false: those that are not final yet")] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
+    cursor: Annotated[str | None, Query(max_length=100), OptionalStorable] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PaymentPage:
     """Payments, newest first."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from services.payment_service.domain.models import (
+    ENDED_WITHOUT_MONEY,
+    OPEN,
     Attempt,
     CaptureMode,
     Customer,
-    ENDED_WITHOUT_MONEY,
     Fact,
     Item,
-    OPEN,
     Payment,
 )
 from services.payment_service.gateways.port import Facts
@@ -26,8 +27,29 @@ from shared.money import CURRENCY_EXPONENT, MAX_AMOUNT_MINOR, Money
 PaymentId = Annotated[str, StringConstraints(pattern=r"^pay_[0-9a-hjkmnp-tv-z]{26}$")]
 OrderId = Annotated[str, StringConstraints(pattern=r"^ord_[0-9a-hjkmnp-tv-z]{26}$")]
 GatewayName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,31}$")]
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=250, strip_whitespace=True)]
-_Url = Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$")]
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise ValueError("a character that cannot be stored")
+    return value
+
+
+def _web_address(value: str) -> str:
+    if not urlsplit(value).hostname:  # raises ValueError for what is no address at all
+        raise ValueError("no host")
+    return value
+
+
+Storable = AfterValidator(_storable)
+"""For every text that reaches the database: PostgreSQL takes neither NUL nor a lone surrogate."""
+
+OptionalStorable = AfterValidator(lambda value: value if value is None else _storable(value))
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=250, strip_whitespace=True), Storable]
+_Url = Annotated[
+    str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$"), Storable, AfterValidator(_web_address)
+]
 
 
 class _Strict(BaseModel):
@@ -47,9 +69,9 @@ class MoneyIn(_Strict):
 
 
 class CustomerIn(_Strict):
-    email: Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")]
+    email: Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$"), Storable]
     name: _Text
-    phone: Annotated[str, StringConstraints(max_length=40)] | None = None
+    phone: Annotated[str, StringConstraints(max_length=40), Storable] | None = None
 
 
 class ItemIn(_Strict):
@@ -80,6 +102,8 @@ class CreatePaymentIn(_Strict):
     def _has_zone(cls, value: datetime) -> datetime:
         if value.tzinfo is None:
             raise ValueError("a time needs a zone")
+        if not 2000 <= value.year < 2200:
+            raise ValueError("not a time of this age")
         return value
 
     def to_command(self) -> CreatePayment:

@@ -146,7 +146,7 @@ class Payments:
             select(payments.c.payment_id)
             .where(payments.c.order_id == payment.order_id, payments.c.payment_id != payment.payment_id)
             .where((payments.c.amount_captured > 0) | (payments.c.amount_authorized > 0))
-            .order_by(payments.c.payment_id)
+            .order_by(payments.c.duplicate_of.is_not(None), payments.c.payment_id)  # the one that keeps the order first
         )
         return list((await self._connection.execute(statement)).scalars())
 

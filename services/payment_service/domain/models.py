@@ -83,7 +83,8 @@ class Observation:
         """The same fact learnt twice, from any source, has the same key, and is stored once (failure W2)."""
         amount = f"{self.amount.amount_minor}:{self.amount.currency}" if self.amount else "-"
         key = f"{self.kind}:{self.object_reference}:{amount}"
-        return f"{key}:{self.reason or '-'}" if self.kind is FactKind.DECLINED else key
+        # Everything that the reducer reads is in the key, or the first of two would win and the order would matter.
+        return f"{key}:{self.reason or '-'}" if self.kind in (FactKind.DECLINED, FactKind.FAILED) else key
 
 
 @dataclass(frozen=True, slots=True)

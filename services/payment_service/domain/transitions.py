@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.payment_service.domain.models import (
-    CaptureMode,
     ENDED_WITHOUT_MONEY,
+    WITH_MONEY,
+    CaptureMode,
     Fact,
     FactKind,
     Observation,
     PaymentState,
     PaymentStatus,
     Terms,
-    WITH_MONEY,
 )
 
 _MONEY_KINDS = frozenset({FactKind.AUTHORIZED, FactKind.CAPTURED})
@@ -46,6 +46,8 @@ def reduce_facts(terms: Terms, facts: Iterable[Fact]) -> PaymentState:
     held = max(captured, _held(observations))
     if captured or held:
         return _with_money(terms, money, captured=captured, held=held)
+    if _claims_money(observations):  # a success of nothing is not a success (failure PY10)
+        return _conflicted(terms, money, "amount_too_low")
     kinds = {observation.kind for observation in observations}
     status = next((status for kind, status in _WITHOUT_MONEY if kind in kinds), PaymentStatus.CREATED)
     return PaymentState(status=status, failure_code=_failure_code(observations))
@@ -90,8 +92,21 @@ def _total(observations: Iterable[Observation], kind: FactKind) -> int:
 
 def _held(observations: frozenset[Observation]) -> int:
     """Authorized funds of the objects that have not been released."""
-    released = {o.object_reference for o in observations if o.kind in (FactKind.CANCELED, FactKind.EXPIRED)}
+    released = _released(observations)
     return _total((o for o in observations if o.object_reference not in released), FactKind.AUTHORIZED)
+
+
+def _released(observations: frozenset[Observation]) -> frozenset[str]:
+    return frozenset(o.object_reference for o in observations if o.kind in (FactKind.CANCELED, FactKind.EXPIRED))
+
+
+def _claims_money(observations: frozenset[Observation]) -> bool:
+    """Whether the gateway says that it took money, or holds some, however little."""
+    released = _released(observations)
+    return any(
+        o.kind is FactKind.CAPTURED or (o.kind is FactKind.AUTHORIZED and o.object_reference not in released)
+        for o in observations
+    )
 
 
 def _failure_code(observations: frozenset[Observation]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +16,15 @@ from typing import Any
 from urllib.parse import quote
 
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
-from services.payment_service.gateways.json_reading import UnexpectedShape, optional_text, parse_json_object, text_of
+from services.payment_service.gateways.json_reading import (
+    UnexpectedShape,
+    identifier_of,
+    optional_identifier,
+    optional_web_address,
+    parse_json_object,
+    sane,
+    text_of,
+)
 from services.payment_service.gateways.port import (
     Capability,
     CreateSession,
@@ -35,7 +44,7 @@ from shared.errors import (
     InvalidAmount,
 )
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
-from shared.money import CURRENCY_EXPONENT, Money
+from shared.money import Money
 
 CREATE = CallPolicy(budget_seconds=20, attempts=3, repeatable=True)
 READ = CallPolicy(budget_seconds=10, attempts=3, repeatable=True)
@@ -57,6 +66,9 @@ STATUS: Mapping[str, FactKind | None] = {
     "cancelled": FactKind.CANCELED,
     "expired": FactKind.EXPIRED,
 }
+_EARLIER_CALL_LIVES = frozenset({"idempotency_key_in_use", "idempotency_key_reused"})
+"""Our earlier call lives: a new key now could make a second payable page (failure H10)."""
+
 _WITH_AMOUNT = frozenset({FactKind.CAPTURED, FactKind.AUTHORIZED})
 
 
@@ -101,8 +113,9 @@ class Generic:
         return _read_session(body, request)
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
-        for reference in references:
-            return _read_snapshot(await self._call("GET", f"/v1/sessions/{quote(reference, safe='')}", READ))
+        for reference in references:  # webhooks of existing integrations may have named the payment by other ids
+            with suppress(GatewayObjectNotFound):
+                return _read_snapshot(await self._call("GET", f"/v1/sessions/{quote(reference, safe='')}", READ))
         found = await self._find(our_reference)
         if found is None:
             raise GatewayObjectNotFound("the gateway knows no session with our reference")
@@ -117,15 +130,16 @@ class Generic:
         except GatewayRejected:  # it is no longer open: see what became of it
             return await self.retrieve((gateway_reference,), our_reference=our_reference)
         kept = tuple(o for o in snapshot.observations if o.kind is not FactKind.EXPIRED)
-        return Snapshot(
-            snapshot.references, (*kept, Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us"))
-        )
+        if kept:  # it answered, but not that the session has expired: then we have not closed it
+            return snapshot
+        closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
+        return Snapshot(snapshot.references, (closed,))
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         """design.md §3: ``transaction_id`` is ours; existing integrations put the order's id there or in ``order_id``."""
         try:
             body = parse_json_object(delivery.payload)
-            status = text_of(body, "status").lower()
+            status = identifier_of(body, "status").lower()
             theirs = _identifier(body, "payment_id")
             ours = tuple(found for key in ("transaction_id", "order_id") if (found := _identifier(body, key)))
             if theirs is None and not ours:
@@ -167,6 +181,10 @@ class Generic:
 
 
 def _body_of(answer: HttpAnswer) -> dict[str, Any]:
+    if answer.status in (401, 403):  # whatever the body is: a rotated key moves nothing (failure H9)
+        raise GatewayUnavailable("the gateway refuses our API key; check GENERIC_API_KEY")
+    if 300 <= answer.status < 400:
+        raise GatewayOutcomeUnknown("the gateway answered with a redirect, which is not followed")
     try:
         body = parse_json_object(answer.body)
     except UnexpectedShape as error:
@@ -178,10 +196,8 @@ def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     code = code if isinstance(code, str) else None
     if answer.status == 404:
         raise GatewayObjectNotFound("the gateway does not know this session", gateway_code=code)
-    if answer.status in (401, 403):
-        raise GatewayUnavailable("the gateway refuses our API key; check GENERIC_API_KEY")
-    if answer.status == 409 and code == "idempotency_key_in_use":
-        raise GatewayOutcomeUnknown("the gateway is still working on an earlier call with this key")
+    if code in _EARLIER_CALL_LIVES:
+        raise GatewayOutcomeUnknown("the gateway has had an earlier call with this key")
     raise GatewayRejected(f"the gateway refused the request ({code or answer.status})", gateway_code=code)
 
 
@@ -204,11 +220,13 @@ def _session_json(request: CreateSession) -> bytes:
 
 def _read_session(body: Mapping[str, Any], request: CreateSession) -> Session:
     try:
-        reference = text_of(body, "payment_id")
+        reference = identifier_of(body, "payment_id")
         if body.get("reference") != request.reference or _amount(body) != request.amount:
             raise UnexpectedShape("the session is about another payment")
         expires_at = datetime.fromisoformat(text_of(body, "expires_at"))
-        url = optional_text(body, "checkout_url") or request.return_url
+        if expires_at.tzinfo is None:
+            raise UnexpectedShape("expires_at has no zone")
+        url = optional_web_address(body, "checkout_url") or request.return_url
         snapshot = _snapshot(body)
     except (UnexpectedShape, InvalidAmount, ValueError) as error:
         raise GatewayOutcomeUnknown("the gateway's answer is not a session that we can use") from error
@@ -224,7 +242,7 @@ def _read_snapshot(body: Mapping[str, Any]) -> Snapshot:
 
 
 def _snapshot(body: Mapping[str, Any]) -> Snapshot:
-    reference = text_of(body, "payment_id")
+    reference = identifier_of(body, "payment_id")
     kind = STATUS.get(text_of(body, "status").lower())
     observations = () if kind is None else (_observation(kind, reference, body, None),)
     return Snapshot((reference,), observations)
@@ -232,7 +250,7 @@ def _snapshot(body: Mapping[str, Any]) -> Snapshot:
 
 def _observation(kind: FactKind, about: str, body: Mapping[str, Any], at: datetime | None) -> Observation:
     amount = _amount(body) if kind in _WITH_AMOUNT else None
-    return Observation(kind, about, amount, at, reason=optional_text(body, "failure_code"))
+    return Observation(kind, about, amount, at, reason=optional_identifier(body, "failure_code"))
 
 
 def _amount(body: Mapping[str, Any]) -> Money:
@@ -242,10 +260,10 @@ def _amount(body: Mapping[str, Any]) -> Money:
         value = Decimal(value)
     if not isinstance(value, str | Decimal):
         raise UnexpectedShape("amount is not a decimal number")
-    return Money.from_major(value, text_of(body, "currency").upper())
+    return sane(Money.from_major(value, text_of(body, "currency").upper()))
 
 
 def _identifier(body: Mapping[str, Any], key: str) -> str | None:
     """An id as text; some integrations send theirs as a whole number."""
     value = body.get(key)
-    return str(value) if type(value) is int else optional_text(body, key)
+    return optional_identifier({key: str(value)} if type(value) is int else body, key)

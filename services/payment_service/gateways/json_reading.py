@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from shared.money import Money
+
+MAX_IDENTIFIER = 255
+"""Longer ids do not fit an index of the database, and no gateway has them."""
+
+MAX_AMOUNT_MINOR = 10**15
+"""Far above what we ever ask for (SEC-60), and far below what a BIGINT total holds."""
+
 
 class UnexpectedShape(ValueError):
     """The gateway's JSON is not what it documents."""
@@ -16,7 +24,7 @@ def parse_json_object(text: str | bytes) -> dict[str, Any]:
     """Numbers with a point become Decimal. Raises UnexpectedShape for anything that is not one JSON object."""
     try:
         parsed = json.loads(text, parse_float=Decimal, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:  # Decimal refuses absurd exponents in its own way
         raise UnexpectedShape("not a JSON object") from error
     if not isinstance(parsed, dict):
         raise UnexpectedShape("not a JSON object")
@@ -30,14 +38,45 @@ def text_of(source: Mapping[str, Any], key: str) -> str:
     return value
 
 
-def optional_text(source: Mapping[str, Any], key: str) -> str | None:
-    """A string of a sane length, or None where it is absent, null or empty."""
+def optional_text(source: Mapping[str, Any], key: str, *, longest: int = 2000) -> str | None:
+    """A string of a sane length that can be stored, or None where it is absent, null or empty."""
     value = source.get(key)
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or len(value) > 2000 or "\x00" in value:
+    if not isinstance(value, str) or len(value) > longest or not is_storable(value):
         raise UnexpectedShape(f"{key} is not text")
     return value
+
+
+def is_storable(text: str) -> bool:
+    """PostgreSQL takes neither NUL nor a lone surrogate, both of which JSON can escape."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def identifier_of(source: Mapping[str, Any], key: str) -> str:
+    value = optional_identifier(source, key)
+    if value is None:
+        raise UnexpectedShape(f"{key} is missing")
+    return value
+
+
+def optional_identifier(source: Mapping[str, Any], key: str) -> str | None:
+    """An id or a code, which is going to be a key of ours."""
+    return optional_text(source, key, longest=MAX_IDENTIFIER)
+
+
+def optional_web_address(source: Mapping[str, Any], key: str) -> str | None:
+    """Where a browser may be sent: a ``javascript:`` address would run in the shop's page."""
+    value = optional_text(source, key)
+    if value is not None and not value.startswith(("https://", "http://")):
+        raise UnexpectedShape(f"{key} is not a web address")
+    return value
+
+
+def sane(amount: Money) -> Money:
+    if abs(amount.amount_minor) > MAX_AMOUNT_MINOR:
+        raise UnexpectedShape("the amount is absurd")
+    return amount
 
 
 def whole_number(source: Mapping[str, Any], key: str) -> int:

@@ -17,9 +17,13 @@ from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
+    identifier_of,
     object_of,
+    optional_identifier,
     optional_text,
+    optional_web_address,
     parse_json_object,
+    sane,
     text_of,
     whole_number,
 )
@@ -130,6 +134,8 @@ class Stripe:
         except GatewayRejected:  # only an open session can be expired: see what became of this one
             return await self.retrieve((gateway_reference,), our_reference=our_reference)
         snapshot = self._read(self._snapshot_of_session, body)
+        if body.get("status") != "expired":
+            return snapshot  # it answered, but not that the page is gone: then we have not closed it
         closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
         return Snapshot(snapshot.references, (*_without_expiry(snapshot.observations), closed))
 
@@ -145,13 +151,16 @@ class Stripe:
         query = {"limit": "100", "created[gte]": str(since)}
         for _ in range(MOST_PAGES):
             page = await self._call("GET", "/v1/checkout/sessions", READ, query=query)
-            sessions = [entry for entry in page.get("data") or () if isinstance(entry, dict)]
-            for session in sessions:
-                if session.get("client_reference_id") == request.reference:
-                    return session
-            if not page.get("has_more") or not sessions:
-                return None
-            query["starting_after"] = text_of(sessions[-1], "id")
+            try:
+                sessions = _entries(page)
+                for session in sessions:
+                    if session.get("client_reference_id") == request.reference:
+                        return session
+                if not page.get("has_more") or not sessions:
+                    return None
+                query["starting_after"] = identifier_of(sessions[-1], "id")
+            except UnexpectedShape as error:  # nothing found in nonsense is no proof that there is nothing
+                raise GatewayOutcomeUnknown("Stripe's list is not understood") from error
         raise GatewayOutcomeUnknown("too many sessions were made since to look through them all")
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -159,14 +168,16 @@ class Stripe:
     def _read_session(self, body: Mapping[str, Any], request: CreateSession) -> Session:
         """An answer without id, without page, of another amount or another mode is not the session we asked for (H14)."""
         try:
-            reference, amount = text_of(body, "id"), _stripe_money(body, "amount_total")
+            reference, amount = identifier_of(body, "id"), _stripe_money(body, "amount_total")
             self._require_own_mode(body)
             if amount != request.amount:
                 raise UnexpectedShape("the session is about another amount")
-            url = optional_text(body, "url")
-            expires_at = datetime.fromtimestamp(whole_number(body, "expires_at"), UTC)
+            url = optional_web_address(body, "url")
+            expires_at = _moment(body.get("expires_at"))
+            if expires_at is None:
+                raise UnexpectedShape("expires_at is not a time")
             snapshot = self._snapshot_of_session(body)
-        except (UnexpectedShape, InvalidAmount, OverflowError, ValueError) as error:
+        except (UnexpectedShape, InvalidAmount) as error:
             raise GatewayOutcomeUnknown("Stripe's answer is not a session that we can use") from error
         if url is None:  # replayed under its key after it was paid or closed: nothing to show the shopper any more
             url = request.return_url
@@ -183,30 +194,26 @@ class Stripe:
 
     def _snapshot_of_session(self, session: Mapping[str, Any]) -> Snapshot:
         """The fact sheet's table, top to bottom, with the intent expanded."""
-        reference = text_of(session, "id")
+        reference = identifier_of(session, "id")
         raw_intent = session.get("payment_intent")
         intent = raw_intent if isinstance(raw_intent, dict) else {}
         references = [reference, *([raw_intent] if isinstance(raw_intent, str) else [])]
-        observations = (
-            list(_observations_of_intent(intent, session_open=session.get("status") == "open")) if intent else []
-        )
+        # Only a completed page leaves the shopper no other try; what an expired one leaves behind is no failure.
+        may_try_again = session.get("status") != "complete"
+        observations = list(_observations_of_intent(intent, session_open=may_try_again)) if intent else []
         if intent:
-            references.append(text_of(intent, "id"))
+            references.append(identifier_of(intent, "id"))
         if session.get("status") == "expired":
             observations.append(Observation(FactKind.EXPIRED, reference))
         if session.get("status") == "open":
             observations.append(Observation(FactKind.SESSION_OPENED, reference))
-        if (
-            session.get("status") == "complete"
-            and isinstance(raw_intent, str)
-            and session.get("payment_status") == "paid"
-        ):
+        if isinstance(raw_intent, str) and session.get("status") == "complete" and _is_paid(session):
             observations += _paid_session(session, raw_intent)
         return Snapshot(tuple(references), tuple(observations))
 
     def _snapshot_of_intent(self, intent: Mapping[str, Any]) -> Snapshot:
         # Without the session it is not known whether the shopper can still try again, so a failure stays a decline.
-        return Snapshot((text_of(intent, "id"),), tuple(_observations_of_intent(intent, session_open=True)))
+        return Snapshot((identifier_of(intent, "id"),), tuple(_observations_of_intent(intent, session_open=True)))
 
     def _require_own_mode(self, body: Mapping[str, Any]) -> None:
         if body.get("livemode") is not self._live:
@@ -215,7 +222,9 @@ class Stripe:
     # --- webhooks --------------------------------------------------------------------------------------------------
 
     def _translate(self, event: Mapping[str, Any]) -> GatewayEvent:
-        event_type = text_of(event, "type")
+        event_type = identifier_of(event, "type")
+        if event.get("object") != "event":
+            raise UnexpectedShape("not an event of Stripe's API v1")
         if event.get("livemode", self._live) is not self._live:
             return GatewayEvent(event_type, ignored="other_mode")  # failure W15
         subject = object_of(object_of(event, "data"), "object")
@@ -224,18 +233,21 @@ class Stripe:
             return self._translate_session(event_type, subject, occurred_at)
         if event_type.startswith("payment_intent."):
             return _translate_intent(event_type, subject, occurred_at)
+        if event_type == "charge.expired":
+            intent = identifier_of(subject, "payment_intent")
+            lapsed = Observation(FactKind.EXPIRED, intent, occurred_at=occurred_at)
+            return GatewayEvent(event_type, (intent,), _ours(object_of(subject, "metadata"), None), (lapsed,))
         return GatewayEvent(event_type, ignored="event_type_not_used")
 
     def _translate_session(self, event_type: str, session: Mapping[str, Any], at: datetime | None) -> GatewayEvent:
-        reference, intent = text_of(session, "id"), _intent_id(session)
+        reference, intent = identifier_of(session, "id"), _intent_id(session)
         references = (reference, *((intent,) if intent else ()))
         metadata = object_of(session, "metadata")
-        ours = _ours(metadata, optional_text(session, "client_reference_id"))
+        ours = _ours(metadata, optional_identifier(session, "client_reference_id"))
         observations: list[Observation] = []
         must_ask = False
         if event_type in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
-            # With manual capture the session's payment_status does not tell held from taken: only the intent does.
-            if session.get("payment_status") == "paid" and metadata.get("capture") == "automatic" and intent:
+            if intent and _is_paid(session):
                 observations = _paid_session(session, intent, at)
             else:
                 must_ask = True
@@ -274,6 +286,11 @@ class Stripe:
 
 def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     """The JSON of a success, or the error class that the status means (fact sheet §1)."""
+    if answer.status in (401, 403):
+        # A rotated or restricted key: nothing moved, and no payment may be failed for it (failure H9).
+        raise GatewayUnavailable("Stripe refuses our API key; check STRIPE_API_KEY")
+    if 300 <= answer.status < 400:
+        raise GatewayOutcomeUnknown("Stripe's address answered with a redirect, which is not followed")
     try:
         body = parse_json_object(answer.body)
     except UnexpectedShape as error:
@@ -283,14 +300,14 @@ def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     problem = body.get("error")
     code = problem.get("code") or problem.get("type") if isinstance(problem, dict) else None
     code = code if isinstance(code, str) else None
-    if answer.status == 409:
-        # Our own earlier call with this key is still running there: its outcome is to come.
-        raise GatewayOutcomeUnknown("Stripe is still working on an earlier call with this key")
+    kind = problem.get("type") if isinstance(problem, dict) else None
+    if answer.status == 409 or kind == "idempotency_error":
+        # Our own earlier call with this key lives; a new key now could make a second payable page (failure H10).
+        raise GatewayOutcomeUnknown("Stripe has had an earlier call with this key")
     if answer.status == 404:
         raise GatewayObjectNotFound("Stripe does not know this object", gateway_code=code)
-    if answer.status in (401, 403):
-        # A rotated or restricted key: nothing moved, and no payment may be failed for it (failure H9).
-        raise GatewayUnavailable("Stripe refuses our API key; check STRIPE_API_KEY")
+    if code == "rate_limit":  # Stripe says it with 400 too
+        raise GatewayUnavailable("Stripe limits our rate")
     raise GatewayRejected(f"Stripe refused the request ({code or answer.status})", gateway_code=code)
 
 
@@ -351,13 +368,13 @@ def _stripe_money(source: Mapping[str, Any], key: str) -> Money:
     if currency not in CURRENCY_EXPONENT:
         raise UnexpectedShape("unknown currency")
     major = Decimal(whole_number(source, key)).scaleb(-STRIPE_EXPONENT[currency])
-    return Money.from_major(major, currency)
+    return sane(Money.from_major(major, currency))
 
 
 def _observations_of_intent(
     intent: Mapping[str, Any], *, session_open: bool, at: datetime | None = None
 ) -> Iterator[Observation]:
-    reference, status = text_of(intent, "id"), text_of(intent, "status")
+    reference, status = identifier_of(intent, "id"), text_of(intent, "status")
     if status == "succeeded":
         yield Observation(FactKind.CAPTURED, reference, _stripe_money(intent, "amount_received"), at)
     elif status == "requires_capture":
@@ -371,11 +388,17 @@ def _observations_of_intent(
         yield Observation(FactKind.PROCESSING, reference, occurred_at=at)
     elif status == "requires_payment_method":
         declined = object_of(intent, "last_payment_error")
-        reason = optional_text(declined, "decline_code") or optional_text(declined, "code")
+        reason = optional_identifier(declined, "decline_code") or optional_identifier(declined, "code")
         if not session_open:
             yield Observation(FactKind.FAILED, reference, occurred_at=at, reason=reason)
         elif declined:
             yield Observation(FactKind.DECLINED, reference, occurred_at=at, reason=reason or "declined")
+
+
+def _is_paid(session: Mapping[str, Any]) -> bool:
+    """With manual capture the session's payment_status does not tell held from taken: only the intent does."""
+    automatic = object_of(session, "metadata").get("capture") == CaptureMode.AUTOMATIC.value
+    return automatic and session.get("payment_status") == "paid"
 
 
 def _paid_session(session: Mapping[str, Any], intent: str, at: datetime | None = None) -> list[Observation]:
@@ -400,7 +423,7 @@ def _translate_intent(event_type: str, intent: Mapping[str, Any], at: datetime |
     ours = _ours(object_of(intent, "metadata"), None)
     # A failed try is not a failed payment while the page is open, and the intent does not say whether it is.
     observations = tuple(_observations_of_intent(intent, session_open=True, at=at))
-    return GatewayEvent(event_type, (text_of(intent, "id"),), ours, observations)
+    return GatewayEvent(event_type, (identifier_of(intent, "id"),), ours, observations)
 
 
 def _without_expiry(observations: tuple[Observation, ...]) -> tuple[Observation, ...]:
@@ -408,13 +431,24 @@ def _without_expiry(observations: tuple[Observation, ...]) -> tuple[Observation,
     return tuple(o for o in observations if o.kind is not FactKind.EXPIRED)
 
 
+def _entries(page: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries = page.get("data")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UnexpectedShape("data is not a list of objects")
+    return entries
+
+
 def _intent_id(session: Mapping[str, Any]) -> str | None:
     intent = session.get("payment_intent")
-    return optional_text(intent, "id") if isinstance(intent, dict) else optional_text(session, "payment_intent")
+    return (
+        optional_identifier(intent, "id")
+        if isinstance(intent, dict)
+        else optional_identifier(session, "payment_intent")
+    )
 
 
 def _ours(metadata: Mapping[str, Any], client_reference: str | None) -> tuple[str, ...]:
-    found = (optional_text(metadata, "payment_id"), optional_text(metadata, "order_ref"), client_reference)
+    found = (optional_identifier(metadata, "payment_id"), optional_identifier(metadata, "order_ref"), client_reference)
     return tuple(dict.fromkeys(reference for reference in found if reference))
 
 

@@ -9,8 +9,8 @@ from datetime import datetime
 import structlog
 
 from services.payment_service.domain.models import FactSource, Observation, ParkedEvent, ParkedStatus, Payment
-from services.payment_service.gateways.port import Delivery, GatewayEvent, UnreadableWebhook
-from services.payment_service.use_cases.ports import Context, PaymentTransaction
+from services.payment_service.gateways.port import Delivery, GatewayEvent, Snapshot, UnreadableWebhook
+from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
 from services.payment_service.use_cases.record_facts import Learnt, record_facts
 from shared.contracts.webhook_events import WebhookParked, WebhookReceived
 from shared.errors import GatewayObjectNotFound
@@ -79,11 +79,11 @@ async def apply_webhook(event: WebhookReceived, claim: InboxClaim, context: Cont
             "webhook_ignored", gateway=webhook.gateway, event_type=translated.event_type, reason=translated.ignored
         )
         return await _only_claim(claim, context)
-    translated = await ask_if_needed(webhook, translated, context)
+    believed = await ask_if_needed(webhook, translated, context)
     async with context.uow() as tx:
         if not await tx.inbox.claim(claim):
-            return
-        if not await apply_translated(tx, webhook, translated):
+            return None
+        if believed is None or not await apply_translated(tx, webhook, believed):
             await _park(tx, webhook, translated, context)
 
 
@@ -104,23 +104,36 @@ async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: Gate
     return True
 
 
-async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context) -> GatewayEvent:
-    """Replace what must not be believed by what the gateway answers when asked (``trust: hint``, design.md §6)."""
-    if webhook.trust == "full" and not event.must_ask:
+async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context) -> GatewayEvent | None:
+    """Replace what must not be believed by what the gateway answers when asked (``trust: hint``, design.md §6).
+
+    None where it must be asked about and its payment is not known yet. The gateway is asked about references that a hint
+    brings only if they are known as this payment's: else a forged hint could lend it another payment's money.
+    """
+    speaks_for_itself = webhook.trust == "full" and not event.must_ask
+    if speaks_for_itself and all(observation.object_reference for observation in event.observations):
         return event
     async with context.uow() as tx:
         payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
         if payment_id is None:
-            return replace(event, observations=())
-        references = (*event.references, *await tx.payments.references(payment_id))
+            return None
+        payment = await tx.payments.get(payment_id)
+        known = await tx.payments.references(payment_id)
         attempt = await tx.attempts.latest(payment_id)
+    assert payment is not None
     assert attempt is not None
+    if speaks_for_itself and payment.gateway_reference is not None:
+        return event
+    believed = event.references if webhook.trust == "full" else ()
     adapter = context.gateways.get(webhook.gateway)
     try:
-        snapshot = await adapter.retrieve(tuple(dict.fromkeys(references)), our_reference=attempt.reference)
+        snapshot = await adapter.retrieve(tuple(dict.fromkeys((*believed, *known))), our_reference=attempt.reference)
     except GatewayObjectNotFound:
-        return replace(event, observations=())
-    return replace(event, references=snapshot.references, observations=snapshot.observations)
+        snapshot = Snapshot(believed, ())
+    # Named by our id, so that the answer is recorded on the payment that was asked about, and on no other.
+    return replace(
+        event, references=snapshot.references, our_references=(payment_id,), observations=snapshot.observations
+    )
 
 
 def _translate(webhook: Webhook, context: Context) -> GatewayEvent:
@@ -147,8 +160,15 @@ async def _only_claim(claim: InboxClaim, context: Context) -> None:
 
 async def _park(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> None:
     references = (*event.references, *event.our_references)
-    parked = _parked(webhook, references, ParkedStatus.WAITING, context)
+    await tx.parked.lock_references(webhook.gateway, references)
+    # Its payment may have been created since it was looked for: then nobody else will wake it.
+    known = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+    status = ParkedStatus.WAITING if known is None else ParkedStatus.READY
+    parked = _parked(webhook, references, status, context)
     if not await tx.parked.add(parked):
+        return
+    if status is ParkedStatus.READY:
+        tx.hint(PARKED_CHANNEL)
         return
     log.warning("webhook_parked", gateway=webhook.gateway, delivery_id=webhook.delivery_id)
     announced = WebhookParked(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from services.payment_service.domain.models import AttemptStatus, FactKind, FactSource, OPEN, Observation, Payment
+from services.payment_service.domain.errors import PaymentEnded
+from services.payment_service.domain.models import OPEN, AttemptStatus, FactKind, FactSource, Observation, Payment
 from services.payment_service.gateways.port import Snapshot
 from services.payment_service.use_cases.open_session import LEASE_SECONDS, open_session
 from services.payment_service.use_cases.ports import Context
@@ -33,16 +34,27 @@ async def close_payment(payment_id: str, reason: str, context: Context) -> Payme
     if attempt.status is not AttemptStatus.OPEN:
         try:
             attempt = (await open_session(payment_id, context)).attempt
+        except PaymentEnded:  # it has ended while we were at it
+            return await _payment(payment_id, context)
         except GatewayRejected:  # the gateway refuses to make it, so there is none to be paid
             closed = await _cancel_unsent(payment_id, reason, context)
             if closed is not None:
                 return closed
             raise
-    assert attempt.gateway_reference is not None
+    if attempt.gateway_reference is None:  # paid, though its session was never confirmed
+        return await _payment(payment_id, context)
     adapter = context.gateways.get(payment.gateway)
     snapshot = await adapter.close_session(attempt.gateway_reference, our_reference=attempt.reference)
     named = Snapshot(snapshot.references, tuple(_with_reason(o, reason) for o in snapshot.observations))
     return (await record_snapshot(payment_id, named, FactSource.API, context)).payment
+
+
+async def _payment(payment_id: str, context: Context) -> Payment:
+    async with context.uow() as tx:
+        payment = await tx.payments.get(payment_id)
+    if payment is None:
+        raise NotFound
+    return payment
 
 
 async def _cancel_unsent(payment_id: str, reason: str, context: Context) -> Payment | None:

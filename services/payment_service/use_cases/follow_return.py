@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
-from services.payment_service.domain.models import FactSource, OPEN, Payment, PaymentStatus
+from services.payment_service.domain.errors import GatewayNotEnabled
+from services.payment_service.domain.models import OPEN, FactSource, Payment, PaymentStatus
 from services.payment_service.use_cases.ports import Context
 from services.payment_service.use_cases.sync_payment import sync_payment
 from shared.errors import DatabaseUnavailable, GatewayError, NotFound
@@ -39,7 +40,7 @@ async def _ask(payment: Payment, budget_seconds: float, context: Context) -> Pay
     try:
         async with asyncio.timeout(budget_seconds):
             return (await sync_payment(payment.payment_id, FactSource.RETURN, context)).payment
-    except (GatewayError, DatabaseUnavailable, TimeoutError):
+    except (GatewayError, GatewayNotEnabled, DatabaseUnavailable, TimeoutError):
         return payment
 
 
@@ -58,5 +59,5 @@ def _destination(payment: Payment, *, from_cancel: bool) -> str:
 def _with_query(url: str, added: dict[str, str]) -> str:
     """Add to a query without touching what is there, nor the fragment that an SPA routes by."""
     parts = urlsplit(url)
-    kept = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key not in added]
-    return urlunsplit(parts._replace(query=urlencode([*kept, *added.items()])))
+    kept = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in added]
+    return urlunsplit(parts._replace(query="&".join((*kept, urlencode(added)))))

@@ -6,13 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from services.payment_service.domain.errors import PaymentEnded, SessionBusy
-from services.payment_service.domain.models import (
-    Attempt,
-    AttemptStatus,
-    FactSource,
-    OPEN,
-    Payment,
-)
+from services.payment_service.domain.models import OPEN, WITH_MONEY, Attempt, AttemptStatus, FactSource, Payment
 from services.payment_service.gateways.port import CreateSession, Session
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
 from services.payment_service.use_cases.record_facts import Learnt, event_of, record_facts
@@ -25,8 +19,11 @@ LEASE_SECONDS = 45.0
 WAIT_FOR_OTHER_SECONDS = 25.0
 POLL_SECONDS = 0.05
 
+SHORTEST_AT_GATEWAYS = timedelta(minutes=31)
+"""Stripe refuses sessions shorter than 30 minutes."""
+
 SHORTEST_SESSION = timedelta(minutes=35)
-"""Stripe refuses sessions shorter than 30 minutes; the rest is for a first call that has to be repeated."""
+"""What is above that is for a first call that has to be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,8 @@ async def open_session(payment_id: str, context: Context) -> OpenedSession:
         token = context.ids.new("lse")
         async with context.uow() as tx:
             payment, attempt, is_ours = await _claim(tx, payment_id, token, context)
-        if attempt.status is AttemptStatus.OPEN:
-            return OpenedSession(payment, attempt)
+        if attempt.status is AttemptStatus.OPEN or payment.status in WITH_MONEY:
+            return OpenedSession(payment, attempt)  # paid though its session was never confirmed: nothing to open
         if is_ours:
             return await _call_gateway(payment, attempt, token, context)
         if context.clock.monotonic() > deadline:
@@ -85,17 +82,23 @@ async def _claim(
         raise NotFound()
     attempt = await tx.attempts.latest(payment_id)
     assert attempt is not None, "a payment is stored with its first attempt"
-    if attempt.status is AttemptStatus.OPEN:
+    if attempt.status is AttemptStatus.OPEN or payment.status in WITH_MONEY:
         return payment, attempt, False
     if payment.status not in OPEN:
         raise PaymentEnded(f"this payment is {payment.status}; a new one is needed")
-    if attempt.status is AttemptStatus.REJECTED:
+    if attempt.status is AttemptStatus.REJECTED or _is_stale(attempt, context):
         attempt = new_attempt(payment, context)
         await tx.attempts.add(attempt)
     if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
         return payment, attempt, False
     await tx.attempts.save(replace(attempt, status=AttemptStatus.SENDING, lease_token=token))
     return payment, attempt, True
+
+
+def _is_stale(attempt: Attempt, context: Context) -> bool:
+    """Never sent, and by now its page would be shorter than gateways allow."""
+    too_late = attempt.session_expires_at < context.clock.now() + SHORTEST_AT_GATEWAYS
+    return attempt.status is AttemptStatus.CREATED and too_late
 
 
 async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
@@ -113,7 +116,7 @@ async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context:
     except GatewayOutcomeUnknown:
         await _end_call(attempt, token, AttemptStatus.UNKNOWN, context)
         raise
-    return await _record_session(payment.payment_id, attempt, session, token, context, was_unknown=repeated)
+    return await _record_session(payment, attempt, session, token, context, was_unknown=repeated)
 
 
 def _request(payment: Payment, attempt: Attempt, context: Context) -> CreateSession:
@@ -148,10 +151,12 @@ async def _end_call(attempt: Attempt, token: str, status: AttemptStatus, context
 
 
 async def _record_session(
-    payment_id: str, attempt: Attempt, session: Session, token: str, context: Context, *, was_unknown: bool
+    asked_for: Payment, attempt: Attempt, session: Session, token: str, context: Context, *, was_unknown: bool
 ) -> OpenedSession:
-    now = context.clock.now()
+    now, payment_id, gateway = context.clock.now(), asked_for.payment_id, asked_for.gateway
     async with context.uow() as tx:
+        # References before rows, as in apply_webhook, or the two could wait for each other.
+        await tx.parked.lock_references(gateway, session.references)
         payment = await tx.payments.get_for_update(payment_id)
         assert payment is not None
         await tx.attempts.release(attempt.attempt_id, token=token)
@@ -165,7 +170,6 @@ async def _record_session(
         )
         # Even if the lease has passed on: the same key leads to the same session, so writing it again is the same.
         await tx.attempts.save(opened)
-        await tx.parked.lock_references(payment.gateway, session.references)
         learnt = Learnt(FactSource.API, now, by=attempt.attempt_id)
         recorded = await record_facts(tx, payment, session.observations, learnt, references=session.references)
         if await tx.parked.wake(payment.gateway, session.references):

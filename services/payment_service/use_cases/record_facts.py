@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.payment_service.domain.models import Fact, FactSource, Observation, Payment, PaymentState, WITH_MONEY
+from services.payment_service.domain.models import WITH_MONEY, Fact, FactSource, Observation, Payment, PaymentState
 from services.payment_service.domain.transitions import is_late_success, reduce_facts
 from services.payment_service.use_cases.ports import PaymentTransaction
 from shared.contracts.payment_events import (

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import structlog
 
+from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.domain.models import ParkedStatus
-from services.payment_service.gateways.port import UnreadableWebhook
+from services.payment_service.gateways.port import GatewayEvent, UnreadableWebhook
 from services.payment_service.use_cases.apply_webhook import Webhook, apply_translated, ask_if_needed, retranslate
 from services.payment_service.use_cases.ports import Context
-from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable
+from shared.errors import GatewayError
 from shared.metrics import PARKED_EVENTS
 
 log = structlog.get_logger()
@@ -19,28 +20,28 @@ log = structlog.get_logger()
 async def apply_one_ready(context: Context) -> bool:
     """Apply one parked event whose payment has been created. False when none is ready.
 
-    Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied, so a
-    crash, or a gateway that cannot be asked now, only delays it.
+    Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied, so
+    a crash only delays it. One whose gateway cannot be asked now goes back to waiting until the next slow round, so that
+    it does not stand before the others.
     """
     async with context.uow() as tx:
         parked = await tx.parked.take(ParkedStatus.READY)
     if parked is None:
         return False
     webhook = Webhook.from_parked(parked)
+    believed: GatewayEvent | None = None
+    status = ParkedStatus.WAITING
     try:
-        translated = await ask_if_needed(webhook, retranslate(webhook, context), context)
+        believed = await ask_if_needed(webhook, retranslate(webhook, context), context)
     except UnreadableWebhook:
-        translated = None
-    except (GatewayUnavailable, GatewayOutcomeUnknown):
-        log.warning("parked_event_waits_for_its_gateway", gateway=parked.gateway, delivery_id=parked.delivery_id)
-        return False
+        status = ParkedStatus.UNREADABLE
+    except (GatewayError, GatewayNotEnabled) as error:
+        log.warning("parked_event_waits", gateway=parked.gateway, delivery_id=parked.delivery_id, code=error.code)
     async with context.uow() as tx:
-        if translated is None:
-            await tx.parked.set_status(parked.parked_id, ParkedStatus.UNREADABLE)
-            return True
-        applied = await apply_translated(tx, webhook, translated)
-        await tx.parked.set_status(parked.parked_id, ParkedStatus.APPLIED if applied else ParkedStatus.WAITING)
-    log.info("parked_event_applied" if applied else "parked_event_still_unknown", delivery_id=parked.delivery_id)
+        if believed is not None and await apply_translated(tx, webhook, believed):
+            status = ParkedStatus.APPLIED
+        await tx.parked.set_status(parked.parked_id, status)
+    log.info("parked_event_looked_at", delivery_id=parked.delivery_id, status=status)
     return True
 
 

@@ -75,7 +75,7 @@ A = TypeVar("A", bound=BaseModel)
 class HttpPaymentsClient:
     """Satisfies PaymentsClient. ``token`` makes a short-lived service token for each call.
 
-    A sync is sent once: the schedule is the retry, and a retry in every layer multiplies in an outage (failure H19).
+    Each call is sent once: the schedule is the retry, and a retry in every layer multiplies in an outage (failure H19).
     """
 
     def __init__(self, caller: HttpCaller, *, base_url: str, token: Callable[[], str], budget_seconds: float) -> None:
@@ -83,7 +83,7 @@ class HttpPaymentsClient:
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._sync_policy = CallPolicy(budget_seconds=budget_seconds, attempts=1)
-        self._pull_policy = CallPolicy(budget_seconds=PULL_BUDGET_SECONDS, attempts=2, repeatable=True)
+        self._pull_policy = CallPolicy(budget_seconds=PULL_BUDGET_SECONDS, attempts=1)
 
     async def sync(self, payment_id: str) -> SyncAnswer:
         path = f"/api/v1/payments/{payment_id}/sync"

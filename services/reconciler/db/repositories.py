@@ -74,17 +74,20 @@ class Watched:
 
     async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
         columns = watched_payments.c
+        matching = select(columns.payment_id).where(columns.next_check_at.is_not(None), columns.asked_by_run.is_(None))
+        if request.gateway is not None:
+            matching = matching.where(columns.gateway == request.gateway)
+        if request.window_from is not None:
+            matching = matching.where(columns.payment_created_at >= request.window_from)
+        if request.window_to is not None:
+            matching = matching.where(columns.payment_created_at < request.window_to)
+        # Locked in the order of ids, as the pull locks them: the two wait for each other instead of deadlocking.
+        locked = matching.order_by(columns.payment_id).with_for_update()
         statement = (
             update(watched_payments)
-            .where(columns.next_check_at.is_not(None), columns.asked_by_run.is_(None))
+            .where(columns.payment_id.in_(locked))
             .values(asked_by_run=run_id, next_check_at=func.least(columns.next_check_at, now))
         )
-        if request.gateway is not None:
-            statement = statement.where(columns.gateway == request.gateway)
-        if request.window_from is not None:
-            statement = statement.where(columns.payment_created_at >= request.window_from)
-        if request.window_to is not None:
-            statement = statement.where(columns.payment_created_at < request.window_to)
         return (await self._connection.execute(statement)).rowcount
 
     async def search(self, filter_: WatchFilter, *, after: str | None, limit: int) -> list[WatchedPayment]:

@@ -147,6 +147,7 @@ class Sweeper:
             outcome: Outcome = await self._context.payments.sync(payment.payment_id)
         except (SyncRefused, GatewayOutcomeUnknown) as error:
             outcome = error
+        _measure(payment, outcome)
         is_answered = not isinstance(outcome, GatewayOutcomeUnknown)
         lane.failures_in_a_row = 0 if is_answered else lane.failures_in_a_row + 1
         async with self._context.uow() as tx:
@@ -157,10 +158,6 @@ class Sweeper:
                 lane.pauses_in_a_row = 0
             if lane.should_pause and not lane.is_paused:
                 await self._pause(tx, lane)
-        if isinstance(outcome, SyncAnswer) and outcome.changed:
-            LEARNT_BY_SWEEP.labels(payment.gateway).inc()
-            log.info("learnt_by_sweep", payment_id=payment.payment_id, status=outcome.payment.status.value)
-        SWEEP_CHECKS.labels(payment.gateway, _result(outcome)).inc()
 
     async def _record(
         self,
@@ -244,6 +241,14 @@ def _by_gateway(due: Sequence[WatchedPayment]) -> list[tuple[str, list[WatchedPa
     """Each gateway's payments, in the order in which they came."""
     ordered = sorted(due, key=lambda payment: payment.gateway)  # stable
     return [(gateway, list(payments)) for gateway, payments in groupby(ordered, key=lambda payment: payment.gateway)]
+
+
+def _measure(payment: WatchedPayment, outcome: Outcome) -> None:
+    """Before anything is recorded: payment_service has learnt it, whatever becomes of our own record."""
+    SWEEP_CHECKS.labels(payment.gateway, _result(outcome)).inc()
+    if isinstance(outcome, SyncAnswer) and outcome.changed:
+        LEARNT_BY_SWEEP.labels(payment.gateway).inc()
+        log.info("learnt_by_sweep", payment_id=payment.payment_id, status=outcome.payment.status.value)
 
 
 def _result(outcome: Outcome) -> str:

@@ -102,7 +102,8 @@ class TinyService:
         await self.after_commit(event)
 
     def subscription(self, **changes: Any) -> Subscription:
-        return Subscription(**({"queue": QUEUE, "handler": self.handle, "database": self.database} | changes))
+        standard: dict[str, Any] = {"queue": QUEUE, "handler": self.handle, "database": self.database}
+        return Subscription(**(standard | changes))
 
     def relay(self, bus: EventBus) -> OutboxRelay:
         return OutboxRelay(
@@ -121,7 +122,8 @@ class TinyService:
 
     async def rows(self, sql: str, **values: Any) -> list[Any]:
         async with self.database.begin() as connection:
-            return list(await connection.execute(text(sql), values))
+            result = await connection.execute(text(sql), values)
+            return list(result) if result.returns_rows else []
 
 
 def _subject_of(event: EventData) -> str:

@@ -9,7 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from services.order_service.db.tables import metadata
+from services.order_service.domain.models import ReservationStatus
 from tests.integration.order_service.conftest import World
+from tests.support.clock import FakeClock
 
 
 async def test_the_migrated_schema_is_the_one_in_the_code(world: World) -> None:
@@ -47,3 +49,17 @@ async def test_the_database_refuses(world: World, statement: str) -> None:
     with pytest.raises(IntegrityError):
         async with world.container.database.begin() as connection:
             await connection.execute(text(statement))
+
+
+async def test_a_reservation_ends_once_whoever_tries_again(world: World, clock: FakeClock) -> None:
+    order = await world.order(items=[{"sku": "moka-pot", "quantity": 3}])
+    other = await world.order(items=[{"sku": "moka-pot", "quantity": 2}])
+    ended = []
+    for attempt in (ReservationStatus.RELEASED, ReservationStatus.RELEASED, ReservationStatus.DEDUCTED):
+        async with world.container.uow() as tx:
+            ended.append(await tx.products.end_reservations(order.id, attempt, now=clock.now()))
+    assert ended == [1, 0, 0]
+    assert await world.stock() == (10, 2)
+    async with world.container.uow() as tx:
+        await tx.products.end_reservations(other.id, ReservationStatus.DEDUCTED, now=clock.now())
+    assert await world.stock() == (8, 0)

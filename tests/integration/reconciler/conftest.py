@@ -105,7 +105,7 @@ async def build_world(
 
         async def build_one(**settings: Any) -> World:
             randomness = SeededRandomness(next(seeds))
-            ports = Ports(clock, TimeOrderedIds(clock, randomness), randomness, http_transport=payments.transport)
+            ports = Ports(clock, TimeOrderedIds(clock, randomness), randomness, http_transport=payments)
             values: dict[str, Any] = {
                 "environment": "development",
                 "database_url": url,

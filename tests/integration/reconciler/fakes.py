@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,8 +38,8 @@ class FakePayment:
         return document | {"amount": amount, "is_final": False, "attempts": [], "next_action": None}
 
 
-class FakePaymentService:
-    """An httpx transport. Every call is counted, and calls can be held back, refused or left without an answer."""
+class FakePaymentService(httpx.AsyncBaseTransport):
+    """Every call is counted, and calls can be held back, refused or left without an answer."""
 
     def __init__(self, clock: FakeClock, ids: Ids) -> None:
         self._clock = clock
@@ -57,9 +58,10 @@ class FakePaymentService:
         self.running = 0
         self.most_at_once = 0
 
-    @property
-    def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self._answer)
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await self._answer(request)
+        # As from the network: httpx marks a response that was made with its content as read, and it cannot be streamed.
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=_Body(answer.content))
 
     def opens(self, *, status: str = "requires_action", gateway: str = "generic", amount_minor: int = 1000) -> str:
         """A payment that exists there; its events are the test's to deliver or lose."""
@@ -77,15 +79,7 @@ class FakePaymentService:
         """What it would publish about the payment as it is."""
         payment = self.payments[payment_id]
         model = STATUS_EVENTS[payment.status]
-        data = model(
-            payment_id=payment.payment_id,
-            order_id=payment.order_id,
-            gateway=payment.gateway,
-            status=payment.status,
-            version=payment.version,
-            amount=payment.amount_minor,
-            currency="EUR",
-        )
+        data = model.model_validate(vars(payment) | {"amount": payment.amount_minor, "currency": "EUR"})
         return EventEnvelope(
             id=self._ids.new("evt"),
             type=model.TYPE,
@@ -155,6 +149,14 @@ class FakePaymentService:
         next_cursor = found[limit - 1].payment_id if len(found) > limit else None
         data = [payment.to_json() for payment in found[:limit]]
         return httpx.Response(200, json={"data": data, "next_cursor": next_cursor})
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content
 
 
 def _problem(status: int, code: str) -> httpx.Response:

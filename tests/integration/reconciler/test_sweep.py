@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from prometheus_client import REGISTRY
 
+from services.reconciler.use_cases.ports import PaymentsPage, SyncAnswer
+from services.reconciler.use_cases.sweep import Sweeper
 from shared.errors import ServiceUnavailable
-from shared.web.auth import build_verifier
 from shared.http import build_http_client
+from shared.web.auth import build_verifier
 from tests.integration.reconciler.conftest import BuildWorld, World
 from tests.support.waiting import until
 
@@ -52,10 +55,10 @@ async def test_a_round_with_nothing_due_leaves_no_run(world: World) -> None:
 
 async def test_an_abandoned_payment_is_asked_about_ever_more_rarely(world: World) -> None:
     payment_id = await world.watches()
-    for _ in range(24 * 60):
-        await world.sweeps(after_seconds=60)
+    for _ in range(24 * 6):
+        await world.sweeps(after_seconds=600)
     checked_in_a_day = len(world.payments.synced)
-    assert 7 <= checked_in_a_day <= 16
+    assert 7 <= checked_in_a_day <= 14
     assert (await world.watched(payment_id))["next_check_at"] - world.clock.now() > timedelta(hours=1)
 
 
@@ -69,8 +72,8 @@ async def test_late_money_on_an_expired_payment_is_found_within_its_tail(world: 
 
 async def test_an_expired_payment_is_dropped_after_its_tail(world: World) -> None:
     payment_id = await world.watches(status="expired")
-    for _ in range(200):
-        await world.sweeps(after_seconds=3600)
+    for _ in range(30):
+        await world.sweeps(after_seconds=4 * 3600)
     assert len(world.payments.synced) == 4
     assert (await world.watched(payment_id))["next_check_at"] is None
 
@@ -111,7 +114,7 @@ async def test_a_gateway_that_is_down_uses_up_no_checks_and_keeps_nobody_else_wa
     world.payments.gateways_down.clear()
     for _ in range(20):
         await world.sweeps(after_seconds=60)
-    assert all((await world.watched(each))["checks"] >= 1 for each in down)
+    assert min([(await world.watched(each))["checks"] for each in down]) >= 1
     assert await world.rows("SELECT * FROM gateway_pauses") == []
 
 
@@ -243,34 +246,34 @@ async def test_a_runner_that_was_overtaken_records_nothing(build_world: BuildWor
 
 
 async def test_a_run_that_died_half_way_is_marked_and_what_it_left_is_checked(build_world: BuildWorld) -> None:
-    first = await build_world(sweep_concurrency_per_gateway=1)
-    second = await build_world()
-    payment_ids = [await first.watches(gateway=gateway) for gateway in ("generic", "stripe")]
-    first.payments.problems[payment_ids[0]] = (404, "not_found")  # answered at once
+    first, second = await build_world(), await build_world()
+    checked, left = await first.watches(gateway="generic"), await first.watches(gateway="stripe")
     first.clock.move(70)
-    first.payments.hold = None
-
-    original = first.container.context.payments.sync
-
-    async def dies_at_the_second(payment_id: str) -> object:
-        if payment_id == payment_ids[1]:
-            await until(first.runs, what="the first check's record")
-            raise SystemError("the process is gone")
-        return await original(payment_id)
-
-    object.__setattr__(first.container.context, "payments", _Sync(dies_at_the_second, first))
+    dying = DyingClient(first, dies_at=left)
     with pytest.raises(ExceptionGroup):
-        await first.container.sweeper.round()
+        await Sweeper(replace(first.container.context, payments=dying)).round()
+    assert (await second.watched(checked))["checks"] == 1
     assert [run["status"] for run in await second.runs()] == ["running"]
     await second.lets_the_lease_run_out()
     await second.sweeps()
     assert [run["status"] for run in await second.runs()] == ["failed", "completed"]
-    assert (await second.watched(payment_ids[1]))["checks"] == 1
+    assert (await second.watched(left))["checks"] == 1
+    assert first.payments.synced == [checked, left]
 
 
-class _Sync:
-    """payment_service's client with another sync."""
+class DyingClient:
+    """payment_service's client in a process that dies at one payment, after the other ones were recorded."""
 
-    def __init__(self, sync: object, world: World) -> None:
-        self.sync = sync
-        self.not_final = world.container.context.payments.not_final
+    def __init__(self, world: World, *, dies_at: str) -> None:
+        self._world = world
+        self._client = world.container.context.payments
+        self._dies_at = dies_at
+
+    async def sync(self, payment_id: str) -> SyncAnswer:
+        if payment_id == self._dies_at:
+            await until(self._world.runs, what="the first check's record")
+            raise SystemError("the process is gone")
+        return await self._client.sync(payment_id)
+
+    async def not_final(self, cursor: str | None) -> PaymentsPage:
+        return await self._client.not_final(cursor)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from services.order_service.clients.payments import HttpPaymentsClient
-from services.order_service.domain.errors import PaymentRefused
+from services.order_service.domain.errors import PaymentInProgress, PaymentRefused
 from services.order_service.domain.models import LineItem, PaymentStatus, PaymentTerms
 from services.order_service.use_cases.ports import PaymentRequest
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, PayrailError, ServiceUnavailable
@@ -105,6 +105,7 @@ def a_problem(status: int, code: str, **headers: str) -> httpx.Response:
         (a_problem(422, "currency_not_supported"), PaymentRefused, "currency_not_supported", 422),
         (a_problem(409, "payment_id_reused"), PaymentRefused, "payment_id_reused", 409),
         (a_problem(401, "unauthenticated"), ServiceUnavailable, "service_unavailable", 503),
+        (a_problem(404, "not_found"), ServiceUnavailable, "service_unavailable", 503),
         (a_problem(500, "internal_error"), GatewayOutcomeUnknown, "gateway_outcome_unknown", 503),
         (httpx.Response(502, text="<html>bad gateway</html>"), GatewayOutcomeUnknown, "gateway_outcome_unknown", 503),
         (httpx.Response(201, text="{"), GatewayOutcomeUnknown, "gateway_outcome_unknown", 503),
@@ -168,3 +169,20 @@ async def test_closing_reads_what_became_of_the_payment() -> None:
     snapshot = await a_client(lambda _: httpx.Response(200, json=paid)).close("pay_1", reason="order_canceled")
     assert snapshot is not None
     assert (snapshot.status, snapshot.amount_captured, snapshot.version) == (PaymentStatus.CAPTURED, 12500, 3)
+
+
+async def test_a_session_that_another_call_is_opening_is_waited_for() -> None:
+    busy = httpx.Response(409, json={"code": "session_busy", "detail": "repeat it", "retryable": True})
+    with pytest.raises(PaymentInProgress):
+        await a_client(lambda _: busy).open(a_request())
+
+
+async def test_a_payment_that_ended_meanwhile_is_read() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            return httpx.Response(409, json={"code": "payment_ended", "detail": "a new one is needed"})
+        assert request.url.path == "/api/v1/payments/pay_1"
+        return httpx.Response(200, json=A_PAYMENT | {"status": "expired", "version": 4, "next_action": None})
+
+    opened = await a_client(answer).open(a_request())
+    assert (opened.snapshot.status, opened.snapshot.version, opened.next_action) == (PaymentStatus.EXPIRED, 4, None)
