@@ -65,7 +65,7 @@ class ServiceEntry:
 
 
 @asynccontextmanager
-async def _build_sandbox(settings: SandboxSettings, *, ports: Ports, bus: EventBus) -> AsyncIterator[Any]:
+async def _build_sandbox(settings: SandboxSettings, *, ports: Ports, bus: EventBus) -> AsyncIterator[Any]:  # noqa: ARG001
     """The sandbox plays the world outside: it has no part in the event bus."""
     async with sandbox_bootstrap.build(settings, ports=ports) as container:
         yield container

@@ -35,7 +35,9 @@ async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:
     async with _built(entry) as container:
         config = uvicorn_config(entry.create_application(container), host=host, port=port)
         server = StreamStoppingServer(config, [container])
-        background = asyncio.create_task(_watch(entry.serve_background(container), server), name=f"{entry.name}-background")
+        background = asyncio.create_task(
+            _watch(entry.serve_background(container), server), name=f"{entry.name}-background"
+        )
         try:
             await server.serve()
         finally:
@@ -105,7 +107,9 @@ def make_bus(entry: ServiceEntry, settings: ServiceSettings, ports: Ports) -> Ev
     if not entry.needs_bus:
         return InProcessBus(ports.clock)
     if settings.rabbitmq_url is None:
-        raise ConfigurationError("set RABBITMQ_URL, e.g. amqp://user:password@host/ (only `payrail dev` runs without it)")
+        raise ConfigurationError(
+            "set RABBITMQ_URL, e.g. amqp://user:password@host/ (only `payrail dev` runs without it)"
+        )
     return RabbitMQBus(settings.rabbitmq_url.get_secret_value(), name=entry.name, ports=ports)
 
 

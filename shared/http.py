@@ -117,7 +117,7 @@ class HttpCaller:
             raise (GatewayOutcomeUnknown() if may_have_moved else GatewayUnavailable()) from error
         except GatewayUnavailable as error:
             if may_have_moved:
-                raise GatewayOutcomeUnknown() from error
+                raise GatewayOutcomeUnknown from error
             raise
         raise AssertionError("tenacity ends by returning or raising")
 
@@ -135,9 +135,9 @@ class HttpCaller:
         except ResponseTooLarge as error:
             raise GatewayOutcomeUnknown("the answer is larger than is accepted") from error
         except _NEVER_SENT as error:
-            raise GatewayUnavailable() from error
+            raise GatewayUnavailable from error
         except httpx.HTTPError as error:
-            raise GatewayOutcomeUnknown() from error
+            raise GatewayOutcomeUnknown from error
         if response.status_code == 429:
             raise GatewayUnavailable("the gateway limits our rate", retry_after_seconds=self._retry_after(response))
         if response.status_code >= 500:

@@ -1,4 +1,4 @@
-"""Structured logs: a static event name and fields, one JSON object a line, secrets and card numbers masked on the way out."""
+"""Structured logs: a static event name and fields, one JSON object a line, secrets and card numbers masked."""
 
 from __future__ import annotations
 

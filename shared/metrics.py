@@ -1,4 +1,4 @@
-"""Prometheus metrics with bounded labels; one registry a process, so that the embedded mode shows all services on one page."""
+"""Prometheus metrics with bounded labels; one registry a process, so the embedded mode shows all on one page."""
 
 from __future__ import annotations
 

@@ -31,14 +31,18 @@ console = Console(stderr=True)
 
 ServiceName = Annotated[
     str,
-    typer.Argument(help="order-service, payment-service, webhook-ingest, reconciler or gateway-sandbox", show_default=False),
+    typer.Argument(
+        help="order-service, payment-service, webhook-ingest, reconciler or gateway-sandbox", show_default=False
+    ),
 ]
 
 
 @app.command()
 def dev(
     port: Annotated[int, typer.Option(envvar="PORT", help="where everything listens", min=0, max=65535)] = 8000,
-    data: Annotated[Path, typer.Option(envvar="PAYRAIL_DATA", help="PostgreSQL's files, secrets and tokens")] = Path(".payrail"),
+    data: Annotated[Path, typer.Option(envvar="PAYRAIL_DATA", help="PostgreSQL's files, secrets and tokens")] = Path(
+        ".payrail"
+    ),
     host: Annotated[str, typer.Option(envvar="HOST", help="the address to listen on")] = "127.0.0.1",
 ) -> None:
     """Run everything in one process on one port: services, storefront, sandbox gateways, embedded PostgreSQL.

@@ -26,8 +26,12 @@ def _group() -> None:
 
 @app.command()
 def load(
-    file: Annotated[Path, typer.Argument(help="a JSON list of products, each with its sku", exists=True)] = DEMO_CATALOGUE,
-    url: Annotated[str, typer.Option(envvar="PAYRAIL_URL", help="where the order service is")] = "http://127.0.0.1:8000",
+    file: Annotated[
+        Path, typer.Argument(help="a JSON list of products, each with its sku", exists=True)
+    ] = DEMO_CATALOGUE,
+    url: Annotated[
+        str, typer.Option(envvar="PAYRAIL_URL", help="where the order service is")
+    ] = "http://127.0.0.1:8000",
     token: Annotated[str, typer.Option(envvar="PAYRAIL_TOKEN", help="a token with ops:write")] = "",
 ) -> None:
     """Create or change products. What is not in the file is left alone."""

@@ -94,7 +94,8 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
     data = event["data"]
     amount = data.get("amount", data.get("total"))
     money = f" {amount} {data['currency']}" if amount is not None else ""
-    output.print(f"{event['time']}  [bold]{event['type']}[/]  {event['subject']} #{event['sequence']}  {data.get('status', '')}{money}")
+    what = f"{event['subject']} #{event['sequence']}  {data.get('status', '')}{money}"
+    output.print(f"{event['time']}  [bold]{event['type']}[/]  {what}")
 
 
 async def _dead(service: str, limit: int) -> list[tuple[str, str, int, str | None, bytes]]:
@@ -157,5 +158,7 @@ def _development_token() -> str:
 
     path = Path(os.environ.get("PAYRAIL_DATA", ".payrail")) / "operator.token"
     if not path.exists():
-        raise CommandError(f"pass --token (see `payrail token --help`); {path} does not exist because `make run` is not up here")
+        raise CommandError(
+            f"pass --token (see `payrail token --help`); {path} does not exist because `make run` is not up here"
+        )
     return path.read_text(encoding="utf-8").strip()

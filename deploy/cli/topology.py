@@ -13,14 +13,18 @@ from deploy.cli.errors import CommandError, explained
 app = typer.Typer(help="Exchanges, queues and bindings of the broker.", no_args_is_help=True)
 console = Console(stderr=True, highlight=False)
 
-RabbitMQUrl = Annotated[str, typer.Option(envvar="RABBITMQ_URL", help="amqp://user:password@host/vhost", show_default=False)]
+RabbitMQUrl = Annotated[
+    str, typer.Option(envvar="RABBITMQ_URL", help="amqp://user:password@host/vhost", show_default=False)
+]
 
 
 @app.command()
 def apply(
     rabbitmq_url: RabbitMQUrl,
     consumer: Annotated[str | None, typer.Option(help="declare a queue of your own with this name instead")] = None,
-    type_: Annotated[list[str] | None, typer.Option("--type", help="event types or patterns (payment.#) for --consumer; repeat it")] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", help="event types or patterns (payment.#) for --consumer; repeat it")
+    ] = None,
 ) -> None:
     """Declare everything that is missing. Repeating it changes nothing, and nothing is ever deleted."""
     import aiormq
@@ -58,4 +62,6 @@ def show() -> None:
     for queue in QUEUES.values():
         table.add_row(queue.name, "\n".join(queue.types))
     Console().print(table)
-    console.print(f"retries after {', '.join(f'{each} s' for each in RETRY_DELAYS_SECONDS)}; dead after {MAX_ATTEMPTS} attempts")
+    console.print(
+        f"retries after {', '.join(f'{each} s' for each in RETRY_DELAYS_SECONDS)}; dead after {MAX_ATTEMPTS} attempts"
+    )

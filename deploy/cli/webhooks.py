@@ -40,13 +40,19 @@ class Sample:
 def send(
     gateway: Annotated[str, typer.Option(help="stripe or generic")] = "generic",
     case: Annotated[str, typer.Option(help="see --list")] = "succeeded",
-    reference: Annotated[str, typer.Option(help="ours: a payment id, an attempt reference or an order id")] = "ord_unknown",
-    gateway_reference: Annotated[str | None, typer.Option(help="theirs: cs_…, pi_… or the generic gateway's id")] = None,
+    reference: Annotated[
+        str, typer.Option(help="ours: a payment id, an attempt reference or an order id")
+    ] = "ord_unknown",
+    gateway_reference: Annotated[
+        str | None, typer.Option(help="theirs: cs_…, pi_… or the generic gateway's id")
+    ] = None,
     amount: Annotated[str, typer.Option(help="in major units, e.g. 12.500")] = "10.00",
     currency: Annotated[str, typer.Option(help="ISO 4217")] = "USD",
     event_id: Annotated[str | None, typer.Option(help="send the same one again to see it deduplicated")] = None,
     url: Annotated[str, typer.Option(envvar="PAYRAIL_URL", help="where the installation is")] = "http://127.0.0.1:8000",
-    secret: Annotated[str | None, typer.Option(help="by default STRIPE_WEBHOOK_SECRET or WEBHOOK_SECRET, or that of `make run`")] = None,
+    secret: Annotated[
+        str | None, typer.Option(help="by default STRIPE_WEBHOOK_SECRET or WEBHOOK_SECRET, or that of `make run`")
+    ] = None,
     copies: Annotated[int, typer.Option(min=1, max=1000, help="how many times, all at once")] = 1,
     tamper: Annotated[bool, typer.Option(help="change the body after signing: it must be refused")] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the cases")] = False,
@@ -73,7 +79,9 @@ def send(
         )
         body = make(sample)
         headers = _sign(gateway, body, secret or _secret_of(gateway))
-        asyncio.run(_post(f"{url.rstrip('/')}/api/v1/webhooks/{gateway}", body + (b" " if tamper else b""), headers, copies))
+        asyncio.run(
+            _post(f"{url.rstrip('/')}/api/v1/webhooks/{gateway}", body + (b" " if tamper else b""), headers, copies)
+        )
 
 
 async def _post(url: str, body: bytes, headers: Mapping[str, str], copies: int) -> None:

@@ -1,6 +1,7 @@
 """Everything in one process on one port: what ``payrail dev`` and ``make run`` start.
 
-The services are the same as in production, over the same ports: only the bus is inside the process (unless RABBITMQ_URL is
+The services are the same as in production, over the same ports: only the bus is inside the process (unless
+RABBITMQ_URL is
 set), and PostgreSQL comes out of a wheel (unless DATABASE_URL is set). Killing it at any point loses nothing: every
 accepted webhook and every event is a committed row, and the next start goes on with them.
 """
@@ -69,7 +70,8 @@ def run_dev(*, host: str, port: int, data: Path) -> None:
 
 
 def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[str, str]:
-    """What is filled in where the environment says nothing: secrets of this data directory, and the sandbox's addresses."""
+    """What is filled in where the environment says nothing: secrets of this data directory, and the sandbox's
+    addresses."""
     base = f"http://127.0.0.1:{port}"
     return {
         "PAYRAIL_ENVIRONMENT": "development",
@@ -130,7 +132,9 @@ async def _run(*, host: str, port: int, data: Path, ports: Ports, postgres: Embe
         await _serve(app, containers, host=host, port=port, data=data)
 
 
-async def _make_buses(settings: Mapping[str, ServiceSettings], ports: Ports, stack: AsyncExitStack) -> dict[str, EventBus]:
+async def _make_buses(
+    settings: Mapping[str, ServiceSettings], ports: Ports, stack: AsyncExitStack
+) -> dict[str, EventBus]:
     url = settings["payment-service"].rabbitmq_url
     if url is None:
         shared_bus = InProcessBus(ports.clock)
@@ -194,7 +198,7 @@ class _AnnouncingServer(StreamStoppingServer):
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            print(
-                f"Payrail is ready: http://{self.config.host}:{port}/  (operator token: {self._data / 'operator.token'})",
-                flush=True,
-            )
+            address = f"http://{self.config.host}:{port}/"
+            token = self._data / "operator.token"
+            sys.stdout.write(f"Payrail is ready: {address}  (operator token: {token})\n")
+            sys.stdout.flush()

@@ -1,4 +1,5 @@
-"""The one ASGI application of the embedded mode: the services by path prefix, the storefront and the pages around it."""
+"""The one ASGI application of the embedded mode: the services by path prefix, the storefront and the pages around
+it."""
 
 from __future__ import annotations
 
@@ -23,11 +24,17 @@ LOCAL = Path(__file__).resolve().parent
 CONTRACTS = LOCAL.parents[1] / "docs" / "contracts"
 
 STOREFRONT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _PAGES = {"/": "storefront/index.html", "/mailbox": "mailbox.html", "/docs": "docs_index.html"}
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json"}
+_TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+}
 
 
 class EmbeddedApp:
@@ -70,7 +77,9 @@ class EmbeddedApp:
         if path == "/metrics":
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
         if request.method not in ("GET", "HEAD"):
-            return problem_response(405 if path in _PAGES else 404, "method_not_allowed", "There is nothing to do here.")
+            return problem_response(
+                405 if path in _PAGES else 404, "method_not_allowed", "There is nothing to do here."
+            )
         if path in _PAGES:
             return _file(LOCAL / _PAGES[path])
         if path == "/healthz":
@@ -120,7 +129,11 @@ def _static(folder: Path, name: str) -> Response:
 
 
 def _file(path: Path) -> Response:
-    headers = {"Content-Security-Policy": STOREFRONT_POLICY, "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+    headers = {
+        "Content-Security-Policy": STOREFRONT_POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
     return FileResponse(path, media_type=_TYPES[path.suffix], headers=headers)
 
 

@@ -90,7 +90,7 @@ _ABANDON = text(
 def check_key(key: str) -> str:
     """Raises IdempotencyKeyInvalid."""
     if not _KEY.fullmatch(key):
-        raise IdempotencyKeyInvalid()
+        raise IdempotencyKeyInvalid
     return key
 
 
@@ -120,7 +120,7 @@ class IdempotencyStore:
         async with self._database.begin() as connection:
             row = (await connection.execute(_CLAIM, values)).one()
         if bytes(row.fingerprint) != fingerprint:
-            raise IdempotencyKeyReused()
+            raise IdempotencyKeyReused
         if row.sealed_response is not None:
             body = _open(claim, bytes(row.sealed_response))
             return StoredAnswer(row.response_status, body, row.response_headers or {})

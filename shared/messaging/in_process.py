@@ -39,7 +39,7 @@ class InProcessBus:
         consumers = self._consumers.get(message.type, [])
         results = await asyncio.gather(*(_deliver(consumer, slots, message) for consumer, slots in consumers))
         if Handled.RETRY in results:
-            raise NotDelivered()
+            raise NotDelivered
 
     async def consume(self) -> None:
         """Nothing to do: ``publish`` delivers."""

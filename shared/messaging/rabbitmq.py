@@ -20,8 +20,8 @@ from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, 
 from shared.contracts.envelope import CONTENT_TYPE
 from shared.contracts.topology import EVENTS_EXCHANGE, TYPES_WITH_A_CONSUMER
 from shared.errors import BusUnavailable
-from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
 from shared.masking import storable_text
+from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
 from shared.messaging.consumer import Consumer, Handled
 from shared.ports import Ports
 
@@ -258,14 +258,14 @@ class _Publisher:
             async with _within(CALL_TIMEOUT_SECONDS):
                 confirmation = await publishing
         except aio_pika.exceptions.PublishError as error:
-            raise Unroutable() from error
+            raise Unroutable from error
         except aio_pika.exceptions.DeliveryError as error:
             raise MessageNotAccepted("the broker refused the message (a queue is full)") from error
         except BROKER_ERRORS as error:
             # A new connection to a broker with an alarm looks well until it publishes: only a confirm clears this (M6).
             self._unconfirmed = isinstance(error, TimeoutError)
             await self._drop(connection)
-            raise BusUnavailable() from error
+            raise BusUnavailable from error
         if not isinstance(confirmation, aiormq.spec.Basic.Ack):
             raise BusUnavailable("the broker did not confirm the message")
         self._last_confirm = self._ports.clock.monotonic()

@@ -78,7 +78,7 @@ class StaticKeys:
 
 
 class RemoteKeys:
-    """A JWKS behind an https URL: no redirects, bounded, cached, and still used for a day when it cannot be reached (SEC-19)."""
+    """A JWKS behind an https URL: no redirects, bounded, cached, and used for a day more if it goes away (SEC-19)."""
 
     def __init__(self, url: str, client: httpx.AsyncClient, clock: Clock) -> None:
         self._url = url
@@ -281,7 +281,7 @@ class Authenticator:
         if not scheme:
             return None
         if scheme.lower() != "bearer" or not token or len(token) > 8192:
-            raise Unauthenticated()
+            raise Unauthenticated
         return await self._verifier.verify(token.strip())
 
 
@@ -299,7 +299,7 @@ class RequireScope:
     async def __call__(self, request: Request) -> Principal:
         principal = await optional_principal(request)
         if principal is None:
-            raise Unauthenticated()
+            raise Unauthenticated
         if not principal.has_scope(self.scope):
             raise Forbidden(f"this needs the scope {self.scope}")
         return principal

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.correlation import Correlation, accept_request_id, child_traceparent, correlated
 from shared.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from shared.ports import Ports
-from shared.web.problems import internal_error
+from shared.web.problems import body_too_large, internal_error
 
 log = structlog.get_logger()
 
@@ -44,9 +44,16 @@ class CorrelationMiddleware:
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str, traceparent: str) -> None:
         started = self._ports.clock.monotonic()
         status = 0
+        replaced = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, replaced
+            if replaced:
+                return  # the rest of the answer that the problem has taken the place of
+            if _is_bare_refusal(message):
+                await body_too_large()(scope, receive, send_with_headers)
+                replaced = True
+                return
             if message["type"] == "http.response.start":
                 status = message["status"]
                 present = {name.lower() for name, _ in message["headers"]}
@@ -75,6 +82,15 @@ class CorrelationMiddleware:
             log.info(
                 "request", method=scope["method"], route=route, status=status, milliseconds=round(seconds * 1000, 1)
             )
+
+
+def _is_bare_refusal(message: Message) -> bool:
+    """Starlette's body limit answers a too large Content-Length itself, in plain text."""
+    if message["type"] != "http.response.start" or message["status"] != 413:
+        return False
+    return any(
+        name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in message["headers"]
+    )
 
 
 def _route(scope: Scope) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -32,10 +33,8 @@ async def answer_once(
         answer = await operation(claim)
         await store.complete(claim, answer)
     except BaseException:
-        try:
+        with suppress(DatabaseUnavailable):  # the claim runs out by itself
             await store.abandon(claim)
-        except DatabaseUnavailable:
-            pass  # the claim runs out by itself
         raise
     return _response(answer)
 

@@ -147,6 +147,10 @@ async def _on_http_exception(_request: Request, error: Exception) -> JSONRespons
     return problem_response(error.status_code, code, detail, headers=error.headers)
 
 
+def body_too_large() -> JSONResponse:
+    return problem_response(413, "body_too_large", "The body is larger than is accepted here.")
+
+
 def internal_error() -> JSONResponse:
     """What a bug looks like from outside: nothing of it, but the request id to find it in the log."""
     return problem_response(500, "internal_error", "Something went wrong on our side; it has been recorded.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import TypeVar
 
 import pytest
 
 from tests.e2e.shop import Shop
 from tests.e2e.stack import DistributedStack, EmbeddedStack, Stack
+
+S = TypeVar("S", bound=Stack)
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +23,7 @@ def distributed_stack() -> Iterator[DistributedStack]:
     yield from _running(DistributedStack())
 
 
-def _running(stack):  # type: ignore[no-untyped-def]
+def _running(stack: S) -> Iterator[S]:
     try:
         stack.start()
         yield stack

@@ -50,7 +50,9 @@ class Shop:
 
     # --- the shopper ---
 
-    async def order(self, sku: str = SKU, quantity: int = 1, currency: str = "USD", key: str | None = None) -> PlacedOrder:
+    async def order(
+        self, sku: str = SKU, quantity: int = 1, currency: str = "USD", key: str | None = None
+    ) -> PlacedOrder:
         body = {
             "items": [{"sku": sku, "quantity": quantity}],
             "currency": currency,
@@ -62,9 +64,18 @@ class Shop:
         document = answer.json()
         return PlacedOrder(document["id"], document["client_secret"], document)
 
-    async def pay_answer(self, order: PlacedOrder, gateway: str = "stripe", key: str | None = None, **other: Any) -> httpx.Response:
+    async def pay_answer(
+        self, order: PlacedOrder, gateway: str = "stripe", key: str | None = None, **other: Any
+    ) -> httpx.Response:
         url = f"{self.stack.order_url}/#/orders/{order.id}"
-        body = {"gateway": gateway, "success_url": url, "failure_url": url, "cancel_url": url, "capture": "automatic", **other}
+        body = {
+            "gateway": gateway,
+            "success_url": url,
+            "failure_url": url,
+            "cancel_url": url,
+            "capture": "automatic",
+            **other,
+        }
         headers = order.headers | ({"Idempotency-Key": key} if key else {})
         return await self.http.post(f"{self.stack.order_url}/api/v1/orders/{order.id}/pay", json=body, headers=headers)
 
@@ -128,7 +139,9 @@ class Shop:
         assert answer.status_code == 200, answer.text
         return [entry for entry in answer.json()["payments"] if entry.get("order_id") == order.id]
 
-    async def webhook(self, body: Mapping[str, Any] | bytes, *, secret: str = SECRETS["WEBHOOK_SECRET"]) -> httpx.Response:
+    async def webhook(
+        self, body: Mapping[str, Any] | bytes, *, secret: str = SECRETS["WEBHOOK_SECRET"]
+    ) -> httpx.Response:
         """A delivery of the generic gateway, signed as it signs."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         signature = hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()

@@ -1,4 +1,5 @@
-"""A whole Payrail, run as a user would run it: embedded in one process, or distributed over real processes and RabbitMQ."""
+"""A whole Payrail, run as a user would run it: embedded in one process, or distributed over real processes and
+RabbitMQ."""
 
 from __future__ import annotations
 
@@ -32,7 +33,12 @@ SECRETS = {
     "GENERIC_API_KEY": "gk_e2e",
 }
 # What makes things happen soon enough for a test; nothing that changes what happens.
-QUICK = {"EXPIRY_INTERVAL_SECONDS": "0.5", "SWEEP_INTERVAL_SECONDS": "1", "SWEEP_FIRST_CHECK_SECONDS": "3", "LOG_LEVEL": "info"}
+QUICK = {
+    "EXPIRY_INTERVAL_SECONDS": "0.5",
+    "SWEEP_INTERVAL_SECONDS": "1",
+    "SWEEP_FIRST_CHECK_SECONDS": "3",
+    "LOG_LEVEL": "info",
+}
 
 
 class Process:
@@ -78,7 +84,7 @@ class Process:
         """What Ctrl-C does."""
         return self._end(signal.SIGINT)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
     def output(self) -> str:
@@ -266,7 +272,7 @@ class DistributedStack(Stack):
     def close(self) -> None:
         for process in self.processes.values():
             if process.is_running:
-                process.signal(signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
         self.rabbitmq.close()
         self.postgres.remove()

@@ -179,6 +179,9 @@ async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_
     await shopper.page.goto(hosted_page)
     await expect(shopper.see("ended")).to_be_visible()
     await expect(shopper.see("pay")).to_have_count(0)
+    await shopper.see("back").click()
+    await shopper.wait_for_order_page(order_id)
+    await shopper.expect_status("Canceled")
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)

@@ -15,7 +15,9 @@ GATEWAYS = ["stripe", "generic"]
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-async def test_an_order_paid_at_the_hosted_page_becomes_paid_and_its_stock_goes_down_once(shop: Shop, gateway: str) -> None:
+async def test_an_order_paid_at_the_hosted_page_becomes_paid_and_its_stock_goes_down_once(
+    shop: Shop, gateway: str
+) -> None:
     before = await shop.stock()
     order = await shop.order(quantity=2)
     session = await shop.pay(order, gateway)
@@ -201,8 +203,9 @@ async def test_the_browsers_return_asks_the_gateway_before_any_webhook_comes(sho
 async def test_a_forged_return_proves_nothing(shop: Shop) -> None:
     order = await shop.order()
     session = await shop.pay(order, "stripe")
-    url = f"{shop.stack.payment_url}/api/v1/payments/{session['payment_id']}/return?status=captured&redirect_status=succeeded"
-    answer = await shop.http.post(url, data={"status": "success"})
+    url = f"{shop.stack.payment_url}/api/v1/payments/{session['payment_id']}/return"
+    forged = {"status": "captured", "redirect_status": "succeeded"}
+    answer = await shop.http.post(url, params=forged, data={"status": "success"})
     assert answer.status_code == 303
     assert answer.headers["location"].startswith(shop.stack.order_url)
     assert (await shop.payment(session["payment_id"]))["status"] == "requires_action"
@@ -210,7 +213,9 @@ async def test_a_forged_return_proves_nothing(shop: Shop) -> None:
 
 async def test_a_gateway_that_is_down_answers_503_at_once_and_the_order_stays_payable(shop: Shop) -> None:
     order = await shop.order()
-    await shop.faults("stripe", {"operation": "create_session", "kind": "error_5xx", "status": 503, "after_work": False, "count": 20})
+    await shop.faults(
+        "stripe", {"operation": "create_session", "kind": "error_5xx", "status": 503, "after_work": False, "count": 20}
+    )
     answer = await shop.pay_answer(order, "stripe")
     assert answer.status_code == 503
     problem = answer.json()
@@ -226,7 +231,9 @@ async def test_a_gateway_that_is_down_answers_503_at_once_and_the_order_stays_pa
 @pytest.mark.parametrize("gateway", GATEWAYS)
 async def test_a_session_whose_creation_was_never_answered_is_found_again(shop: Shop, gateway: str) -> None:
     order = await shop.order()
-    await shop.faults(gateway, {"operation": "create_session", "kind": "error_5xx", "status": 500, "after_work": True, "count": 5})
+    await shop.faults(
+        gateway, {"operation": "create_session", "kind": "error_5xx", "status": 500, "after_work": True, "count": 5}
+    )
     unanswered = await shop.pay_answer(order, gateway)
     assert unanswered.status_code == 503
     await shop.no_faults()
@@ -284,6 +291,13 @@ async def test_nothing_secret_or_personal_is_in_any_log_or_event(shop: Shop) -> 
     await shop.wait_for(order, payment_status="paid")
     logs = shop.stack.log_text()
     events = str(await shop.events_of(session["payment_id"])) + str(await shop.events_of(order.id, "order-service"))
-    for secret in (order.secret, "@example.com", "Zoë Müller", "sk_test_e2e", "e2e-generic-webhook-secret", "whsec_e2e"):
+    for secret in (
+        order.secret,
+        "@example.com",
+        "Zoë Müller",
+        "sk_test_e2e",
+        "e2e-generic-webhook-secret",
+        "whsec_e2e",
+    ):
         assert secret not in logs, secret
         assert secret not in events, secret

@@ -63,7 +63,11 @@ async def assert_each_paid_once(shop: Shop, pairs: list[tuple[PlacedOrder, dict[
         order_types = [event["type"] for event in await shop.events_of(order.id, "order-service")]
         assert order_types.count("order.paid.v1") == 1
         (entry,) = await shop.books(session["gateway"], order)
-        assert entry["captured_minor"] == order.total_minor == (await shop.payment(session["payment_id"]))["amount_captured"]
+        assert (
+            entry["captured_minor"]
+            == order.total_minor
+            == (await shop.payment(session["payment_id"]))["amount_captured"]
+        )
     assert await shop.stock() == stock_before - len(pairs)
 
 
@@ -84,14 +88,18 @@ async def test_a_payment_worker_killed_between_webhook_and_paid_loses_nothing(
     pairs = await orders_at_the_page(distributed, 6)
     distributed_stack.processes["work-payment-service"].kill9()
     await settle_all(distributed, pairs)
-    await until(lambda: webhooks_answered(distributed, pairs), within_seconds=30, what="the webhooks being acknowledged")
+    await until(
+        lambda: webhooks_answered(distributed, pairs), within_seconds=30, what="the webhooks being acknowledged"
+    )
     assert {(await distributed.read(order))["payment_status"] for order, _ in pairs} == {"pending"}
     distributed_stack.restart("work-payment-service")
     await assert_each_paid_once(distributed, pairs, before)
 
 
 @on_distributed
-async def test_workers_killed_while_they_work_lose_nothing(distributed: Shop, distributed_stack: DistributedStack) -> None:
+async def test_workers_killed_while_they_work_lose_nothing(
+    distributed: Shop, distributed_stack: DistributedStack
+) -> None:
     before = await distributed.stock()
     pairs = await orders_at_the_page(distributed, 12)
     settling = asyncio.create_task(settle_all(distributed, pairs))
@@ -104,7 +112,9 @@ async def test_workers_killed_while_they_work_lose_nothing(distributed: Shop, di
 
 
 @on_distributed
-async def test_a_broker_restarted_in_mid_flow_only_delays(distributed: Shop, distributed_stack: DistributedStack) -> None:
+async def test_a_broker_restarted_in_mid_flow_only_delays(
+    distributed: Shop, distributed_stack: DistributedStack
+) -> None:
     before = await distributed.stock()
     pairs = await orders_at_the_page(distributed, 8)
     settling = asyncio.create_task(settle_all(distributed, pairs))
@@ -135,7 +145,9 @@ async def test_webhooks_that_arrive_while_the_broker_is_down_are_acknowledged_an
     await loop.run_in_executor(None, distributed_stack.rabbitmq.stop)
     try:
         await settle_all(distributed, pairs)
-        await until(lambda: webhooks_answered(distributed, pairs), within_seconds=40, what="every webhook being acknowledged")
+        await until(
+            lambda: webhooks_answered(distributed, pairs), within_seconds=40, what="every webhook being acknowledged"
+        )
         ready = await distributed.http.get(f"{distributed_stack.ingest_url}/readyz")
         assert ready.status_code == 200, "accepting webhooks needs no broker"
         payment_ready = await distributed.http.get(f"{distributed_stack.payment_url}/readyz")
@@ -190,7 +202,9 @@ async def test_a_database_outage_is_answered_503_and_heals_by_itself(
         refused = await distributed.webhook(body)
         assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
         assert refused.headers["retry-after"]
-        answer = await distributed.http.get(f"{distributed_stack.order_url}/api/v1/orders/{order.id}", headers=order.headers)
+        answer = await distributed.http.get(
+            f"{distributed_stack.order_url}/api/v1/orders/{order.id}", headers=order.headers
+        )
         assert (answer.status_code, answer.json()["retryable"]) == (503, True)
         ready = await distributed.http.get(f"{distributed_stack.order_url}/readyz")
         assert (ready.status_code, "database" in ready.json()["missing"]) == (503, True)

@@ -53,6 +53,7 @@ button.pay{background:var(--brand);border-color:var(--brand);color:#fff;margin-t
 button.pay:hover{background:var(--brand-dark);border-color:var(--brand-dark)}
 @media(prefers-color-scheme:dark){button.pay{color:#0e131b}}
 button.quiet{border-color:transparent;color:var(--soft);font-weight:500}
+a.back{display:block;text-align:center;font-weight:600;color:var(--brand);padding:12px 16px}
 .note{color:var(--soft);font-size:14px;margin:18px 0 0;padding-top:16px;border-top:1px solid var(--line)}
 .note p{margin:0 0 8px}
 .banner{border-radius:12px;padding:12px 16px;margin:0 0 18px;font-weight:500}
@@ -144,7 +145,7 @@ def checkout_page(entry: BookEntry, view: CheckoutView) -> str:
         reference=escape(entry.reference or entry.gateway_reference),
         heading=escape(_HEADINGS.get(entry.status, f"Pay with {view.gateway_title}")),
         banner=_banner(entry, view),
-        actions=_actions(entry, view) if entry.is_payable() else "",
+        actions=_actions(entry, view) if entry.is_payable() else _way_back(entry, view),
     )
     return _document(f"{view.merchant}: checkout", body)
 
@@ -181,6 +182,16 @@ def _banner(entry: BookEntry, view: CheckoutView) -> str:
         text = escape(view.declined_message)
         return f'<p class="banner bad" role="alert" data-testid="declined">{text} Try again or use another card.</p>'
     return ""
+
+
+def _way_back(entry: BookEntry, view: CheckoutView) -> str:
+    """For whoever opens the page again after it ended; the shop finds out from us how it did."""
+    has_won = entry.status in (EntryStatus.COMPLETED, EntryStatus.AUTHORIZED)
+    url = entry.success_url if has_won else entry.cancel_url or entry.success_url
+    if not url or not url.startswith(("https://", "http://")):
+        return ""
+    href = escape(url.replace("{CHECKOUT_SESSION_ID}", entry.gateway_reference))
+    return f'<a class="back" href="{href}" data-testid="back">Back to {escape(view.merchant)}</a>'
 
 
 def _actions(entry: BookEntry, view: CheckoutView) -> str:

@@ -171,7 +171,14 @@ async def _record_session(
         # Even if the lease has passed on: the same key leads to the same session, so writing it again is the same.
         await tx.attempts.save(opened)
         learnt = Learnt(FactSource.API, now, by=attempt.attempt_id)
-        recorded = await record_facts(tx, payment, session.observations, learnt, references=session.references)
+        recorded = await record_facts(
+            tx,
+            payment,
+            session.observations,
+            learnt,
+            references=session.references,
+            session_reference=session.gateway_reference,
+        )
         if await tx.parked.wake(payment.gateway, session.references):
             tx.hint(PARKED_CHANNEL)
         if was_unknown:

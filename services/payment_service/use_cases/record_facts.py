@@ -41,6 +41,7 @@ async def record_facts(
     learnt: Learnt,
     *,
     references: Sequence[str] = (),
+    session_reference: str | None = None,
 ) -> Recorded:
     """Append what is new and derive the state again. ``payment`` must be locked by this transaction.
 
@@ -53,7 +54,8 @@ async def record_facts(
         fresh |= await tx.facts.add(
             payment.payment_id, Fact(observation, learnt.source, learnt.at), learnt_by=learnt.by
         )
-    reference = payment.gateway_reference or next(iter(references), None)
+    # The session's own id is what the payment is called by, even where a webhook has named another one before.
+    reference = session_reference or payment.gateway_reference or next(iter(references), None)
     if not fresh and reference == payment.gateway_reference:
         return Recorded(payment, changed=False)
     state = reduce_facts(payment.terms, await tx.facts.all(payment.payment_id))

@@ -91,7 +91,7 @@ async def test_a_frozen_server_is_unavailable_in_bounded_time_and_heals(
 async def test_a_backend_that_is_killed_mid_transaction_is_unavailable_and_leaves_nothing(
     service: TinyService,
 ) -> None:
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable):  # noqa: PT012
         async with service.uow() as tx:
             await tx.outbox.add(a_capture(), subject="pay_1")
             pid = (await tx.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
@@ -101,7 +101,7 @@ async def test_a_backend_that_is_killed_mid_transaction_is_unavailable_and_leave
 
 
 async def test_a_backend_that_is_killed_before_the_commit_is_unavailable(service: TinyService) -> None:
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable):  # noqa: PT012
         async with service.uow() as tx:
             await tx.outbox.add(a_capture(), subject="pay_1")
             pid = (await tx.connection.execute(text("SELECT pg_backend_pid()"))).scalar_one()
@@ -227,9 +227,8 @@ async def test_events_wake_the_relay_of_another_process(service: TinyService, cr
 
 async def test_hints_of_a_rolled_back_transaction_are_never_given(service: TinyService) -> None:
     heard: list[str] = []
-    with service.database.listener.subscribe("orders", heard.append):
-        with pytest.raises(ZeroDivisionError):
-            async with service.uow() as tx:
-                tx.hint("orders", "ord_1")
-                raise ZeroDivisionError
+    with service.database.listener.subscribe("orders", heard.append), pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with service.uow() as tx:
+            tx.hint("orders", "ord_1")
+            raise ZeroDivisionError
     assert heard == []

@@ -106,7 +106,7 @@ async def test_a_message_outlives_an_outage_that_is_longer_than_its_attempts(
     service: TinyService, bus: EventBus
 ) -> None:
     async def the_gateway_is_away(_event: EventEnvelope) -> None:
-        raise GatewayUnavailable()
+        raise GatewayUnavailable
 
     service.before_commit = the_gateway_is_away
     bus.subscribe(service.subscription(max_attempts=2))
@@ -315,7 +315,7 @@ async def test_events_of_a_transaction_that_rolled_back_are_never_published(
 
     bus.subscribe(service.subscription())
     async with running(bus.consume, service.relay(bus).run):
-        with pytest.raises(Regret):
+        with pytest.raises(Regret):  # noqa: PT012
             async with service.uow() as tx:
                 await tx.outbox.add(a_capture("pay_regretted"), subject="pay_regretted")
                 raise Regret

@@ -7,6 +7,7 @@ import asyncio
 import aio_pika
 import aiormq
 import pytest
+from pamqp.common import FieldTable
 
 from shared.contracts.topology import Queue
 from shared.errors import BusUnavailable
@@ -254,7 +255,7 @@ async def test_a_full_queue_refuses_the_message_and_the_outbox_keeps_it(service:
     await apply_topology(vhost_url, [])
     async with await aio_pika.connect(vhost_url) as connection:
         channel = await connection.channel(publisher_confirms=False)
-        full = {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-max-length": 1}
+        full: FieldTable = {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-max-length": 1}
         queue = await channel.declare_queue("testing.small", durable=True, arguments=full)
         await queue.bind("payrail.events", routing_key=a_capture().TYPE)
     bus = a_bus(vhost_url)

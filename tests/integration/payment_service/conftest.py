@@ -66,8 +66,10 @@ class World:
         }
         return body | changes
 
-    async def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        return await self.http.post(f"/api/v1/payments{path}", json=body, headers=self.token(), **options)
+    async def post(self, path: str, body: Any = None) -> httpx.Response:
+        content = None if body is None else json.dumps(body).encode()  # escapes what UTF-8 does not have
+        headers = self.token() | {"content-type": "application/json"}
+        return await self.http.post(f"/api/v1/payments{path}", content=content, headers=headers)
 
     async def get(self, path: str, **params: Any) -> httpx.Response:
         return await self.http.get(f"/api/v1/payments{path}", params=params, headers=self.token())

@@ -12,6 +12,7 @@ import pytest
 
 from services.payment_service.use_cases import apply_webhook as applying
 from services.payment_service.use_cases.wake_parked import apply_one_ready, look_after_parked
+from shared.unit_of_work import outside_transaction
 from tests.integration.payment_service.conftest import BuildWorld, World
 from tests.support.clock import FakeClock
 from tests.support.waiting import until
@@ -331,7 +332,8 @@ async def test_two_transactions_interleaved_by_hand_miss_nothing(world: World) -
     known_as = (body["payment_id"],)
     async with context.uow() as parking:
         await parking.parked.lock_references("generic", known_as)
-        creation = asyncio.create_task(world.post("", body))
+        with outside_transaction():
+            creation = asyncio.create_task(world.post("", body))
         await until_waiting_for_a_lock(world)
         assert await parking.payments.find("generic", (), known_as) is None
         webhook = applying.Webhook.from_event(world.webhook({"payment_id": body["payment_id"]}, "failed"))

@@ -31,9 +31,7 @@ EC_KEY = ec.generate_private_key(ec.SECP256R1())
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 STRANGER = ed25519.Ed25519PrivateKey.generate()
 SHORT_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 - one to be refused
-RSA_PEM = RSA_KEY.public_key().public_bytes(
-    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-)
+RSA_PEM = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 SHARED = "a-development-key-of-32-bytes-or-more"
 
 
@@ -81,6 +79,11 @@ def a_verifier() -> TokenVerifier:
     return TokenVerifier(
         StaticKeys(parse_jwks(JWKS)), issuer="payrail", audiences=("payrail",), max_lifetime_seconds=900, clock=CLOCK
     )
+
+
+def _without(name: str) -> str:
+    changes: dict[str, Any] = {name: ...}
+    return a_token(**changes)
 
 
 GOOD_HEADER = {"alg": "EdDSA", "typ": "at+jwt", "kid": "ed"}
@@ -149,7 +152,7 @@ ZOO: dict[str, str] = {
     "subject is a number": by_hand(GOOD_HEADER, claims(sub=1), ED_KEY.sign),
     "subject is empty": a_token(sub=""),
     "scope is a list": a_token(scope=["ops:*"]),
-} | {f"without {name}": a_token(**{name: ...}) for name in ("iss", "aud", "sub", "jti", "iat", "exp")}
+} | {f"without {name}": _without(name) for name in ("iss", "aud", "sub", "jti", "iat", "exp")}
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -195,14 +198,21 @@ def oct_jwk() -> dict[str, str]:
 @pytest.mark.parametrize(
     "document",
     [
-        "", "{", "[]", "{}", '{"keys": 1}', '{"keys": ["x"]}', '{"keys": [{}]}', "[" * 60_000,
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"keys": 1}',
+        '{"keys": ["x"]}',
+        '{"keys": [{}]}',
+        "[" * 60_000,
         json.dumps({"keys": [oct_jwk()]}),
         json.dumps({"keys": [public_jwk(SHORT_RSA, "short")]}),
         json.dumps({"keys": [public_jwk(ED_KEY, "ed") | {"d": encode(b"x" * 32)}]}),
         json.dumps({"keys": [public_jwk(EC_KEY, "ec") | {"crv": "P-384"}]}),
         json.dumps({"keys": [public_jwk(ED_KEY, "ed") | {"x": "!"}]}),
     ],
-)  # fmt: skip
+)
 def test_a_jwks_with_an_unusable_key_is_refused(document: str) -> None:
     with pytest.raises(ConfigurationError):
         parse_jwks(document)
@@ -258,9 +268,7 @@ async def test_a_service_signs_with_its_own_key() -> None:
     pem = ED_KEY.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()
-    signer = build_signer(
-        settings(jwt_signing_key=pem, jwt_signing_key_id="ed"), ports=fake_ports(clock=CLOCK)
-    )
+    signer = build_signer(settings(jwt_signing_key=pem, jwt_signing_key_id="ed"), ports=fake_ports(clock=CLOCK))
     token = signer.sign(subject="order_service", audience="payment_service", scopes="payments:write")
     assert pem not in repr(settings(jwt_signing_key=pem))
     with pytest.raises(Unauthenticated):  # meant for another service
@@ -280,9 +288,7 @@ class IdentityProvider:
         if isinstance(self.answer, Exception):
             raise self.answer
         if isinstance(self.answer, httpx.Response):
-            return httpx.Response(
-                self.answer.status_code, headers=self.answer.headers, content=self.answer.content
-            )
+            return httpx.Response(self.answer.status_code, headers=self.answer.headers, content=self.answer.content)
         return httpx.Response(200, content=self.answer())
 
 

@@ -150,7 +150,7 @@ async def healthy() -> None:
 
 
 async def away() -> None:
-    raise DatabaseUnavailable()
+    raise DatabaseUnavailable
 
 
 async def wrong_password() -> None:

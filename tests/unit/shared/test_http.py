@@ -126,7 +126,7 @@ async def test_waits_between_attempts_grow_and_retry_after_is_obeyed() -> None:
 async def test_a_wait_that_outlasts_the_budget_is_not_begun() -> None:
     clock = FakeClock(auto_advance=True)
     gateway = Gateway(httpx.Response(429, headers={"retry-after": "30"}))
-    with pytest.raises(GatewayUnavailable) as limited:
+    with pytest.raises(GatewayUnavailable) as limited:  # noqa: PT012
         policy = CallPolicy(budget_seconds=10, attempts=3, repeatable=True)
         await a_caller(gateway, fake_ports(clock=clock)).send("GET", "/", policy=policy)
     assert (clock.sleeps, limited.value.retry_after_seconds) == ([], 30)
@@ -236,17 +236,27 @@ async def test_the_trace_goes_along() -> None:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None), ("0", 0), ("7", 7), (" 7 ", 7), ("999999999999999999999", 60), ("-5", None), ("7.5", None),
-        ("", None), ("soon", None), ("١٢", None), ("Fri, 02 Jan 2026 03:04:15 GMT", 11), ("Thu, 01 Jan 2026 00:00:00 GMT", 0),
-        ("Fri, 02 Jan 2099 03:04:15 GMT", 60), ("Fri, 99 Jan 2026 03:04:15 GMT", None), ("Fri, 02 Jan 2026 03:04:15", None),
+        (None, None),
+        ("0", 0),
+        ("7", 7),
+        (" 7 ", 7),
+        ("999999999999999999999", 60),
+        ("-5", None),
+        ("7.5", None),
+        ("", None),
+        ("soon", None),
+        ("١٢", None),
+        ("Fri, 02 Jan 2026 03:04:15 GMT", 11),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 0),
+        ("Fri, 02 Jan 2099 03:04:15 GMT", 60),
+        ("Fri, 99 Jan 2026 03:04:15 GMT", None),
+        ("Fri, 02 Jan 2026 03:04:15", None),
         ("Fri, 02 Jan 99999 03:04:15 GMT", None),
     ],
-)  # fmt: skip
+)
 def test_retry_after_is_read_in_both_forms_and_capped(value: str | None, seconds: int | None) -> None:
     assert parse_retry_after(value, A_MOMENT) == seconds
 
 
 def test_the_moment_of_these_tests_is_utc() -> None:
     assert datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC) == A_MOMENT
-
-

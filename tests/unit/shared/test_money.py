@@ -30,18 +30,54 @@ def test_major_units_have_exactly_the_currencys_digits(amount: int, currency: st
 
 @pytest.mark.parametrize(
     ("text", "currency", "minor"),
-    [("10.50", "USD", 1050), ("10.5", "USD", 1050), ("1050", "JPY", 1050), ("1.050", "KWD", 1050), ("10.500", "USD", 1050)]
-    + [("-3.25", "EUR", -325), ("0", "INR", 0), (" 7 ", "INR", 700), (".5", "USD", 50), ("5.", "USD", 500)],
-)  # fmt: skip
+    [
+        ("10.50", "USD", 1050),
+        ("10.5", "USD", 1050),
+        ("1050", "JPY", 1050),
+        ("1.050", "KWD", 1050),
+        ("10.500", "USD", 1050),
+        ("-3.25", "EUR", -325),
+        ("0", "INR", 0),
+        (" 7 ", "INR", 700),
+        (".5", "USD", 50),
+        ("5.", "USD", 500),
+    ],
+)
 def test_a_gateways_decimal_is_read_exactly(text: str, currency: str, minor: int) -> None:
     assert Money.from_major(text, currency) == Money(minor, currency)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["10.505", "", " ", "ten", "NaN", "Infinity", "-Infinity", "sNaN", "1e3", "1E2", "1_000", "1,000", "1.000,00", "١٢", "12", "0x10"]
-    + ["1." + "0" * 30 + "1", "9" * 40, "1" + "0" * 400, "--1", "1.2.3", "1 0", "$10", "\0", "+", "."],
-)  # fmt: skip
+    [
+        "10.505",
+        "",
+        " ",
+        "ten",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "sNaN",
+        "1e3",
+        "1E2",
+        "1_000",
+        "1,000",
+        "1.000,00",
+        "١٢",
+        "１２",
+        "0x10",
+        "1." + "0" * 30 + "1",
+        "9" * 40,
+        "1" + "0" * 400,
+        "--1",
+        "1.2.3",
+        "1 0",
+        "$10",
+        "\x00",
+        "+",
+        ".",
+    ],
+)
 def test_what_is_not_exactly_an_amount_is_refused(text: str) -> None:
     with pytest.raises(InvalidAmount):
         Money.from_major(text, "USD")
@@ -53,7 +89,9 @@ def test_only_text_and_decimals_are_major_units(value: Any) -> None:
         Money.from_major(value, "USD")
 
 
-@pytest.mark.parametrize("value", [Decimal("NaN"), Decimal("1e30"), Decimal("1e-30"), Decimal("0.001"), Decimal("1." + "0" * 40 + "1")])
+@pytest.mark.parametrize(
+    "value", [Decimal("NaN"), Decimal("1e30"), Decimal("1e-30"), Decimal("0.001"), Decimal("1." + "0" * 40 + "1")]
+)
 def test_a_decimal_that_the_currency_cannot_hold_is_refused(value: Decimal) -> None:
     with pytest.raises(InvalidAmount):
         Money.from_major(value, "USD")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from shared.settings import BaseEnvironment, ConfigurationError, ServiceSettings, settings_for, split_list
 
@@ -59,7 +60,7 @@ def test_a_file_that_cannot_be_read_is_a_mistake_with_a_name(
 
 def test_a_structured_variable_that_is_no_json_is_a_mistake_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     class Structured(BaseEnvironment):
-        secrets_by_name: dict[str, str] = {}
+        secrets_by_name: dict[str, str] = Field(default_factory=dict)
 
     monkeypatch.setenv("SECRETS_BY_NAME", "{canary")
     with pytest.raises(ConfigurationError) as refusal:

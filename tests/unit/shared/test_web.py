@@ -39,10 +39,15 @@ class Basket(BaseModel):
 
 
 ERRORS: dict[str, PayrailError] = {
-    "conflict": Conflict("card 4242424242424242 is taken"), "missing": NotFound(), "database": DatabaseUnavailable(),
-    "unknown": GatewayOutcomeUnknown(), "limited": TooManyRequests(retry_after_seconds=9), "stranger": Unauthenticated(),
-    "in_flight": IdempotencyKeyInFlight(), "forbidden": Forbidden(),
-}  # fmt: skip
+    "conflict": Conflict("card 4242424242424242 is taken"),
+    "missing": NotFound(),
+    "database": DatabaseUnavailable(),
+    "unknown": GatewayOutcomeUnknown(),
+    "limited": TooManyRequests(retry_after_seconds=9),
+    "stranger": Unauthenticated(),
+    "in_flight": IdempotencyKeyInFlight(),
+    "forbidden": Forbidden(),
+}
 router = APIRouter()
 
 
@@ -85,7 +90,7 @@ broken: list[str] = []
 
 async def database_check() -> None:
     if "database" in broken:
-        raise DatabaseUnavailable()
+        raise DatabaseUnavailable
 
 
 async def broker_check() -> None:
@@ -211,8 +216,8 @@ async def test_a_bug_shows_nothing_but_the_request_id(client: httpx.AsyncClient)
 async def test_a_callers_request_id_is_kept_and_a_strange_one_is_replaced(client: httpx.AsyncClient) -> None:
     kept = await client.get("/correlation", headers={"x-request-id": "abc-123"})
     assert kept.headers["x-request-id"] == kept.json()["request_id"] == "abc-123"
-    for strange in ("a b", "x" * 65, "a\x1b[31m", "ü".encode().decode("latin-1"), '"}'):
-        answer = await client.get("/correlation", headers={"x-request-id": strange})
+    for strange in (b"a b", b"x" * 65, b"a\x1b[31m", b"\xff", b'"}'):
+        answer = await client.get("/correlation", headers={b"x-request-id": strange})
         assert answer.headers["x-request-id"].startswith("req_")
 
 
@@ -264,7 +269,8 @@ async def test_metrics_carry_route_patterns_and_no_paths(client: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "", "Basic eDp5", "Bearer", "Bearer ", "Bearer nonsense", "Bearer " + "x" * 9000, "nonsense"]
+    "authorization",
+    [None, "", "Basic eDp5", "Bearer", "Bearer ", "Bearer nonsense", "Bearer " + "x" * 9000, "nonsense"],
 )
 async def test_without_a_good_token_a_scoped_route_answers_401(
     client: httpx.AsyncClient, authorization: str | None
