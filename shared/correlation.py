@@ -1,4 +1,4 @@
-"""What ties one piece of work together across services: request id and trace context, bound once, carried everywhere."""
+"""What ties one piece of work together across services: request id and trace context, bound once and carried along."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Outgoing HTTP: one client factory, and one way to send that bounds everything and says what may have happened.
 
 httpx's own timeouts do not bound a dripping answer (field note M19), and its read errors do not say whether the server
-has worked. ``HttpCaller.send`` adds a total budget, a byte cap, retries by error class, and the error tree of shared.errors.
+has worked. ``HttpCaller.send`` adds a total budget, a byte cap, retries by error class, and our own error tree.
 Keep httpx behind this module: its development has moved on and we may follow (field note 12).
 """
 
@@ -88,7 +88,7 @@ class HttpCaller:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> HttpAnswer:
-        """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (failure PG11)."""
+        """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (PG11)."""
         assert not in_transaction(), "a foreign call inside a unit of work"
         deadline = self._ports.clock.monotonic() + policy.budget_seconds
         retrying = AsyncRetrying(

@@ -1,7 +1,7 @@
 """Prefixed, time-ordered ids and the short references that every gateway accepts.
 
 An id is ``<prefix>_`` and 26 characters of Crockford base32 in lower case: 48 bits of milliseconds, then 80 random
-bits (XS33), so ids sort by creation and cannot be guessed. Payrail's own ids never look like a card number (SEC-50): the
+bits (XS33), so ids sort by creation and cannot be guessed. They never look like a card number (SEC-50): the
 prefix puts a letter before the digits.
 """
 

@@ -65,7 +65,7 @@ def configure_logging(*, level: str, log_format: str, service: str) -> None:
 
 
 def mask_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Drop what must not be logged by its name, and mask card numbers in whatever text remains (failures XS13, XS14)."""
+    """Drop what must not be logged by its name, and mask card numbers in whatever remains (failures XS13, XS14)."""
     for name, value in list(event.items()):
         if name in _NEVER_LOGGED or is_secret_name(name):
             event[name] = MASK

@@ -1,4 +1,4 @@
-"""What must never leave the place where it was received: personal data, secrets, card numbers (SEC-25, SEC-50, SEC-54)."""
+"""What must never leave the place where it was received: personal data, secrets, card numbers (SEC-25, -50, -54)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PERSONAL_KEYS = frozenset(
 """Keys whose values are removed wherever they stand. None of them is needed to apply a payment."""
 
 _SECRET_KEYS = frozenset(
-    "authorization cookie set_cookie client_secret secret password token api_key access_token refresh_token signature cvv "
-    "cvc cvn security_code pan card_number x_order_secret stripe_signature x_signature webhook_signature".split()
+    "authorization cookie set_cookie client_secret secret password token api_key access_token refresh_token signature "
+    "cvv cvc cvn security_code pan card_number x_order_secret stripe_signature x_signature webhook_signature".split()
 )
 
 _DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")

@@ -1,4 +1,4 @@
-"""Background tasks that are watched: when one dies, the process ends with the reason, and its supervisor restarts it."""
+"""Background tasks that are watched: when one dies, the process ends with the reason and is restarted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Job = Callable[[], Awaitable[None]]
 
 
 async def supervise(jobs: Mapping[str, Job]) -> None:
-    """Run all jobs until cancelled. One that fails, or just returns, takes the others and this call down (failure L14)."""
+    """Run all jobs until cancelled. One that fails, or just returns, takes the others and this call down (L14)."""
     async with asyncio.TaskGroup() as group:
         for name, job in jobs.items():
             group.create_task(_must_not_end(name, job), name=name)

@@ -19,6 +19,7 @@ from services.order_service.settings import OrderSettings
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.order_watch import OrderWatch
 from services.order_service.use_cases.ports import Mailer, PaymentsClient
+from services.order_service.use_cases.settle_order import ORDER_CHANGED
 from shared.db.idempotency import IdempotencyStore
 from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork
@@ -56,10 +57,6 @@ class Container:
         """The process ends: streams and long polls end too, so that the server need not wait for them."""
         self.watch.stop()
 
-    def subscriptions(self) -> list[Subscription]:
-        handler = PaymentEventsHandler(self.deps)
-        return [Subscription(queue, handler, self.database) for queue in QUEUES]
-
 
 @asynccontextmanager
 async def build(
@@ -94,6 +91,10 @@ async def build(
             rules=settings.rules,
         )
         watch = OrderWatch()
+        # Whichever process this is in: hints reach it from its own commits and, through the listener, from others'.
+        stack.enter_context(database.listener.subscribe(ORDER_CHANGED, watch.on_hint))
+        for queue in QUEUES:
+            bus.subscribe(Subscription(queue, PaymentEventsHandler(deps), database))
         verifier = build_verifier(settings, service=SERVICE, ports=ports, client=client)
         yield Container(
             settings=settings,
@@ -117,7 +118,7 @@ async def build(
             mail_domain=mail_domain(settings.smtp_from),
             checks={
                 "database": HealthCheck("database", database.ping),
-                "bus": HealthCheck("bus", bus.check, essential=False),
+                "broker": HealthCheck("broker", bus.check, essential=False),
             },
         )
 

@@ -29,5 +29,4 @@ def create_application(container: Container) -> FastAPI:
 
 async def run_background(container: Container) -> None:
     """Runs beside the HTTP server until cancelled: hints from other replicas wake this one's streams and long polls."""
-    with container.database.listener.subscribe(ORDER_CHANGED, container.watch.on_hint):
-        await container.database.listener.run((ORDER_CHANGED,))
+    await container.database.listener.run((ORDER_CHANGED,))

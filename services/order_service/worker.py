@@ -18,8 +18,6 @@ CLEANING_INTERVAL_SECONDS = 600.0
 async def run_worker(container: Container) -> None:
     """Runs until cancelled; any number of replicas may. A job that dies takes the process with it."""
     settings, ports = container.settings, container.ports
-    for subscription in container.subscriptions():  # before the first await: the embedded bus delivers at once
-        container.bus.subscribe(subscription)
     relay = OutboxRelay(container.database, container.bus, service="order_service", ports=ports)
     expiry = Periodic(
         "order-expiry",

@@ -77,7 +77,7 @@ async def build(settings: WebhookIngestSettings, *, ports: Ports, bus: EventBus)
             checks={
                 "database": HealthCheck("database", database.ping),
                 # Accepting needs no broker (failure W17): without it events wait, and readiness only says so.
-                "bus": HealthCheck("bus", bus.check, essential=False),
+                "broker": HealthCheck("broker", bus.check, essential=False),
             },
         )
 

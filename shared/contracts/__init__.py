@@ -1,1 +1,1 @@
-"""What services tell each other: the CloudEvents envelope, the versioned event models, the broker's topology as data."""
+"""What services tell each other: the CloudEvents envelope, the versioned event models, the topology as data."""

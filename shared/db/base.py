@@ -1,4 +1,4 @@
-"""The tables that every service has for messaging and idempotency, as helpers that add them to the service's own metadata.
+"""The tables that every service has for messaging and idempotency, as helpers that add them to its own metadata.
 
 Each service lives in a PostgreSQL schema of its own name; the connection's search_path picks it, so the tables here
 carry no schema and services may share a server or even a database (ADR 0003).

@@ -1,8 +1,8 @@
-"""Idempotency keys: the same key and request replay the stored answer, another request is refused, a live claim says 409.
+"""Idempotency keys: the same key and request replay the stored answer, another is refused, a live claim says 409.
 
 The table holds the key's SHA-256 only, and the stored answer is sealed (AES-256-GCM) under a key derived from the
 idempotency key itself: an answer may carry a client_secret, and a stolen database must not (ADR 0005). Errors are not
-stored: a refused request did nothing and may be judged afresh, and a transient error must not be replayed (failure PY22).
+stored: a refused request did nothing and may be judged afresh; a transient error must not be replayed (failure PY22).
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ _COMPLETE = text(
 _ABANDON = text(
     """
     UPDATE idempotency_keys SET locked_until = now()
-    WHERE caller = :caller AND route = :route AND key_digest = :digest AND owner_token = :owner AND sealed_response IS NULL
+    WHERE caller = :caller AND route = :route AND key_digest = :digest AND owner_token = :owner
+        AND sealed_response IS NULL
     """
 )
 

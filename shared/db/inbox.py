@@ -47,7 +47,8 @@ async def begin_attempt(connection: AsyncConnection, claim: InboxClaim) -> Inbox
     """Count an attempt before it is made, so that a message that kills its process is counted too (failure Q11)."""
     statement = text(
         """
-        INSERT INTO inbox_messages (consumer, message_id, status, attempts) VALUES (:consumer, :message_id, 'failing', 1)
+        INSERT INTO inbox_messages (consumer, message_id, status, attempts)
+        VALUES (:consumer, :message_id, 'failing', 1)
         ON CONFLICT (consumer, message_id) DO UPDATE SET attempts = inbox_messages.attempts + 1
         RETURNING status, attempts
         """
@@ -76,7 +77,8 @@ async def record_failure(
         INSERT INTO inbox_messages (consumer, message_id, status, attempts, last_error, body)
         VALUES (:consumer, :message_id, :status, :attempts, :error, :body)
         ON CONFLICT (consumer, message_id) DO UPDATE
-        SET status = excluded.status, attempts = excluded.attempts, last_error = excluded.last_error, body = excluded.body
+        SET status = excluded.status, attempts = excluded.attempts, last_error = excluded.last_error,
+            body = excluded.body
         WHERE inbox_messages.status <> 'done'
         """
     )

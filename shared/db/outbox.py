@@ -163,7 +163,7 @@ async def events_after(
     """Events for a consumer that catches up, as (transaction_id, position, envelope).
 
     Positions are handed out before commits, so "greater than the last one seen" alone would step over a transaction
-    that commits late. Ordered by transaction id, and only up to the oldest transaction still running, nothing is missed.
+    that commits late. Ordered by transaction id, and only up to the oldest transaction that still runs, none is missed.
     """
     values = {
         "transaction_id": transaction_id,

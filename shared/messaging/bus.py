@@ -1,4 +1,4 @@
-"""The event bus port. Two implementations: RabbitMQ, and one inside the process over the same outbox and inbox tables."""
+"""The event bus port. Two implementations: RabbitMQ, and one in the process over the same outbox and inbox tables."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Consumer:
                 if attempts > self._subscription.max_attempts:
                     return await self._give_up(message, claim, attempts, "attempts used up"), attempts
             await self._run_handler(message, claim)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises means that nothing was applied
             if isinstance(error, PayrailError) and error.retryable:
                 return await self._postpone(message, claim, error), attempts
             return await self._failed(message, claim, attempts, error), attempts

@@ -1,6 +1,6 @@
 """The embedded mode's bus: a published event is applied by every subscribed consumer before ``publish`` returns.
 
-The relay marks an outbox row published only after that, so the row itself is the queue: killing the process at any point
+The relay marks an outbox row published only after that, so the row itself is the queue: a kill at any point
 loses nothing, and a consumer that had already committed recognises the message by its inbox.
 """
 
@@ -35,7 +35,7 @@ class InProcessBus:
             self._consumers.setdefault(type_, []).append((consumer, slots))
 
     async def publish(self, message: BusMessage) -> None:
-        """Raises NotDelivered while any consumer has not applied the event (or given up on it, which keeps it there)."""
+        """Raises NotDelivered while any consumer has not applied the event (or given up on it and kept it)."""
         consumers = self._consumers.get(message.type, [])
         results = await asyncio.gather(*(_deliver(consumer, slots, message) for consumer, slots in consumers))
         if Handled.RETRY in results:

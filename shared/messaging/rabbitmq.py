@@ -1,8 +1,8 @@
 """RabbitMQ through aio-pika: confirms, mandatory, prefetch, delayed retries, dead letters, and our own reconnection.
 
 Every broker call is bounded by ``_within``, because aio-pika's own timeouts do not bound the wait for a
-reconnection (field note 2). Plain connections in a loop of ours replace aio-pika's robust ones: those re-declare what they
-used, and a queue that was changed meanwhile stops them silently (M8). Topology is only used here; ``topology.py`` declares it.
+reconnection (field note 2). Plain connections in a loop of ours replace aio-pika's robust ones: those re-declare what
+they used, and a queue that was changed meanwhile stops them silently (M8). ``topology.py`` declares it, this uses it.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class RabbitMQBus:
 
 
 class _QueueConsumer:
-    """One queue on one channel: ``concurrency`` workers, prefetch to match, an answer for every delivery exactly once."""
+    """One queue on one channel: ``concurrency`` workers, prefetch to match, one answer for every delivery."""
 
     def __init__(self, subscription: Subscription, publisher: _Publisher, ports: Ports) -> None:
         self._subscription = subscription
@@ -339,8 +339,8 @@ def _as_bus_message(delivery: AbstractIncomingMessage) -> BusMessage:
 async def _within(seconds: float) -> AsyncIterator[None]:
     """The limit of one broker call, with the library's own cancellations told from ours.
 
-    aiormq cancels the futures of a connection that breaks. Such a CancelledError would end a task of ours as if somebody
-    had asked for it, and a TaskGroup would not even notice.
+    aiormq cancels the futures of a connection that breaks. Such a CancelledError would end a task of ours as if
+    somebody had asked for it, and a TaskGroup would not even notice.
     """
     try:
         async with asyncio.timeout(seconds):

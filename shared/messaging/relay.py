@@ -43,8 +43,8 @@ class OutboxRelay:
     """One of any number of relays over a service's outbox.
 
     Row locks keep others off while a batch is published, and a killed relay's locks go with its connection, so another
-    takes over at once. Within a batch a subject's events keep their order; a message that was refused, or another relay,
-    may let a later one go first, so consumers go by the version in the data (failures O11, Q21).
+    takes over at once. Within a batch a subject's events keep their order; a message that was refused, or another
+    relay, may let a later one go first, so consumers go by the version in the data (failures O11, Q21).
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
 from shared.health import HealthCheck, check_all
 from shared.ports import Ports
@@ -36,7 +37,6 @@ def create_app(
         title=title,
         description=description,
         version="1",
-        max_body_size=max_body_bytes,
         redirect_slashes=False,  # a redirected POST would lose a webhook's body
         openapi_url="/openapi.json",
         docs_url=None,
@@ -64,6 +64,8 @@ def create_app(
             ],
             expose_headers=["etag", "idempotent-replayed", "retry-after", "x-request-id"],
         )
+    # FastAPI's own max_body_size would stand outside of everything, and its refusals would carry no request id.
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_body_bytes)
     app.add_middleware(CorrelationMiddleware, service=service, ports=ports)
     return app
 

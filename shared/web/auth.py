@@ -1,7 +1,7 @@
 """Bearer tokens: who calls, and with which scopes.
 
-A verifier has a JWKS (asymmetric keys only) or, in development alone, one shared key; never both (SEC-17). The algorithm is
-fixed by the key and never read from the token (SEC-16).
+A verifier has a JWKS (asymmetric keys only) or, in development alone, one shared key; never both (SEC-17). The
+algorithm is fixed by the key and never read from the token (SEC-16).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class StaticKeys:
 class RemoteKeys:
     """A JWKS behind an https URL: no redirects, bounded, cached, and used for a day more if it goes away (SEC-19)."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient, clock: Clock) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, clock: Clock) -> None:  # noqa: TID251 - a type
         self._url = url
         self._client = client
         self._clock = clock
@@ -219,7 +219,11 @@ class TokenSigner:
 
 
 def build_verifier(
-    settings: ServiceSettings, *, service: str, ports: Ports, client: httpx.AsyncClient
+    settings: ServiceSettings,
+    *,
+    service: str,
+    ports: Ports,
+    client: httpx.AsyncClient,  # noqa: TID251 - a type
 ) -> TokenVerifier:
     """Raises ConfigurationError where both kinds of key are set, none is, or the shared key is not allowed."""
     asymmetric = [value for value in (settings.jwt_jwks, settings.jwt_jwks_url) if value]

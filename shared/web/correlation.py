@@ -1,4 +1,4 @@
-"""The outermost ASGI layer: request id, trace context, security headers, metrics, one access log line, and no bare 500."""
+"""The outermost ASGI layer: request id, trace context, security headers, metrics, an access log line, no bare 500."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``GET /api/v1/events?after=``: how a consumer catches up with what it missed, from the service that owns the events."""
+"""``GET /api/v1/events?after=``: how a consumer catches up with what it missed, from the events' owner."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def events_router(database: Database, *, service: str) -> APIRouter:
     async def list_events(
         _principal: Annotated[Principal, Depends(RequireScope("events:read"))],
         after: Annotated[str | None, Query(max_length=40, description="next_cursor of the page before")] = None,
-        type: Annotated[list[str] | None, Query(max_length=50, description="only these event types")] = None,
+        type: Annotated[list[str] | None, Query(max_length=50, description="only these event types")] = None,  # noqa: A002
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> EventPage:
         transaction_id, position = _parse(after)

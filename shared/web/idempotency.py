@@ -21,7 +21,7 @@ async def answer_once(
 ) -> JSONResponse:
     """Run ``operation`` at most once per key and replay its answer afterwards, marked ``Idempotent-Replayed: true``.
 
-    The operation gets the claim, so that it can complete it in its own transaction (``store.complete(connection=...)``);
+    The operation gets the claim, so that it can complete it in its own transaction (``complete(connection=...)``);
     completing it again here is harmless. Without a key it simply runs. When it raises, the key is free again.
     """
     if key is None:

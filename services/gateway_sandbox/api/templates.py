@@ -62,7 +62,8 @@ a.back{display:block;text-align:center;font-weight:600;color:var(--brand);paddin
 p.reference{font-size:13px;margin-top:14px}
 code{font-size:13px;color:var(--soft);overflow-wrap:anywhere}
 .alone{max-width:460px;margin:0 auto;padding:72px 24px}
-@media(max-width:720px){.frame{grid-template-columns:1fr;gap:24px;padding:24px 16px 40px}.total{font-size:34px;
+@media(max-width:720px){.frame{grid-template-columns:1fr;gap:24px;align-content:start;padding:24px 16px 40px}
+.total{font-size:34px;
 margin-bottom:16px}
 .merchant{margin-bottom:18px}.card{padding:20px}}
 """

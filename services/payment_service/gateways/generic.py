@@ -40,6 +40,7 @@ from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
     GatewayRejected,
+    GatewayServerError,
     GatewayUnavailable,
     InvalidAmount,
 )
@@ -48,6 +49,9 @@ from shared.money import Money
 
 CREATE = CallPolicy(budget_seconds=20, attempts=3, repeatable=True)
 READ = CallPolicy(budget_seconds=10, attempts=3, repeatable=True)
+
+STORED_FAILURE = 500
+"""Other 5xx come from what stands before the gateway and say nothing about the key."""
 
 # What the webhook's and the API's `status` mean. A status that is not here is unknown, never a success: we ask.
 STATUS: Mapping[str, FactKind | None] = {
@@ -103,13 +107,25 @@ class Generic:
         """It takes every ISO 4217 currency with all of its digits."""
 
     async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
+        """A repeated call looks for the session first.
+
+        A 500 may be stored under the key and replayed for ever: where there is still no session then, the key is used up
+        and a new attempt is needed (GatewayRejected).
+        """
         if repeated:
             found = await self._find(request.reference)
             if found is not None:  # the unanswered call had worked: adopt its session, never open a second page (PY3)
                 return _read_session(found, request)
-        body = await self._call(
-            "POST", "/v1/sessions", CREATE, payload=_session_json(request), key=request.idempotency_key
-        )
+        payload, key = _session_json(request), request.idempotency_key
+        try:
+            body = await self._call("POST", "/v1/sessions", CREATE, payload=payload, key=key)
+        except GatewayServerError as error:
+            if not repeated or error.gateway_status != STORED_FAILURE:
+                raise
+            found = await self._find(request.reference)
+            if found is None:
+                raise GatewayRejected("a failure is stored for this attempt; a new one is needed") from error
+            body = found
         return _read_session(body, request)
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:

@@ -123,7 +123,8 @@ async def test_each_consumer_claims_for_itself(service: TinyService) -> None:
 
 async def test_a_dead_message_that_is_driven_again_is_claimed_and_its_copy_is_removed(service: TinyService) -> None:
     await service.rows(
-        "INSERT INTO inbox_messages (consumer, message_id, status, attempts, body) VALUES ('c', 'evt_1', 'dead', 8, 'x')"
+        "INSERT INTO inbox_messages (consumer, message_id, status, attempts, body) "
+        "VALUES ('c', 'evt_1', 'dead', 8, 'x')"
     )
     async with service.database.begin() as connection:
         assert [row[:3] for row in await dead_messages(connection, limit=10)] == [("c", "evt_1", 8)]

@@ -46,6 +46,7 @@ async def test_a_message_that_is_published_twice_is_applied_once(service: TinySe
         for _ in range(3):
             await bus.publish(message)
         await until(lambda: len(service.deliveries) == 3, what="three deliveries")
+        await until(lambda: all_applied(service, [event_id]), what="applying it")
     assert await service.applied() == [event_id]
 
 
@@ -194,8 +195,9 @@ async def test_a_message_that_kills_its_process_uses_up_its_attempts(service: Ti
             await until(process_ended, what="the death of the process or of the message")
     assert await is_dead(service, killer)
     assert (await service.inbox(killer)).last_error == "attempts used up"
-    # RabbitMQ's first delivery is not counted, so that a usual one costs no extra commit.
-    assert service.deliveries.count(killer) in (2, 3)
+    # RabbitMQ's first delivery is not counted, so that a usual one costs no extra commit; and the relay died as well,
+    # so that there may be a second copy with a first delivery of its own.
+    assert 2 <= service.deliveries.count(killer) <= 4
 
 
 async def test_two_relays_and_two_consumers_apply_everything_once(service: TinyService, bus: EventBus) -> None:

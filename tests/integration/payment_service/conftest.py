@@ -1,4 +1,4 @@
-"""payment_service over a real PostgreSQL, called over ASGI or by its use cases; the gateway is in memory, with books."""
+"""payment_service over a real PostgreSQL, called over ASGI or by its use cases; the gateway is in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -104,7 +104,9 @@ class World:
         }
         return self.delivery(body | changes)
 
-    def delivery(self, body: Any, *, trust: str = "full", gateway: str = "generic") -> WebhookReceived:
+    def delivery(
+        self, body: Any, *, trust: Literal["full", "hint"] = "full", gateway: str = "generic"
+    ) -> WebhookReceived:
         return WebhookReceived(
             delivery_id=f"whd_{next(self.numbers)}",
             gateway=gateway,
@@ -176,5 +178,3 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
 @pytest.fixture
 async def world(build_world: BuildWorld) -> World:
     return await build_world()
-
-

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from services.payment_service.domain.models import ParkedStatus
 from services.payment_service.use_cases import apply_webhook as applying
 from services.payment_service.use_cases.wake_parked import apply_one_ready, look_after_parked
 from shared.unit_of_work import outside_transaction
@@ -18,7 +19,8 @@ from tests.support.clock import FakeClock
 from tests.support.waiting import until
 
 STATE = """
-    SELECT status, amount_authorized, amount_captured, failure_code, conflict FROM payments WHERE payment_id = :payment_id
+    SELECT status, amount_authorized, amount_captured, failure_code, conflict
+    FROM payments WHERE payment_id = :payment_id
 """
 FACTS = "SELECT natural_key FROM payment_facts WHERE payment_id = :payment_id ORDER BY natural_key"
 
@@ -337,7 +339,7 @@ async def test_two_transactions_interleaved_by_hand_miss_nothing(world: World) -
         await until_waiting_for_a_lock(world)
         assert await parking.payments.find("generic", (), known_as) is None
         webhook = applying.Webhook.from_event(world.webhook({"payment_id": body["payment_id"]}, "failed"))
-        await parking.parked.add(applying._parked(webhook, known_as, applying.ParkedStatus.WAITING, context))
+        await parking.parked.add(applying._parked(webhook, known_as, ParkedStatus.WAITING, context))
     assert (await creation).status_code == 201
     assert await world.parked() == ["ready"]
 

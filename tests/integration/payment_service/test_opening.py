@@ -254,7 +254,9 @@ async def test_paid_before_its_session_was_confirmed_is_answered_as_paid(
     body = world.body()
     world.gateway.after["create"] = [httpx.ReadTimeout("late") for _ in range(3)]
     await world.post("", body)
-    await world.receive(world.webhook({"payment_id": body["payment_id"], "gateway_reference": world.gateway.payable[0]}))
+    await world.receive(
+        world.webhook({"payment_id": body["payment_id"], "gateway_reference": world.gateway.payable[0]})
+    )
     answer = await world.post("", body)
     assert (answer.status_code, answer.json()["status"]) == (200, "captured")
     assert answer.json()["next_action"] is None
@@ -338,7 +340,9 @@ async def test_closing_while_the_session_is_being_opened_waits_for_it(world: Wor
     assert world.gateway.payable == []
 
 
-@pytest.mark.parametrize(("status", "seen"), [("completed", "captured"), ("processing", "processing"), ("failed", "failed")])
+@pytest.mark.parametrize(
+    ("status", "seen"), [("completed", "captured"), ("processing", "processing"), ("failed", "failed")]
+)
 async def test_closing_what_is_no_longer_open_learns_what_became_of_it(world: World, status: str, seen: str) -> None:
     payment = await world.opened()
     world.gateway.pays(payment["gateway_reference"], status=status)

@@ -90,13 +90,12 @@ async def test_an_error_of_the_gateways_own_never_makes_a_second_page(
     fault = {"operation": "create_session", "kind": "error_5xx", "status": 500, "after_work": after_work}
     await market.sandbox.faults(gateway, fault)
     body = market.world.body(gateway=gateway)
-    statuses = []
-    for _ in range(4):
-        answer = await market.world.post("", body)
-        statuses.append(answer.status_code)
-        if answer.is_success:
-            break
-    assert answer.json()["status"] == "requires_action", statuses
+
+    async def opened() -> bool:
+        return (await market.world.post("", body)).is_success
+
+    await until(opened, what="the page")
+    assert (await market.world.see(body["payment_id"]))["status"] == "requires_action"
     open_pages = [entry for entry in await market.books(gateway) if entry["status"] in ("open", "pending", "created")]
     assert len(open_pages) == 1
 

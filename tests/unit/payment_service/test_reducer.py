@@ -231,7 +231,7 @@ def test_totals_are_never_negative_and_captured_is_within_authorized(known: list
 def test_captured_means_our_amount_in_our_currency(known: list[Fact], terms: Terms) -> None:
     state = reduce_facts(terms, known)
     if state.status is PaymentStatus.CAPTURED:
-        assert 0 < state.amount_captured
+        assert state.amount_captured > 0
         assert abs(state.amount_captured - terms.amount.amount_minor) <= terms.tolerance_minor
         money = [fact.observation.amount for fact in known if fact.observation.kind is FactKind.CAPTURED]
         assert all(amount is not None and amount.currency == "EUR" for amount in money)

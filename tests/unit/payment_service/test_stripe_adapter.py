@@ -205,7 +205,9 @@ def a_list(*sessions: dict[str, Any], has_more: bool = False) -> httpx.Response:
 
 async def test_a_session_that_a_stored_failure_left_behind_is_found_by_our_reference() -> None:
     other = a_session(id="cs_other", client_reference_id="PR0000000000000000OTHER")
-    stripe, gateway = adapter_over(STORED_500, STORED_500, STORED_500, a_list(other, has_more=True), a_list(a_session()))
+    stripe, gateway = adapter_over(
+        STORED_500, STORED_500, STORED_500, a_list(other, has_more=True), a_list(a_session())
+    )
     session = await stripe.create_session(a_request(), repeated=True)
     assert session.gateway_reference == "cs_test_1"
     assert gateway.sent.url.params["starting_after"] == "cs_other"
@@ -348,7 +350,9 @@ async def test_what_a_session_means(session: dict[str, Any], expected: set[Any])
 
 
 async def test_the_decline_code_is_the_reason() -> None:
-    stripe, _ = adapter_over(says(a_session("complete", payment_intent=an_intent("requires_payment_method", **DECLINE))))
+    stripe, _ = adapter_over(
+        says(a_session("complete", payment_intent=an_intent("requires_payment_method", **DECLINE)))
+    )
     (failed,) = (await stripe.retrieve(("cs_test_1",), our_reference="ours")).observations
     assert failed.reason == "insufficient_funds"
 
@@ -634,19 +638,21 @@ VALUES: list[Any] = [
 STRIPE_FOR_FUZZ, _ = adapter_over(says({}))
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES))
 def test_any_body_is_understood_or_unreadable(body: str) -> None:
     check_translation(body)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES), json_around(KEYS, VALUES))
 def test_any_subject_in_a_good_envelope_is_understood_or_unreadable(subject: str, intent: str) -> None:
     for event_type in ("payment_intent.succeeded", "checkout.session.completed", "charge.expired"):
         inner = f'{{"id":"cs_1","payment_status":"paid","payment_intent":{intent},"x":{subject}}}'
         for about in (subject, inner):
-            check_translation(f'{{"object":"event","type":"{event_type}","livemode":false,"data":{{"object":{about}}}}}')
+            check_translation(
+                f'{{"object":"event","type":"{event_type}","livemode":false,"data":{{"object":{about}}}}}'
+            )
 
 
 def check_translation(body: str) -> None:
@@ -660,7 +666,7 @@ def check_translation(body: str) -> None:
         assert subject.get("status") in ("succeeded", "requires_capture") or subject.get("payment_status") == "paid"
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES))
 async def test_any_answer_is_a_session_or_a_known_error(body: str) -> None:
     stripe, _ = adapter_over(httpx.Response(200, content=body.encode("utf-8", "surrogatepass")))
@@ -674,4 +680,3 @@ async def test_any_answer_is_a_session_or_a_known_error(body: str) -> None:
             await call
         except (GatewayOutcomeUnknown, GatewayRejected):
             continue
-
