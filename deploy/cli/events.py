@@ -120,7 +120,26 @@ async def _redrive(service: str, message_id: str | None) -> tuple[int, int]:
                 continue
             result, _ = await consumers[consumer].handle(BusMessage(each, _type_of(body), "", body))
             done, failed = (done + 1, failed) if result is Handled.DONE else (done, failed + 1)
+        await _clear_copies(container)
     return done, failed
+
+
+async def _clear_copies(container: Any) -> None:
+    """Of what is applied now, the broker needs to keep no dead letter. Without a broker there is none."""
+    from shared.db.inbox import InboxClaim, is_done
+    from shared.messaging.dead_letters import clear_dead_letters
+
+    url = container.settings.rabbitmq_url
+    if url is None:
+        return
+    for subscription in container.bus.subscriptions:
+        consumer = subscription.queue.name
+
+        async def applied(message_id: str, consumer: str = consumer) -> bool:
+            async with container.database.begin() as connection:
+                return await is_done(connection, InboxClaim(consumer, message_id))
+
+        await clear_dead_letters(url.get_secret_value(), subscription.queue, is_done=applied)
 
 
 def _container(service: str) -> Any:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.masking import storable_text
 from shared.unit_of_work import InboxClaim
 
-__all__ = ["Inbox", "InboxClaim", "InboxState", "begin_attempt", "dead_messages", "forgive_attempt", "record_failure"]
+__all__ = ["Inbox", "InboxClaim", "InboxState", "begin_attempt", "dead_messages", "forgive_attempt", "is_done", "record_failure"]
 
 
 _CLAIM = text(
@@ -91,6 +91,13 @@ async def record_failure(
         "body": dead_body,
     }
     await connection.execute(statement, values)
+
+
+async def is_done(connection: AsyncConnection, claim: InboxClaim) -> bool:
+    """Whether that consumer has applied that message."""
+    statement = text("SELECT status FROM inbox_messages WHERE consumer = :consumer AND message_id = :message_id")
+    values = {"consumer": claim.consumer, "message_id": claim.message_id}
+    return (await connection.execute(statement, values)).scalar() == "done"
 
 
 async def dead_messages(connection: AsyncConnection, *, limit: int) -> list[tuple[str, str, int, str | None, bytes]]:

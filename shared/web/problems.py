@@ -42,6 +42,18 @@ class Problem(BaseModel):
     errors: list[ProblemField] = []
 
 
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A JSON Schema without references, because it is put into documents that have no place for its definitions."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+        return {key: _inlined(value, definitions) for key, value in schema.items() if key != "$defs"}
+    return [_inlined(entry, definitions) for entry in schema] if isinstance(schema, list) else schema
+
+
+_SCHEMA_WITH_REFERENCES = Problem.model_json_schema()
+_PROBLEM_SCHEMA = _inlined(_SCHEMA_WITH_REFERENCES, _SCHEMA_WITH_REFERENCES.get("$defs", {}))
+
 _TITLES: Mapping[int, str] = {
     400: "Bad request",
     401: "Unauthenticated",
@@ -69,9 +81,13 @@ _CODES: Mapping[int, str] = {
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The ``responses=`` of a route, for its OpenAPI entry."""
+    """The ``responses=`` of a route, for its OpenAPI entry.
+
+    The schema stands in the entry itself: FastAPI would list a model under application/json, which these are not.
+    """
     return {
-        status: {"model": Problem, "description": _TITLES[status], "content": {MEDIA_TYPE: {}}} for status in statuses
+        status: {"description": _TITLES[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
+        for status in statuses
     }
 
 

@@ -89,7 +89,7 @@ async def get_payment(payment_id: PaymentIdPath, context: UseCaseContext, _: Pay
     async with context.uow() as tx:
         payment = await tx.payments.get(payment_id)
         if payment is None:
-            raise NotFound()
+            raise NotFound
         attempt = await tx.attempts.latest(payment_id)
         facts = await tx.facts.all(payment_id)
     shown = PaymentOut.of(payment, attempt)

@@ -24,7 +24,7 @@ async def close_payment(payment_id: str, reason: str, context: Context) -> Payme
         payment = await tx.payments.get(payment_id)
         attempt = await tx.attempts.latest(payment_id)
     if payment is None or attempt is None:
-        raise NotFound()
+        raise NotFound
     if payment.status not in OPEN:
         return payment
     if attempt.status in (AttemptStatus.CREATED, AttemptStatus.REJECTED):
@@ -64,7 +64,7 @@ async def _cancel_unsent(payment_id: str, reason: str, context: Context) -> Paym
         payment = await tx.payments.get_for_update(payment_id)
         attempt = await tx.attempts.latest(payment_id)
         if payment is None or attempt is None:
-            raise NotFound()
+            raise NotFound
         if attempt.status not in (AttemptStatus.CREATED, AttemptStatus.REJECTED):
             return None
         if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):

@@ -60,7 +60,7 @@ async def create_payment(command: CreatePayment, context: Context) -> OpenedSess
         else:
             existing = await tx.payments.get(payment.payment_id)
             if existing is None or existing.request_digest != payment.request_digest:
-                raise PaymentIdReused()
+                raise PaymentIdReused
     opened = await open_session(payment.payment_id, context)
     return OpenedSession(opened.payment, opened.attempt, is_new=is_new)
 

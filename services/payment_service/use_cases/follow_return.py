@@ -25,7 +25,7 @@ async def follow_return(payment_id: str, *, from_cancel: bool, budget_seconds: f
     async with context.uow() as tx:
         payment = await tx.payments.get(payment_id)
     if payment is None:
-        raise NotFound()
+        raise NotFound
     if payment.status in OPEN and _may_ask(payment, context):
         payment = await _ask(payment, budget_seconds, context)
     return _destination(payment, from_cancel=from_cancel)

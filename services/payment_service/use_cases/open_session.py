@@ -79,7 +79,7 @@ async def _claim(
     """
     payment = await tx.payments.get_for_update(payment_id)
     if payment is None:
-        raise NotFound()
+        raise NotFound
     attempt = await tx.attempts.latest(payment_id)
     assert attempt is not None, "a payment is stored with its first attempt"
     if attempt.status is AttemptStatus.OPEN or payment.status in WITH_MONEY:

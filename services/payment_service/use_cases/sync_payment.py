@@ -27,7 +27,7 @@ async def sync_payment(payment_id: str, source: FactSource, context: Context, *,
     async with context.uow() as tx:
         payment = await tx.payments.get(payment_id)
         if payment is None:
-            raise NotFound()
+            raise NotFound
         references = await tx.payments.references(payment_id)
         attempt = await tx.attempts.latest(payment_id)
     assert attempt is not None, "a payment is stored with its first attempt"
@@ -45,7 +45,7 @@ async def record_snapshot(
     async with context.uow() as tx:
         payment = await tx.payments.get_for_update(payment_id)
         if payment is None:
-            raise NotFound()
+            raise NotFound
         await tx.payments.mark_asked(payment_id, now)
         learnt = Learnt(source, now, by=learnt_by)
         recorded = await record_facts(tx, payment, snapshot.observations, learnt, references=snapshot.references)

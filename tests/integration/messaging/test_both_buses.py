@@ -24,8 +24,8 @@ async def test_an_event_is_published_and_applied_once(service: TinyService, bus:
     async with running(bus.consume, service.relay(bus).run):
         ids = await service.announce_captures(20)
         await until(lambda: all_applied(service, ids), what="applying every event")
+        await until(lambda: outbox_is_empty(service), what="an empty outbox")
     assert sorted(await service.applied()) == sorted(ids)
-    assert await service.waiting() == []
 
 
 async def test_events_that_were_committed_before_the_worker_started_are_published(
@@ -184,6 +184,9 @@ async def test_a_message_that_kills_its_process_uses_up_its_attempts(service: Ti
 
     service.before_commit = kills
     (killer,) = await service.announce(a_capture())
+    if not isinstance(bus, InProcessBus):  # with a broker, relay and consumer are two processes, and this one lives
+        async with running(service.relay(bus).run):
+            await until(lambda: outbox_is_empty(service), what="publishing it")
     bus.subscribe(service.subscription(max_attempts=2))
     for _ in range(5):
 
@@ -195,9 +198,9 @@ async def test_a_message_that_kills_its_process_uses_up_its_attempts(service: Ti
             await until(process_ended, what="the death of the process or of the message")
     assert await is_dead(service, killer)
     assert (await service.inbox(killer)).last_error == "attempts used up"
-    # RabbitMQ's first delivery is not counted, so that a usual one costs no extra commit; and the relay died as well,
-    # so that there may be a second copy with a first delivery of its own.
-    assert 2 <= service.deliveries.count(killer) <= 4
+    # A first delivery is not counted, so that a usual one costs no extra commit; the embedded bus takes what is older
+    # than its process for a later one.
+    assert service.deliveries.count(killer) == (2 if isinstance(bus, InProcessBus) else 3)
 
 
 async def test_two_relays_and_two_consumers_apply_everything_once(service: TinyService, bus: EventBus) -> None:

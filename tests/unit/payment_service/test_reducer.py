@@ -154,6 +154,12 @@ def test_a_failure_says_why_and_the_answer_does_not_depend_on_who_spoke_first() 
     assert state_of(FAILED, other).failure_code == state_of(other, FAILED).failure_code == "async_payment_failed"
 
 
+def test_two_reasons_to_fail_are_two_facts() -> None:
+    """Were they one, the database would keep the first, and the order of arrival would matter."""
+    assert FAILED.natural_key != replace(FAILED, reason="async_payment_failed").natural_key
+    assert FAILED.natural_key == replace(FAILED, occurred_at=A_MOMENT).natural_key
+
+
 def test_paid_has_no_failure_code() -> None:
     assert state_of(FAILED, captured()).failure_code is None
 
