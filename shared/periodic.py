@@ -9,6 +9,7 @@ import structlog
 
 from shared.errors import PayrailError
 from shared.ports import Ports
+from shared.tasks import end_if_cancelled
 
 log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ class Periodic:
                 failures += 1
                 more = False
                 log.warning("periodic_round_failed", job=self._name, code=error.code, failures=failures)
+                end_if_cancelled()
             if not more:
                 await self._wait(failures)
 

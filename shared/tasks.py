@@ -19,6 +19,17 @@ async def supervise(jobs: Mapping[str, Job]) -> None:
             group.create_task(_must_not_end(name, job), name=name)
 
 
+def end_if_cancelled() -> None:
+    """For loops that catch errors: a cancellation may arrive dressed as one.
+
+    A TaskGroup that is cancelled while one of its tasks fails raises the failure alone, and aiormq turns a cancellation
+    that meets a closing channel into its own error. A loop that went on then would never hear of its end again.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def _must_not_end(name: str, job: Job) -> None:
     try:
         await job()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import httpx
 
 from services.gateway_sandbox.use_cases.deliver_webhooks import SendResult
+from shared.http import HttpClient
 
 
 class HttpWebhookSender:
@@ -15,7 +16,7 @@ class HttpWebhookSender:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,  # noqa: TID251 - its type only; shared.http builds it
+        client: HttpClient,
         *,
         timeout_seconds: float,
     ) -> None:

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
-
 from services.order_service.api.dependencies import RateLimits, StreamRules
 from services.order_service.clients.mail import MailboxMailer, SmtpMailer, mail_domain
 from services.order_service.clients.payments import HttpPaymentsClient
@@ -24,7 +22,7 @@ from shared.db.idempotency import IdempotencyStore
 from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.health import HealthCheck
-from shared.http import build_http_client
+from shared.http import HttpClient, build_http_client
 from shared.messaging.bus import EventBus, Subscription
 from shared.ports import Ports
 from shared.web.auth import Authenticator, TokenSigner, build_signer, build_verifier
@@ -64,7 +62,7 @@ async def build(
     *,
     ports: Ports,
     bus: EventBus,
-    http_client: httpx.AsyncClient | None = None,  # noqa: TID251 - its type; shared.http makes it
+    http_client: HttpClient | None = None,
     payments: PaymentsClient | None = None,
     mailer: Mailer | None = None,
 ) -> AsyncIterator[Container]:
@@ -125,7 +123,7 @@ async def build(
 
 def _payments_client(
     settings: OrderSettings,
-    client: httpx.AsyncClient,  # noqa: TID251 - its type; shared.http makes it
+    client: HttpClient,
     signer: TokenSigner,
     ports: Ports,
 ) -> HttpPaymentsClient:

@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
-
 from services.reconciler.clients.payments import HttpPaymentsClient
 from services.reconciler.db.unit_of_work import unit_of_work
 from services.reconciler.messaging.bindings import subscriptions
@@ -16,7 +14,7 @@ from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.sweep import Sweeper
 from shared.db.session import Database
 from shared.health import HealthCheck
-from shared.http import HttpCaller, build_http_client
+from shared.http import HttpCaller, HttpClient, build_http_client
 from shared.messaging.bus import EventBus
 from shared.messaging.relay import OutboxRelay
 from shared.ports import Ports
@@ -53,7 +51,7 @@ async def build(
     *,
     ports: Ports,
     bus: EventBus,
-    http_client: httpx.AsyncClient | None = None,  # noqa: TID251 - its type; shared.http makes it
+    http_client: HttpClient | None = None,
 ) -> AsyncIterator[Container]:
     """``http_client`` reaches payment_service (the embedded mode may pass one that stays in the process).
 

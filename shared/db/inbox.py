@@ -13,7 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.masking import storable_text
 from shared.unit_of_work import InboxClaim
 
-__all__ = ["Inbox", "InboxClaim", "InboxState", "begin_attempt", "dead_messages", "forgive_attempt", "is_done", "record_failure"]
+__all__ = [
+    "Inbox",
+    "InboxClaim",
+    "InboxState",
+    "begin_attempt",
+    "dead_messages",
+    "forgive_attempt",
+    "is_done",
+    "record_failure",
+]
 
 
 _CLAIM = text(

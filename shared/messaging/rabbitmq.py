@@ -24,6 +24,7 @@ from shared.masking import storable_text
 from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
 from shared.messaging.consumer import Consumer, Handled
 from shared.ports import Ports
+from shared.tasks import end_if_cancelled
 
 log = structlog.get_logger()
 
@@ -86,6 +87,7 @@ class RabbitMQBus:
                     raise
                 failures += 1
                 log.warning("consumer_lost_its_broker", error="several", failures=failures)
+            end_if_cancelled()
             await self._ports.clock.sleep(_reconnect_wait(failures, self._ports))
 
     async def check(self) -> None:
@@ -132,6 +134,7 @@ class RabbitMQBus:
                 if connection.is_closed:
                     raise
                 log.warning("queue_consumer_restarts", queue=name, error=type(error).__name__)
+            end_if_cancelled()
             await self._ports.clock.sleep(RECONNECT_MAX_WAIT_SECONDS / 5)
 
 

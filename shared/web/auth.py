@@ -23,7 +23,7 @@ from fastapi.security import HTTPBearer
 
 from shared.clock import Clock
 from shared.errors import Forbidden, ServiceUnavailable, Unauthenticated
-from shared.http import read_bounded
+from shared.http import HttpClient, read_bounded
 from shared.ports import Ports
 from shared.settings import ConfigurationError, ServiceSettings
 
@@ -80,7 +80,7 @@ class StaticKeys:
 class RemoteKeys:
     """A JWKS behind an https URL: no redirects, bounded, cached, and used for a day more if it goes away (SEC-19)."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient, clock: Clock) -> None:  # noqa: TID251 - a type
+    def __init__(self, url: str, client: HttpClient, clock: Clock) -> None:
         self._url = url
         self._client = client
         self._clock = clock
@@ -223,7 +223,7 @@ def build_verifier(
     *,
     service: str,
     ports: Ports,
-    client: httpx.AsyncClient,  # noqa: TID251 - a type
+    client: HttpClient,
 ) -> TokenVerifier:
     """Raises ConfigurationError where both kinds of key are set, none is, or the shared key is not allowed."""
     asymmetric = [value for value in (settings.jwt_jwks, settings.jwt_jwks_url) if value]

@@ -17,8 +17,8 @@ _START = """SwaggerUIBundle({
 });
 """
 _CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -38,8 +38,10 @@ def docs_asset(name: str) -> Response:
     if name == "start.js":
         return Response(_START, media_type="text/javascript")
     if name not in _ASSETS:
-        raise NotFound()
-    return FileResponse(_assets_folder() / name, media_type=_ASSETS[name], headers={"Cache-Control": "public, max-age=86400"})
+        raise NotFound
+    return FileResponse(
+        _assets_folder() / name, media_type=_ASSETS[name], headers={"Cache-Control": "public, max-age=86400"}
+    )
 
 
 def docs_router(*, title: str) -> APIRouter:
@@ -59,5 +61,6 @@ def docs_router(*, title: str) -> APIRouter:
 def _assets_folder() -> Path:
     # Found without importing it: the package is used for the files that it carries.
     found = importlib.util.find_spec("fastapi_offline")
-    assert found is not None and found.submodule_search_locations, "fastapi-offline is among the dependencies"
+    assert found is not None, "fastapi-offline is among the dependencies"
+    assert found.submodule_search_locations, "fastapi-offline is a package"
     return Path(next(iter(found.submodule_search_locations))) / "static"

@@ -37,7 +37,8 @@ async def test_the_embedded_mode_runs_on_a_given_database_and_a_given_broker(
 
 
 async def test_gateway_settings_of_the_environment_win_over_the_development_ones() -> None:
-    stack = EmbeddedStack({"WEBHOOK_SECRET": "a-secret-of-the-environment", "STRIPE_WEBHOOK_SECRET": "whsec_environment"})
+    secrets = {"WEBHOOK_SECRET": "a-secret-of-the-environment", "STRIPE_WEBHOOK_SECRET": "whsec_environment"}
+    stack = EmbeddedStack(secrets)
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, stack.start)
     shop = Shop(stack)

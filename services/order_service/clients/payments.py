@@ -26,7 +26,7 @@ from shared.errors import (
     PayrailError,
     ServiceUnavailable,
 )
-from shared.http import parse_retry_after
+from shared.http import HttpClient, parse_retry_after
 from shared.money import Money
 from shared.ports import Ports
 from shared.unit_of_work import in_transaction
@@ -75,7 +75,7 @@ class HttpPaymentsClient:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,  # noqa: TID251 - its type; shared.http makes it
+        client: HttpClient,
         *,
         base_url: str,
         token: Callable[[], str],

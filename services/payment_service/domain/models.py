@@ -96,7 +96,8 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was agreed: the order's amount, and how it is to be taken. ``tolerance_minor`` is 0 unless a setting says so."""
+    """What was agreed: the order's amount, and how it is to be taken. ``tolerance_minor`` is 0 unless a setting says
+    so."""
 
     amount: Money
     capture: CaptureMode

@@ -1,6 +1,8 @@
-"""The generic hosted-checkout gateway: a small JSON API, and the webhook of existing integrations. Its contract: generic.md.
+"""The generic hosted-checkout gateway: a small JSON API, and the webhook of existing integrations. Its contract:
+generic.md.
 
-Amounts: decimal numbers in major units, parsed as decimals. Keys: ``Idempotency-Key``; sessions can also be looked up by our
+Amounts: decimal numbers in major units, parsed as decimals. Keys: ``Idempotency-Key``; sessions can also be looked up
+by our
 reference. Webhooks: the scheme that ``GENERIC_SIGNATURE_*`` configures, by default hex HMAC-SHA256 in ``X-Signature``.
 """
 
@@ -109,8 +111,8 @@ class Generic:
     async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
         """A repeated call looks for the session first.
 
-        A 500 may be stored under the key and replayed for ever: where there is still no session then, the key is used up
-        and a new attempt is needed (GatewayRejected).
+        A 500 may be stored under the key and replayed for ever: where there is still no session then, the key is used
+        up and a new attempt is needed (GatewayRejected).
         """
         if repeated:
             found = await self._find(request.reference)
@@ -152,7 +154,8 @@ class Generic:
         return Snapshot(snapshot.references, (closed,))
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
-        """design.md §3: ``transaction_id`` is ours; existing integrations put the order's id there or in ``order_id``."""
+        """design.md §3: ``transaction_id`` is ours; existing integrations put the order's id there or in
+        ``order_id``."""
         try:
             body = parse_json_object(delivery.payload)
             status = identifier_of(body, "status").lower()

@@ -1,4 +1,5 @@
-"""Reading gateways' JSON as strangers' data: exact numbers, no repeated keys, expected types or a clear refusal (SEC-63)."""
+"""Reading gateways' JSON as strangers' data: exact numbers, no repeated keys, expected types or a clear refusal
+(SEC-63)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What every gateway adapter offers. An adapter returns what happened and decides nothing.
 
 Adapters know no database, broker, framework, environment or clock: they translate. Their errors are those of
-``shared.errors``: GatewayRejected (refused, nothing moved), GatewayUnavailable (never reached), GatewayOutcomeUnknown (ask).
+``shared.errors``: GatewayRejected (refused, nothing moved), GatewayUnavailable (never reached), GatewayOutcomeUnknown
+(ask).
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class GatewayAdapter(Protocol):
         ...
 
     async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
-        """Open a hosted page. ``repeated``: an earlier call with this key was not answered, so one may exist already."""
+        """Open a hosted page. ``repeated``: an earlier call with this key was not answered, so one may exist
+        already."""
         ...
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import httpx
-
 from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.gateways.generic import Generic, GenericSettings
 from services.payment_service.gateways.port import GatewayAdapter
 from services.payment_service.gateways.stripe import Stripe, StripeSettings
 from services.payment_service.settings import PaymentSettings
-from shared.http import HttpCaller, build_http_client
+from shared.http import HttpCaller, HttpClient, build_http_client
 from shared.ports import Ports
 
 Build = Callable[[PaymentSettings, HttpCaller], GatewayAdapter | None]
@@ -37,10 +35,11 @@ REGISTRY: Mapping[str, Build] = {"stripe": _stripe, "generic": _generic}
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """The enabled adapters by name, each over an HTTP pool of its own, so that one cannot starve another (failure H15)."""
+    """The enabled adapters by name, each over an HTTP pool of its own, so that one cannot starve another (failure
+    H15)."""
 
     adapters: Mapping[str, GatewayAdapter]
-    clients: tuple[httpx.AsyncClient, ...] = ()
+    clients: tuple[HttpClient, ...] = ()
 
     def get(self, name: str) -> GatewayAdapter:
         """Raises GatewayNotEnabled."""
@@ -59,7 +58,7 @@ class Gateways:
 
 def build_gateways(settings: PaymentSettings, ports: Ports) -> Gateways:
     adapters: dict[str, GatewayAdapter] = {}
-    clients: list[httpx.AsyncClient] = []
+    clients: list[HttpClient] = []
     for name, build in REGISTRY.items():
         client = build_http_client(
             ports,

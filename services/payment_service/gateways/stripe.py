@@ -1,7 +1,7 @@
 """Stripe, API version 2026-06-24.dahlia: hosted Checkout Sessions. Quirks and sources: stripe.md.
 
-Amounts: integers in Stripe's own minor units, lower-case currency. Keys: ``Idempotency-Key``, kept at least 24 h, replayed
-with the first answer. Webhooks: HMAC-SHA256 over timestamp and raw body, verified by webhook_ingest.
+Amounts: integers in Stripe's own minor units, lower-case currency. Keys: ``Idempotency-Key``, kept at least 24 h,
+replayed with the first answer. Webhooks: HMAC-SHA256 over timestamp and raw body, verified by webhook_ingest.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ class Stripe:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def _read_session(self, body: Mapping[str, Any], request: CreateSession) -> Session:
-        """An answer without id, without page, of another amount or another mode is not the session we asked for (H14)."""
+        """An answer without id, without page, of another amount or another mode is not the session we asked for
+        (H14)."""
         try:
             reference, amount = identifier_of(body, "id"), _stripe_money(body, "amount_total")
             self._require_own_mode(body)

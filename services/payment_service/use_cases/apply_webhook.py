@@ -68,21 +68,24 @@ async def apply_webhook(event: WebhookReceived, claim: InboxClaim, context: Cont
     webhook = Webhook.from_event(event)
     if webhook.gateway not in context.gateways:
         log.warning("webhook_of_disabled_gateway", gateway=webhook.gateway, delivery_id=webhook.delivery_id)
-        return await _only_claim(claim, context)
+        await _only_claim(claim, context)
+        return
     try:
         translated = _translate(webhook, context)
     except UnreadableWebhook as error:
         log.error("webhook_unreadable", gateway=webhook.gateway, delivery_id=webhook.delivery_id, reason=str(error))
-        return await _park_unreadable(webhook, claim, context)
+        await _park_unreadable(webhook, claim, context)
+        return
     if translated.ignored is not None:
         log.info(
             "webhook_ignored", gateway=webhook.gateway, event_type=translated.event_type, reason=translated.ignored
         )
-        return await _only_claim(claim, context)
+        await _only_claim(claim, context)
+        return
     believed = await ask_if_needed(webhook, translated, context)
     async with context.uow() as tx:
         if not await tx.inbox.claim(claim):
-            return None
+            return
         if believed is None or not await apply_translated(tx, webhook, believed):
             await _park(tx, webhook, translated, context)
 
@@ -107,8 +110,8 @@ async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: Gate
 async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context) -> GatewayEvent | None:
     """Replace what must not be believed by what the gateway answers when asked (``trust: hint``, design.md §6).
 
-    None where it must be asked about and its payment is not known yet. The gateway is asked about references that a hint
-    brings only if they are known as this payment's: else a forged hint could lend it another payment's money.
+    None where it must be asked about and its payment is not known yet. The gateway is asked about references that a
+    hint brings only if they are known as this payment's: else a forged hint could lend it another payment's money.
     """
     speaks_for_itself = webhook.trust == "full" and not event.must_ask
     if speaks_for_itself and all(observation.object_reference for observation in event.observations):

@@ -18,7 +18,8 @@ async def close_payment(payment_id: str, reason: str, context: Context) -> Payme
     """The payment as it stands afterwards: canceled, or with the money that won (design.md §4).
 
     A session whose creation was never answered is found first (by repeating the call with its key), because a page that
-    nobody knows of could still be paid. Raises NotFound, GatewayUnavailable, GatewayOutcomeUnknown: then it is not closed.
+    nobody knows of could still be paid. Raises NotFound, GatewayUnavailable, GatewayOutcomeUnknown: then it is not
+    closed.
     """
     async with context.uow() as tx:
         payment = await tx.payments.get(payment_id)

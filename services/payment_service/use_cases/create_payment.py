@@ -32,7 +32,8 @@ class CreatePayment:
     expires_at: datetime
 
     def digest(self) -> bytes:
-        """What makes two requests the same: all that the shopper pays, and where. Return URLs may differ between tabs."""
+        """What makes two requests the same: all that the shopper pays, and where. Return URLs may differ between
+        tabs."""
         meaning = [
             self.order_id,
             self.gateway,

@@ -19,8 +19,8 @@ ASK_AGAIN_AFTER = timedelta(seconds=1)
 async def follow_return(payment_id: str, *, from_cancel: bool, budget_seconds: float, context: Context) -> str:
     """The URL to send the browser to, with ``order_id`` and ``status``.
 
-    What the browser carries is never believed; ``from_cancel`` (which of our two links the gateway followed) only chooses
-    the page for a payment that is still open. Raises NotFound.
+    What the browser carries is never believed; ``from_cancel`` (which of our two links the gateway followed) only
+    chooses the page for a payment that is still open. Raises NotFound.
     """
     async with context.uow() as tx:
         payment = await tx.payments.get(payment_id)
@@ -36,7 +36,8 @@ def _may_ask(payment: Payment, context: Context) -> bool:
 
 
 async def _ask(payment: Payment, budget_seconds: float, context: Context) -> Payment:
-    """The payment as the gateway describes it, or as we knew it if the gateway does not answer in time (failure PY13)."""
+    """The payment as the gateway describes it, or as we knew it if the gateway does not answer in time (failure
+    PY13)."""
     try:
         async with asyncio.timeout(budget_seconds):
             return (await sync_payment(payment.payment_id, FactSource.RETURN, context)).payment

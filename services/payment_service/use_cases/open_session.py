@@ -13,8 +13,8 @@ from services.payment_service.use_cases.record_facts import Learnt, event_of, re
 from shared.contracts.payment_events import PaymentOutcomeResolved, PaymentOutcomeUnknown
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
 
-LEASE_SECONDS = 45.0
-"""Longer than the slowest session call (its budget is 20 s), so that a living caller is not overtaken."""
+LEASE_SECONDS = 25.0
+"""Longer than a session call (its budget is 20 s). One that is overtaken does no harm: its key is the same."""
 
 WAIT_FOR_OTHER_SECONDS = 25.0
 POLL_SECONDS = 0.05
@@ -49,9 +49,10 @@ def new_attempt(payment: Payment, context: Context) -> Attempt:
 async def open_session(payment_id: str, context: Context) -> OpenedSession:
     """The open session of a payment: the existing one, or a new one at the gateway.
 
-    One caller at a time calls the gateway, under a lease; the others wait for its result. A crash after sending leaves the
-    attempt ``sending``; once its lease has run out the next caller sends the same request with the same key (or looks it
-    up by our reference), so there is never a second payable page (failures PY1 to PY3, PY6).
+    One caller at a time calls the gateway, under a lease; the others wait for its result. A crash after sending leaves
+    the
+    attempt ``sending``; once its lease has run out the next caller sends the same request with the same key (or looks
+    it up by our reference), so there is never a second payable page (failures PY1 to PY3, PY6).
 
     Raises NotFound; PaymentEnded; SessionBusy when another caller took too long; GatewayUnavailable (nothing moved, the
     payment is as payable as before), GatewayRejected (a new attempt may be made), GatewayOutcomeUnknown (repeat it).

@@ -65,7 +65,8 @@ class PaymentRepository(Protocol):
 
 class FactRepository(Protocol):
     async def add(self, payment_id: str, fact: Fact, *, learnt_by: str | None) -> bool:
-        """False where the payment has a fact with the same natural key. ``learnt_by`` is the delivery's or request's id."""
+        """False where the payment has a fact with the same natural key. ``learnt_by`` is the delivery's or request's
+        id."""
         ...
 
     async def all(self, payment_id: str) -> list[Fact]: ...
@@ -79,11 +80,13 @@ class AttemptRepository(Protocol):
     async def save(self, attempt: Attempt) -> None: ...
 
     async def lease(self, attempt_id: str, *, token: str, seconds: float) -> bool:
-        """Take the right to call the gateway for this attempt; False while another holder's lease lasts (database time)."""
+        """Take the right to call the gateway for this attempt; False while another holder's lease lasts (database
+        time)."""
         ...
 
     async def release(self, attempt_id: str, *, token: str) -> bool:
-        """False where the lease has passed to somebody else: then nothing that was learnt may be written as the attempt's."""
+        """False where the lease has passed to somebody else: then nothing that was learnt may be written as the
+        attempt's."""
         ...
 
 
@@ -93,7 +96,8 @@ class ParkedRepository(Protocol):
         ...
 
     async def lock_references(self, gateway: str, references: Sequence[str]) -> None:
-        """Serialise parking under a reference with the creation of its payment, so that neither misses the other (PY5)."""
+        """Serialise parking under a reference with the creation of its payment, so that neither misses the other
+        (PY5)."""
         ...
 
     async def wake(self, gateway: str, references: Sequence[str]) -> int:

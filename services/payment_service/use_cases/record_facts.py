@@ -1,4 +1,5 @@
-"""The one way in for everything that is learnt about a payment: append facts, reduce, announce, in the caller's transaction."""
+"""The one way in for everything that is learnt about a payment: append facts, reduce, announce, in the caller's
+transaction."""
 
 from __future__ import annotations
 

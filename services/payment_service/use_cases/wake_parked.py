@@ -20,9 +20,9 @@ log = structlog.get_logger()
 async def apply_one_ready(context: Context) -> bool:
     """Apply one parked event whose payment has been created. False when none is ready.
 
-    Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied, so
-    a crash only delays it. One whose gateway cannot be asked now goes back to waiting until the next slow round, so that
-    it does not stand before the others.
+    Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied,
+    so a crash only delays it. One whose gateway cannot be asked now goes back to waiting until the next slow round, so
+    that it does not stand before the others.
     """
     async with context.uow() as tx:
         parked = await tx.parked.take(ParkedStatus.READY)

@@ -75,7 +75,9 @@ def test_errors_say_what_to_do_and_show_no_traceback(run: CliRunner, command: li
 
 def test_a_token_carries_the_scopes_that_were_asked_for(run: CliRunner) -> None:
     environment = {"PAYRAIL_ENVIRONMENT": "development", "JWT_SHARED_KEY": SHARED_KEY}
-    answer = run.invoke(app, ["token", "--scope", "payments:read", "--subject", "ann", "--minutes", "5"], env=environment)
+    answer = run.invoke(
+        app, ["token", "--scope", "payments:read", "--subject", "ann", "--minutes", "5"], env=environment
+    )
     assert answer.exit_code == 0, answer.output
     claims = jwt.decode(answer.output.strip(), SHARED_KEY, algorithms=["HS256"], audience="payrail")
     assert (claims["sub"], claims["scope"], claims["exp"] - claims["iat"]) == ("ann", "payments:read", 300)

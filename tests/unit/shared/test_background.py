@@ -171,3 +171,24 @@ async def test_readiness_names_what_is_missing_and_shows_no_inner_detail(monkeyp
     assert found["down"] == (False, DatabaseUnavailable().detail)
     assert found["locked"] == (False, "InvalidPasswordError")
     assert found["hung"][0] is False
+
+
+async def test_a_cancellation_that_arrives_dressed_as_an_error_still_ends_a_job() -> None:
+    started = asyncio.Event()
+
+    async def turns_cancellation_into_an_error() -> bool:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise DatabaseUnavailable from None
+        return False
+
+    ports = fake_ports()
+    task = asyncio.create_task(
+        Periodic("job", turns_cancellation_into_an_error, interval_seconds=10, ports=ports).run()
+    )
+    await started.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=1)
+    assert task.cancelled()
