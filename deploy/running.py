@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,21 @@ GRACEFUL_SHUTDOWN_SECONDS = 10
 
 CONCURRENCY_LIMIT = 1000
 MAX_HEADER_BYTES = 32 * 1024  # SEC-3
+
+
+def run_event_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process's main coroutine to its end, on uvloop where there is one (everywhere but on Windows).
+
+    uvicorn picks its loop only when it is the one that starts it, and workers have no uvicorn.
+    """
+    try:
+        import uvloop
+    except ImportError:
+        factory = asyncio.new_event_loop
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main)
 
 
 async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:

@@ -62,19 +62,19 @@ def serve(
     port: Annotated[int, typer.Option(envvar="PORT", help="the port to listen on", min=0, max=65535)] = 8000,
 ) -> None:
     """Run the HTTP process of one service. Configured by the environment; see the service's settings.py."""
-    from deploy.running import serve_service
+    from deploy.running import run_event_loop, serve_service
 
     with explained():
-        asyncio.run(serve_service(_entry(service), host=host, port=port))
+        run_event_loop(serve_service(_entry(service), host=host, port=port))
 
 
 @app.command()
 def work(service: ServiceName) -> None:
     """Run the worker of one service: its consumers, its outbox relay and its sweepers."""
-    from deploy.running import work_service
+    from deploy.running import run_event_loop, work_service
 
     with explained():
-        asyncio.run(work_service(_entry(service)))
+        run_event_loop(work_service(_entry(service)))
 
 
 @app.command()

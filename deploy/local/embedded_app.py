@@ -77,9 +77,9 @@ class EmbeddedApp:
         if path == "/metrics":
             return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
         if request.method not in ("GET", "HEAD"):
-            return problem_response(
-                405 if path in _PAGES else 404, "method_not_allowed", "There is nothing to do here."
-            )
+            if path in _PAGES:
+                return problem_response(405, "method_not_allowed", "There is nothing to do here.")
+            return error_response(NotFound("There is no such page."))
         if path in _PAGES:
             return _file(LOCAL / _PAGES[path])
         if path == "/healthz":
@@ -122,10 +122,13 @@ class EmbeddedApp:
 
 
 def _static(folder: Path, name: str) -> Response:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.suffix not in _TYPES:
-        return error_response(NotFound("There is no such page."))
-    return _file(path)
+    nothing = error_response(NotFound("There is no such page."))
+    try:
+        path = (folder / name).resolve()
+        is_ours = path.is_relative_to(folder.resolve()) and path.is_file() and path.suffix in _TYPES
+    except (OSError, ValueError):  # a name that no file system takes: too long, or with a NUL
+        return nothing
+    return _file(path) if is_ours else nothing
 
 
 def _file(path: Path) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.order_service.domain.return_urls import origin_of
 from services.order_service.use_cases.dependencies import OrderRules, Shop
@@ -44,8 +44,16 @@ class OrderSettings(ServiceSettings):
         None, description="true: required, false: never, unset: when the server offers it"
     )
     smtp_verify_certificate: bool = True
-    smtp_timeout_seconds: float = Field(20.0, gt=0, le=60)
+    smtp_timeout_seconds: float = Field(
+        20.0, gt=0, le=50, description="one step of a sending; two of them stay below the lease of a mail"
+    )
     mail_interval_seconds: float = Field(5.0, gt=0, description="how often due mails are looked for")
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _blank_is_unset(cls, url: SecretStr | None) -> SecretStr | None:
+        """A compose file hands on variables that nobody set as empty ones."""
+        return url if url is not None and url.get_secret_value().strip() else None
 
     @model_validator(mode="after")
     def _origins_are_origins(self) -> OrderSettings:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from services.order_service.bootstrap import Container
+from services.order_service.use_cases.close_leftovers import close_leftover_sessions
 from services.order_service.use_cases.expire_orders import expire_due_orders
 from services.order_service.use_cases.send_notifications import send_due_notifications
-from services.order_service.use_cases.settle_order import ORDER_CHANGED
+from services.order_service.use_cases.settle_order import ORDER_CHANGED, SESSION_LEFT_OPEN
 from services.order_service.use_cases.stream_tickets import forget_expired_tickets
 from shared.db.outbox import OUTBOX_CHANNEL
 from shared.messaging.relay import OutboxRelay
@@ -25,21 +26,30 @@ async def run_worker(container: Container) -> None:
         interval_seconds=settings.expiry_interval_seconds,
         ports=ports,
     )
+    leftovers = Periodic(
+        "order-leftover-sessions",
+        lambda: close_leftover_sessions(container.deps),
+        interval_seconds=settings.expiry_interval_seconds,
+        ports=ports,
+    )
     mails = Periodic(
         "order-mails", lambda: send_mails(container), interval_seconds=settings.mail_interval_seconds, ports=ports
     )
     cleaning = Periodic(
         "order-cleaning", lambda: clean_up(container), interval_seconds=CLEANING_INTERVAL_SECONDS, ports=ports
     )
-    with container.database.listener.subscribe(ORDER_CHANGED, mails.wake):  # a paid order's mail goes out at once
+    listener = container.database.listener
+    # A paid order's mail goes out at once, and no other page of it stays open.
+    with listener.subscribe(ORDER_CHANGED, mails.wake), listener.subscribe(SESSION_LEFT_OPEN, leftovers.wake):
         await supervise(
             {
                 "order-relay": relay.run,
                 "order-consumers": container.bus.consume,
                 "order-expiry": expiry.run,
+                "order-leftover-sessions": leftovers.run,
                 "order-mails": mails.run,
                 "order-cleaning": cleaning.run,
-                "order-listener": lambda: container.database.listener.run((OUTBOX_CHANNEL, ORDER_CHANGED)),
+                "order-listener": lambda: listener.run((OUTBOX_CHANNEL, ORDER_CHANGED, SESSION_LEFT_OPEN)),
             }
         )
 
@@ -51,7 +61,6 @@ async def send_mails(container: Container) -> bool:
 
 
 async def clean_up(container: Container) -> bool:
-    """Remove what has run out: tickets that nobody used, answers kept for idempotency keys."""
+    """Remove what has run out: tickets that nobody used, answers kept for idempotency keys. True while there is more."""
     await forget_expired_tickets(container.deps)
-    await container.idempotency.forget_expired()
-    return False
+    return await container.idempotency.forget_expired() > 0  # a bounded batch; busy days leave many of them

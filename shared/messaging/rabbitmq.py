@@ -34,6 +34,7 @@ CALL_TIMEOUT_SECONDS = 5.0
 RECONNECT_FIRST_WAIT_SECONDS = 0.2
 RECONNECT_MAX_WAIT_SECONDS = 5.0
 PROBE_SECONDS = 10.0
+CANCEL_AGAIN_SECONDS = 1.0
 
 BROKER_ERRORS = (
     aio_pika.exceptions.AMQPError,
@@ -113,9 +114,15 @@ class RabbitMQBus:
         connection.close_callbacks.add(lambda *_: closed.set())
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._consume_queue(connection, each)) for each in self._subscriptions]
-            await closed.wait()
-            for task in tasks:
-                task.cancel()
+            try:
+                await closed.wait()
+            finally:
+                # More than once, because aiormq may lose one (see _within), and that task would consume for ever while
+                # the process waits for it to stop.
+                while waiting := [task for task in tasks if not task.done()]:
+                    for task in waiting:
+                        task.cancel()
+                    await asyncio.wait(waiting, timeout=CANCEL_AGAIN_SECONDS)
         for subscription in self._subscriptions:
             self._missing[subscription.queue.name] = "the broker's connection was lost"
 
@@ -340,19 +347,25 @@ def _as_bus_message(delivery: AbstractIncomingMessage) -> BusMessage:
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncIterator[None]:
-    """The limit of one broker call, with the library's own cancellations told from ours.
+    """The limit of one broker call, with the library's cancellations told from ours.
 
-    aiormq cancels the futures of a connection that breaks. Such a CancelledError would end a task of ours as if
-    somebody had asked for it, and a TaskGroup would not even notice.
+    aiormq cancels the futures of a connection that breaks: that CancelledError is nobody's wish, and a TaskGroup would
+    take it for a quiet end. And it loses a cancellation of ours that meets a broker's answer: the call then returns, or
+    fails in another way, and the task would never hear of its end again.
     """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
     try:
         async with asyncio.timeout(seconds):
             yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectionError("the connection broke during the call") from error
+    except BaseException as error:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        if isinstance(error, asyncio.CancelledError):
+            raise ConnectionError("the connection broke during the call") from error
+        raise
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 async def _bounded(call: Awaitable[object]) -> None:

@@ -8,6 +8,8 @@ import h11
 import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from shared.web.problems import problem_response
+
 log = structlog.get_logger()
 
 
@@ -30,6 +32,17 @@ class DeadlineH11(H11Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self._follow_request()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, or has headers beyond all measure, gets a problem too; there is no request to give an id."""
+        answer = problem_response(400, "malformed_request", msg, headers={"connection": "close"})
+        for event in (
+            h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

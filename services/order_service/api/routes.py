@@ -11,7 +11,6 @@ from services.order_service.api.dependencies import (
     OrderId,
     Services,
     limited,
-    refuse_duplicate_keys,
 )
 from services.order_service.api.schemas import (
     SKU_PATTERN,
@@ -40,6 +39,7 @@ from services.order_service.use_cases.stream_tickets import issue_stream_ticket
 from shared.contracts.order_events import AttentionName, OrderPaymentStatusName, OrderStatusName
 from shared.db.idempotency import IdempotencyClaim, StoredAnswer
 from shared.web.auth import require_scope
+from shared.web.duplicate_keys import refuse_duplicate_keys
 from shared.web.idempotency import answer_once
 from shared.web.problems import problem_responses
 

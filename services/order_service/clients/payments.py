@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from services.order_service.domain.errors import PaymentInProgress, PaymentRefused
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
@@ -22,6 +22,7 @@ from shared.errors import (
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
+    InvalidAmount,
     NotFound,
     PayrailError,
     ServiceUnavailable,
@@ -67,6 +68,16 @@ class _PaymentAnswer(BaseModel):
     amount_disputed: MinorUnits = 0
     next_action: dict[str, Any] | None = None
     expires_at: str | None = None
+
+    @field_validator("amount")
+    @classmethod
+    def _is_money(cls, amount: MoneyData) -> MoneyData:
+        """A currency that this release does not know makes the answer unreadable; it is not the shopper's mistake."""
+        try:
+            Money(amount.amount_minor, amount.currency)
+        except InvalidAmount as error:
+            raise ValueError(error.detail) from error
+        return amount
 
 
 class HttpPaymentsClient:

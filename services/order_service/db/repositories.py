@@ -28,7 +28,8 @@ from services.order_service.domain.models import (
     ReconcilePolicy,
     ReservationStatus,
 )
-from services.order_service.use_cases.ports import DueNotification, InvoiceRecord, OrderFilter
+from services.order_service.domain.transitions import CLOSABLE
+from services.order_service.use_cases.ports import DueNotification, InvoiceRecord, Leftover, OrderFilter
 from shared.money import Money
 
 INVOICE_SERIES = "INV"
@@ -256,6 +257,34 @@ class OrderPaymentRepository:
     async def save(self, payment: OrderPayment) -> None:
         statement = update(t.order_payments).where(t.order_payments.c.payment_id == payment.payment_id)
         await self._connection.execute(statement.values(_payment_values(payment)))
+
+    async def mark_leftovers(self, order_id: str, *, now: datetime) -> int:
+        columns = t.order_payments.c
+        statement = update(t.order_payments).where(
+            columns.order_id == order_id, columns.status.in_(CLOSABLE), columns.next_close_attempt_at.is_(None)
+        )
+        return (await self._connection.execute(statement.values(next_close_attempt_at=now))).rowcount
+
+    async def claim_leftovers(self, *, now: datetime, next_attempt_at: datetime, limit: int) -> list[Leftover]:
+        columns = t.order_payments.c
+        due = (
+            select(columns.payment_id)
+            .where(t.PAYMENT_IS_CLOSABLE, columns.next_close_attempt_at <= now)
+            .order_by(columns.next_close_attempt_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        claim = (
+            update(t.order_payments)
+            .where(columns.payment_id.in_(due))
+            .values(next_close_attempt_at=next_attempt_at, close_attempts=columns.close_attempts + 1)
+            .returning(t.order_payments)
+        )
+        return [Leftover(_payment(row), row.close_attempts) for row in await self._connection.execute(claim)]
+
+    async def close_later(self, payment_id: str, *, at: datetime) -> None:
+        statement = update(t.order_payments).where(t.order_payments.c.payment_id == payment_id)
+        await self._connection.execute(statement.values(next_close_attempt_at=at))
 
 
 class InvoiceRepository:

@@ -32,6 +32,9 @@ from shared.money import MAX_AMOUNT_MINOR
 
 metadata = metadata_for("order_service")
 
+PAYMENT_IS_CLOSABLE = text("status IN ('created', 'requires_action', 'processing')")
+"""domain.transitions.CLOSABLE as the partial index has it: the planner matches the words."""
+
 
 products = Table(
     "products",
@@ -99,6 +102,7 @@ orders = Table(
     Index(
         "ix_orders_customer_subject", "customer_subject", "id", postgresql_where=text("customer_subject IS NOT NULL")
     ),
+    Index("ix_orders_customer_email", text("lower(customer_email)"), "id"),
     Index("ix_orders_attention", "id", postgresql_where=text("attention IS NOT NULL")),
 )
 
@@ -150,9 +154,16 @@ order_payments = Table(
     Column("terms", JSONB(none_as_null=True)),
     timestamp("created_at"),
     timestamp("updated_at"),
+    timestamp("next_close_attempt_at", nullable=True),  # set when the order has ended and the payment has not
+    Column("close_attempts", Integer, nullable=False, server_default="0"),
     one_of("status", tuple(PaymentStatus)),
     CheckConstraint("version >= 0", name="version_not_negative"),
     Index("ix_order_payments_order_id", "order_id"),
+    Index(
+        "ix_order_payments_leftover",
+        "next_close_attempt_at",
+        postgresql_where=text(f"next_close_attempt_at IS NOT NULL AND {PAYMENT_IS_CLOSABLE.text}"),
+    ),
 )
 
 invoice_counters = Table(

@@ -68,6 +68,9 @@ async def _expire_or_postpone(order_id: str, deps: Dependencies) -> None:
         code = "payment_not_final"
     except PayrailError as error:
         is_settled, code = False, error.code
+    except Exception:  # a bug that one order shows must neither stop its neighbours nor the worker
+        log.exception("expiry_broken", order_id=order_id)
+        is_settled, code = False, "internal_error"
     if not is_settled:
         try:
             await _postpone(order_id, deps, code)

@@ -12,13 +12,7 @@ from typing import Any
 
 import structlog
 
-from services.order_service.domain.errors import (
-    OrderIsCanceled,
-    OrderIsExpired,
-    PaymentInProgress,
-    PaymentRefused,
-    ReturnUrlNotAllowed,
-)
+from services.order_service.domain.errors import PaymentInProgress, PaymentRefused, ReturnUrlNotAllowed
 from services.order_service.domain.models import (
     Order,
     OrderPayment,
@@ -230,14 +224,14 @@ async def _record(
 
 
 async def _withdraw(payment: OrderPayment, order: Order, deps: Dependencies) -> None:
-    """The order ended while its session was being opened: nobody should be able to pay it now."""
+    """The order ended while its session was being opened: nobody should be able to pay it now. Where the gateway cannot
+    be asked, ``close_leftovers`` does it later: the payment was marked when the order settled."""
     if payment.status not in CLOSABLE:
         return
     try:
         await close_payment(payment, deps, reason=f"order_{order.status}")
     except (GatewayError, InfrastructureError) as error:
         log.warning("session_left_open", payment_id=payment.payment_id, gateway=payment.gateway, code=error.code)
-        raise (OrderIsCanceled() if order.status is OrderStatus.CANCELED else OrderIsExpired()) from error
 
 
 def _session(request: PaymentRequest, opened: OpenedPayment) -> PaySession:

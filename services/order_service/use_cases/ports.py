@@ -89,11 +89,28 @@ class Orders(Protocol):
     async def postpone_expiry(self, order_id: str, *, next_attempt_at: datetime, attempts: int) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A payment that can still be paid although its order has ended. ``attempts`` counts this one."""
+
+    payment: OrderPayment
+    attempts: int
+
+
 class OrderPayments(Protocol):
     async def of_order(self, order_id: str) -> list[OrderPayment]: ...
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[OrderPayment]]: ...
     async def add(self, payment: OrderPayment) -> None: ...
     async def save(self, payment: OrderPayment) -> None: ...
+    async def mark_leftovers(self, order_id: str, *, now: datetime) -> int:
+        """Have the order's payments that can still be paid closed; those that are marked already keep their turn."""
+        ...
+
+    async def claim_leftovers(self, *, now: datetime, next_attempt_at: datetime, limit: int) -> list[Leftover]:
+        """Marked payments whose turn it is, put off until ``next_attempt_at`` so that nobody else takes them."""
+        ...
+
+    async def close_later(self, payment_id: str, *, at: datetime) -> None: ...
 
 
 class Invoices(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import structlog
@@ -9,12 +10,14 @@ import structlog
 from services.order_service.use_cases.compose_mail import order_paid_mail
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.ports import DueNotification, InvoiceRenderer, Mail, Mailer, MailNotSent
+from shared.errors import PayrailError
 
 log = structlog.get_logger()
 
 BATCH = 10
 LEASE = timedelta(seconds=120)
-"""Longer than one sending may take; a mailer that died leaves its mails to the next one after this."""
+"""Longer than one sending may take (a batch is sent side by side); a mailer that died leaves its mails to the next one
+after this."""
 
 FIRST_RETRY = timedelta(seconds=10)
 MAX_RETRY = timedelta(hours=1)
@@ -29,21 +32,36 @@ async def send_due_notifications(
     now = deps.ports.clock.now()
     async with deps.uow() as tx:
         due = await tx.notifications.claim_due(now=now, lease_until=now + LEASE, limit=BATCH)
-    for notification in due:
-        await _send(notification, deps, mailer, invoices, mail_domain)
+    async with asyncio.TaskGroup() as group:  # one after the other, slow mails would outlast the lease of the last ones
+        for notification in due:
+            group.create_task(_send_or_postpone(notification, deps, mailer, invoices, mail_domain))
     return len(due) == BATCH
+
+
+async def _send_or_postpone(
+    notification: DueNotification, deps: Dependencies, mailer: Mailer, invoices: InvoiceRenderer, mail_domain: str
+) -> None:
+    """Raises nothing: a mail that cannot be made or sent is its own trouble and nobody else's."""
+    try:
+        try:
+            await _send(notification, deps, mailer, invoices, mail_domain)
+        except MailNotSent as error:
+            await _postpone(notification, deps, error)
+        except PayrailError:
+            raise
+        except Exception as error:  # a bug that this mail shows; it counts as an attempt, so it ends
+            log.exception("notification_broken", order_id=notification.order_id, kind=notification.kind)
+            await _postpone(notification, deps, MailNotSent(type(error).__name__))
+    except PayrailError as error:
+        log.warning("notification_left_to_its_lease", order_id=notification.order_id, code=error.code)
 
 
 async def _send(
     notification: DueNotification, deps: Dependencies, mailer: Mailer, invoices: InvoiceRenderer, mail_domain: str
 ) -> None:
-    """A crash between the sending and the mark sends again, under the same Message-ID."""
+    """A crash between the sending and the mark sends again, under the same Message-ID. Raises MailNotSent."""
     mail = await _compose(notification, deps, invoices, mail_domain)
-    try:
-        await mailer.send(mail)
-    except MailNotSent as error:
-        await _postpone(notification, deps, error)
-        return
+    await mailer.send(mail)
     async with deps.uow() as tx:
         await tx.notifications.mark_sent(notification.order_id, notification.kind, now=deps.ports.clock.now())
     log.info("notification_sent", order_id=notification.order_id, kind=notification.kind)

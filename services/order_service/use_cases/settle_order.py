@@ -11,8 +11,15 @@ from datetime import datetime
 
 import structlog
 
-from services.order_service.domain.models import Order, OrderPayment, PaymentSnapshot, PaymentStatus, ReservationStatus
-from services.order_service.domain.transitions import Consequence, consequences, derive, state_of
+from services.order_service.domain.models import (
+    Order,
+    OrderPayment,
+    OrderStatus,
+    PaymentSnapshot,
+    PaymentStatus,
+    ReservationStatus,
+)
+from services.order_service.domain.transitions import CLOSABLE, Consequence, consequences, derive, state_of
 from services.order_service.use_cases.dependencies import Shop
 from services.order_service.use_cases.invoice_snapshot import invoice_snapshot
 from services.order_service.use_cases.ports import OrderTransaction
@@ -28,6 +35,9 @@ log = structlog.get_logger()
 
 ORDER_CHANGED = "order_changed"
 """The hint channel that wakes long polls and streams, in this and every other replica."""
+
+SESSION_LEFT_OPEN = "session_left_open"
+"""The hint channel that wakes ``close_leftovers`` in a worker."""
 
 _EVENTS: dict[Consequence, type[OrderEventData]] = {
     Consequence.PAID: OrderPaid,
@@ -78,6 +88,10 @@ async def settle(
     for consequence in happened:
         await _follow(tx, consequence, settled, payments, now=now, shop=shop)
         await announce(tx, _EVENTS[consequence], settled, cause)
+    can_still_be_paid = any(payment.status in CLOSABLE for payment in payments)
+    has_ended = settled.status is not OrderStatus.OPEN
+    if has_ended and can_still_be_paid and await tx.payments.mark_leftovers(order.id, now=now):
+        tx.hint(SESSION_LEFT_OPEN)
     tx.hint(ORDER_CHANGED, order.id)
     return Settled(settled, tuple(payments))
 

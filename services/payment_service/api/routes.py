@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from services.payment_service.api.dependencies import PaymentsReader, PaymentsWriter, ReturnBudget, UseCaseContext
@@ -30,6 +30,7 @@ from services.payment_service.use_cases.ports import PaymentFilter
 from services.payment_service.use_cases.sync_payment import sync_payment
 from shared.correlation import current_correlation
 from shared.errors import NotFound
+from shared.web.duplicate_keys import refuse_duplicate_keys
 from shared.web.problems import problem_responses
 
 router = APIRouter(prefix="/api/v1", tags=["payments"])
@@ -52,6 +53,7 @@ async def list_gateways(request: Request) -> GatewayList:
     "/payments",
     status_code=201,
     responses={200: {"model": PaymentOut}, **_AUTH, **problem_responses(400, 409, 413, 422), **_GATEWAY},
+    dependencies=[Depends(refuse_duplicate_keys)],
 )
 async def open_payment(
     body: CreatePaymentIn, context: UseCaseContext, _: PaymentsWriter, response: Response

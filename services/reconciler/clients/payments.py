@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from services.reconciler.domain.errors import SyncRefused
 from services.reconciler.domain.models import SeenPayment
@@ -15,7 +15,7 @@ from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import PaymentsPage, SyncAnswer
 from shared.contracts.envelope import MoneyData
 from shared.correlation import current_correlation
-from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, ServiceUnavailable
+from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, InvalidAmount, ServiceUnavailable
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
 from shared.money import Money
 
@@ -38,6 +38,16 @@ class _PaymentAnswer(BaseModel):
     amount: MoneyData
     created_at: AwareDatetime
     updated_at: AwareDatetime
+
+    @field_validator("amount")
+    @classmethod
+    def _is_money(cls, amount: MoneyData) -> MoneyData:
+        """A currency that this release does not know makes the answer unreadable, and ends no round."""
+        try:
+            Money(amount.amount_minor, amount.currency)
+        except InvalidAmount as error:
+            raise ValueError(error.detail) from error
+        return amount
 
     def seen(self) -> SeenPayment:
         return SeenPayment(

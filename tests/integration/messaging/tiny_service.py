@@ -139,6 +139,8 @@ async def running(*jobs: Callable[[], Awaitable[None]]) -> AsyncIterator[Sequenc
     finally:
         for task in tasks:
             task.cancel()
+        _, deaf = await asyncio.wait(tasks, timeout=15)
+        assert not deaf, f"these jobs do not end when they are told to: {deaf}"
         results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):

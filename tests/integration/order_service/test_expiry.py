@@ -80,6 +80,29 @@ async def test_a_gateway_that_cannot_be_asked_is_asked_again_later(world: World,
     assert (await world.see(order))["status"] == "expired"
 
 
+async def test_an_order_that_breaks_the_sweeper_holds_up_no_other(world: World, clock: FakeClock) -> None:
+    broken, fine = await world.order(), await world.order()
+    payment_id = await world.open_session(broken)
+    await world.open_session(fine)
+    clock.move(AFTER_EXPIRY)
+    asked = asyncio.Event()
+
+    async def break_on_one(closing: str) -> None:
+        if closing == payment_id:
+            asked.set()
+            raise KeyError("a bug that this order shows")
+        await asked.wait()  # the others are in the middle of their calls by then
+
+    world.payments.before_close = break_on_one
+    await sweep(world)
+    assert (await world.see(fine))["status"] == "expired"
+    assert (await world.see(broken))["status"] == "open"
+    world.payments.before_close = None
+    clock.move(16)
+    await sweep(world)
+    assert (await world.see(broken))["status"] == "expired"
+
+
 async def test_a_sweeper_that_died_leaves_its_orders_to_the_next(world: World, clock: FakeClock) -> None:
     order = await world.order()
     await world.open_session(order)

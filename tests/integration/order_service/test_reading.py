@@ -128,3 +128,21 @@ async def test_the_catalogue_is_public_and_comes_in_pages(world: World) -> None:
         "version": 1,
     }
     assert rest["next_cursor"] is None
+
+
+async def test_searching_by_e_mail_reads_an_index_and_not_every_order(world: World) -> None:
+    await world.order()
+    copies = """
+        INSERT INTO orders (id, status, payment_status, closed_as, total_minor, currency, secret_digest, customer_email,
+            customer_name, metadata, expires_at, next_expiry_attempt_at, created_at, updated_at, version)
+        SELECT id || number, 'expired', 'unpaid', 'expired', total_minor, currency, secret_digest,
+            'other' || number || '@example.com', customer_name, metadata, expires_at, expires_at,
+            created_at, updated_at, 2
+        FROM orders, generate_series(1, 5000) AS number RETURNING 1"""
+    await world.rows(copies)
+    async with world.container.database.begin() as connection:
+        await connection.exec_driver_sql("ANALYZE orders")
+    plan = await world.rows(
+        "EXPLAIN SELECT * FROM orders WHERE lower(customer_email) = 'ada@example.com' ORDER BY id DESC LIMIT 21"
+    )
+    assert "ix_orders_customer_email" in str(plan)

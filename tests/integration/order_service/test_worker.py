@@ -53,3 +53,16 @@ async def test_cleaning_removes_tickets_that_ran_out(world: World, clock: FakeCl
     await world.http.post(url, headers=order.secret)
     await clean_up(world.container)
     assert await world.value("SELECT count(*) FROM stream_tickets") == 1
+
+
+async def test_cleaning_goes_on_until_every_expired_answer_is_gone(world: World) -> None:
+    many = """
+        INSERT INTO idempotency_keys (caller, route, key_digest, fingerprint, expires_at)
+        SELECT 'guest', 'r', decode(lpad(to_hex(n), 64, '0'), 'hex'), '\\x00', now() - interval '1 second'
+        FROM generate_series(1, 2500) AS n RETURNING 1"""
+    await world.rows(many)
+    rounds = 1
+    while await clean_up(world.container):
+        rounds += 1
+    assert await world.value("SELECT count(*) FROM idempotency_keys") == 0
+    assert rounds == 4

@@ -186,3 +186,9 @@ async def test_a_payment_that_ended_meanwhile_is_read() -> None:
 
     opened = await a_client(answer).open(a_request())
     assert (opened.snapshot.status, opened.snapshot.version, opened.next_action) == (PaymentStatus.EXPIRED, 4, None)
+
+
+@pytest.mark.parametrize("amount", [{"amount_minor": 1, "currency": "XXQ"}, {"amount_minor": 2**63, "currency": "EUR"}])
+async def test_money_that_cannot_be_read_is_an_unknown_outcome_and_not_the_shoppers_mistake(amount: Any) -> None:
+    with pytest.raises(GatewayOutcomeUnknown):
+        await a_client(lambda _: httpx.Response(201, json=A_PAYMENT | {"amount": amount})).open(a_request())

@@ -38,3 +38,9 @@ def test_the_order_lifetime_is_in_minutes_or_for_tests_in_seconds() -> None:
     assert settings().rules.order_lifetime == timedelta(minutes=30)
     assert settings(order_ttl_minutes=5).rules.order_lifetime == timedelta(minutes=5)
     assert settings(order_ttl_seconds=2.5).rules.order_lifetime == timedelta(seconds=2.5)
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_smtp_url_is_none_as_the_compose_file_passes_it_on(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
+    monkeypatch.setenv("SMTP_URL", blank)
+    assert settings().smtp_url is None

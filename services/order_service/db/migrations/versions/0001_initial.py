@@ -131,6 +131,9 @@ def upgrade() -> None:
         "ix_orders_attention", "orders", ["id"], unique=False, postgresql_where=sa.text("attention IS NOT NULL")
     )
     op.create_index(
+        "ix_orders_customer_email", "orders", [sa.literal_column("lower(customer_email)"), "id"], unique=False
+    )
+    op.create_index(
         "ix_orders_customer_subject",
         "orders",
         ["customer_subject", "id"],
@@ -271,6 +274,8 @@ def upgrade() -> None:
         sa.Column("terms", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("next_close_attempt_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("close_attempts", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured', 'captured',"
             " 'failed', 'canceled', 'expired', 'conflicted')",
@@ -281,6 +286,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("payment_id", name=op.f("pk_order_payments")),
     )
     op.create_index("ix_order_payments_order_id", "order_payments", ["order_id"], unique=False)
+    op.create_index(
+        "ix_order_payments_leftover",
+        "order_payments",
+        ["next_close_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text(
+            "next_close_attempt_at IS NOT NULL AND status IN ('created', 'requires_action', 'processing')"
+        ),
+    )
     op.create_table(
         "stock_reservations",
         sa.Column("order_id", sa.Text(), nullable=False),
