@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from services.order_service.api.dependencies import RateLimits, StreamRules
 from services.order_service.clients.mail import MailboxMailer, SmtpMailer, mail_domain
 from services.order_service.clients.payments import HttpPaymentsClient
@@ -29,6 +31,9 @@ from shared.web.auth import Authenticator, TokenSigner, build_signer, build_veri
 
 PAYMENT_SERVICE = "payment_service"
 SERVICE_SCOPES = "payments:read payments:write"
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,8 @@ def _payments_client(
 
 def _mailer(settings: OrderSettings, uow: UnitOfWork[OrderTransaction]) -> Mailer:
     if settings.smtp_url is None:
+        if settings.environment == "production":
+            log.warning("mails_are_kept_in_the_mailbox_table", hint="set SMTP_URL, and they are sent")
         return MailboxMailer(uow, sender=settings.smtp_from)
     return SmtpMailer(
         settings.smtp_url.get_secret_value(),

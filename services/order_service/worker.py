@@ -61,6 +61,6 @@ async def send_mails(container: Container) -> bool:
 
 
 async def clean_up(container: Container) -> bool:
-    """Remove what has run out: tickets that nobody used, answers kept for idempotency keys. True while there is more."""
+    """Remove what has run out: unused tickets, answers kept for idempotency keys. True while there is more."""
     await forget_expired_tickets(container.deps)
     return await container.idempotency.forget_expired() > 0  # a bounded batch; busy days leave many of them

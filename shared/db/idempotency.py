@@ -136,14 +136,19 @@ class IdempotencyStore:
         *,
         connection: AsyncConnection | None = None,
     ) -> None:
-        """Store the answer; with ``connection`` in the same transaction as the effect that it reports."""
+        """Store the answer; with ``connection`` in the same transaction as the effect that it reports.
+
+        Raises IdempotencyKeyInFlight, in that transaction, if the key was taken over after LOCK_SECONDS: the effect then
+        rolls back, because somebody else has had it (failure L11).
+        """
         values = claim.parameters() | {
             "status": answer.status,
             "headers": json.dumps(dict(answer.headers)),
             "sealed": self._seal(claim, answer.body),
         }
         if connection is not None:
-            await connection.execute(_COMPLETE, values)
+            if (await connection.execute(_COMPLETE, values)).rowcount != 1:
+                raise IdempotencyKeyInFlight(retry_after_seconds=1)
             return
         async with self._database.begin() as own:
             await own.execute(_COMPLETE, values)

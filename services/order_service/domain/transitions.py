@@ -93,12 +93,12 @@ def derive(order: Order, payments: Sequence[OrderPayment]) -> OrderState:
 
 
 def _pays(payment: PaymentSnapshot, order: Order) -> bool:
-    """Only the whole total in the order's own currency pays: an equal number in another currency does not (PY11)."""
-    return (
-        payment.status is PaymentStatus.CAPTURED
-        and payment.amount.currency == order.total.currency
-        and payment.amount_captured == order.total.amount_minor
-    )
+    """A captured payment of this order's total pays it; an equal number in another currency does not (PY11).
+
+    What "captured" takes is payment_service's to say (its tolerance, its CHECK): a captured amount that differs from
+    the total pays too, and is flagged (design.md §4). Else the order could neither be paid again nor ever end.
+    """
+    return payment.status is PaymentStatus.CAPTURED and payment.amount == order.total and payment.amount_captured > 0
 
 
 def _winner_first(order: Order, paying: list[PaymentSnapshot]) -> list[PaymentSnapshot]:

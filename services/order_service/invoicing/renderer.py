@@ -30,9 +30,15 @@ _ADDRESS_FIELDS = ("line1", "line2", "city", "state", "postal_code", "country")
 class InvoicePages:
     """Satisfies InvoiceRenderer."""
 
+    def __init__(self) -> None:
+        # Each drawing thread makes the event loop wait for the interpreter lock, so there is never more than one: a
+        # batch of mails drawn side by side held up the orders behind it for seconds (docs/performance.md).
+        self._one_at_a_time = asyncio.Semaphore(1)
+
     async def as_pdf(self, record: InvoiceRecord) -> bytes:
-        # Drawing takes some ten milliseconds of CPU, which an event loop that acknowledges webhooks does not have.
-        return await asyncio.to_thread(draw_pdf, record)  # noqa: TID251 - the adapter of the renderer port
+        # Drawing takes a tenth of a second of CPU, which an event loop that settles orders does not have.
+        async with self._one_at_a_time:
+            return await asyncio.to_thread(draw_pdf, record)  # noqa: TID251 - the adapter of the renderer port
 
     def as_html(self, record: InvoiceRecord) -> str:
         return _html(record)

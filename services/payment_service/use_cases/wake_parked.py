@@ -8,10 +8,10 @@ import structlog
 
 from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.domain.models import ParkedStatus
-from services.payment_service.gateways.port import GatewayEvent, UnreadableWebhook
+from services.payment_service.gateways.port import UnreadableWebhook
 from services.payment_service.use_cases.apply_webhook import Webhook, apply_translated, ask_if_needed, retranslate
 from services.payment_service.use_cases.ports import Context
-from shared.errors import GatewayError
+from shared.errors import GatewayError, InfrastructureError
 from shared.metrics import PARKED_EVENTS
 
 log = structlog.get_logger()
@@ -22,27 +22,42 @@ async def apply_one_ready(context: Context) -> bool:
 
     Two workers that take the same one apply the same facts, which is once. The event stays ready until it is applied,
     so a crash only delays it. One whose gateway cannot be asked now goes back to waiting until the next slow round, so
-    that it does not stand before the others.
+    that it does not stand before the others; one that breaks us is set aside as unreadable for the same reason.
     """
     async with context.uow() as tx:
         parked = await tx.parked.take(ParkedStatus.READY)
     if parked is None:
         return False
     webhook = Webhook.from_parked(parked)
-    believed: GatewayEvent | None = None
-    status = ParkedStatus.WAITING
     try:
-        believed = await ask_if_needed(webhook, retranslate(webhook, context), context)
+        status = await _look_at(webhook, parked.parked_id, context)
+    except InfrastructureError:
+        raise  # our own database: nothing to blame on the event
     except UnreadableWebhook:
-        status = ParkedStatus.UNREADABLE
+        status = await _set_aside(parked.parked_id, ParkedStatus.UNREADABLE, context)
     except (GatewayError, GatewayNotEnabled) as error:
         log.warning("parked_event_waits", gateway=parked.gateway, delivery_id=parked.delivery_id, code=error.code)
-    async with context.uow() as tx:
-        if believed is not None and await apply_translated(tx, webhook, believed):
-            status = ParkedStatus.APPLIED
-        await tx.parked.set_status(parked.parked_id, status)
+        status = await _set_aside(parked.parked_id, ParkedStatus.WAITING, context)
+    except Exception:  # else the oldest event could end this worker again after every restart
+        log.exception("parked_event_breaks_us", gateway=parked.gateway, delivery_id=parked.delivery_id)
+        status = await _set_aside(parked.parked_id, ParkedStatus.UNREADABLE, context)
     log.info("parked_event_looked_at", delivery_id=parked.delivery_id, status=status)
     return True
+
+
+async def _look_at(webhook: Webhook, parked_id: str, context: Context) -> ParkedStatus:
+    believed = await ask_if_needed(webhook, retranslate(webhook, context), context)
+    async with context.uow() as tx:
+        applied = believed is not None and await apply_translated(tx, webhook, believed)
+        status = ParkedStatus.APPLIED if applied else ParkedStatus.WAITING
+        await tx.parked.set_status(parked_id, status)
+    return status
+
+
+async def _set_aside(parked_id: str, status: ParkedStatus, context: Context) -> ParkedStatus:
+    async with context.uow() as tx:
+        await tx.parked.set_status(parked_id, status)
+    return status
 
 
 async def look_after_parked(context: Context, *, deadline: timedelta) -> None:

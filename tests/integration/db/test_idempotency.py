@@ -85,6 +85,22 @@ async def test_the_claim_of_a_crashed_request_can_be_taken_over_when_its_lock_ha
     assert await begin(store) == ANSWER
 
 
+async def test_a_paused_request_whose_key_was_taken_over_cannot_commit_its_effect(
+    service: TinyService, store: IdempotencyStore
+) -> None:
+    """Failure L11: it went to sleep after its claim, and somebody else has had the effect meanwhile."""
+    paused = await begin(store)
+    await service.rows("UPDATE idempotency_keys SET locked_until = now() - interval '1 second'")
+    successor = await begin(store)
+    assert isinstance(paused, IdempotencyClaim)
+    assert isinstance(successor, IdempotencyClaim)
+    async with service.database.begin() as connection:
+        await store.complete(successor, ANSWER, connection=connection)
+    with pytest.raises(IdempotencyKeyInFlight):
+        async with service.database.begin() as connection:
+            await store.complete(paused, ANSWER, connection=connection)
+
+
 async def test_an_abandoned_claim_is_free_at_once(store: IdempotencyStore) -> None:
     claim = await begin(store)
     assert isinstance(claim, IdempotencyClaim)

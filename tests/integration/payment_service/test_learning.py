@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.payment_service.domain.models import ParkedStatus
+from services.payment_service.gateways.port import Delivery, GatewayEvent
 from services.payment_service.use_cases import apply_webhook as applying
 from services.payment_service.use_cases.wake_parked import apply_one_ready, look_after_parked
 from shared.unit_of_work import outside_transaction
@@ -424,6 +425,27 @@ async def test_a_parked_event_of_a_gateway_switched_off_since_does_not_hold_up_t
     assert await apply_one_ready(after.container.context)
     assert await after.parked() == ["waiting"]
     assert not await apply_one_ready(after.container.context)
+
+
+async def test_a_parked_event_that_breaks_us_is_set_aside_and_does_not_hold_up_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = world.body(), world.body()
+    for body, status in ((broken, "expired"), (fine, "failed")):
+        await world.receive(world.webhook({"payment_id": body["payment_id"]}, status, payment_id=f"gp_{status}"))
+        await world.post("", body)
+    adapter = world.container.gateways.adapters["generic"]
+    translate = adapter.translate_webhook
+
+    def stumble(delivery: Delivery) -> GatewayEvent:
+        if "gp_expired" in delivery.payload:
+            raise ZeroDivisionError
+        return translate(delivery)
+
+    monkeypatch.setattr(adapter, "translate_webhook", stumble)
+    await apply_all_ready(world)
+    assert await world.parked() == ["unreadable", "applied"]
+    assert (await world.see(fine["payment_id"]))["status"] == "failed"
 
 
 async def test_two_workers_apply_a_parked_event_once(build_world: BuildWorld) -> None:
