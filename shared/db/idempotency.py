@@ -138,7 +138,7 @@ class IdempotencyStore:
     ) -> None:
         """Store the answer; with ``connection`` in the same transaction as the effect that it reports.
 
-        Raises IdempotencyKeyInFlight, in that transaction, if the key was taken over after LOCK_SECONDS: the effect then
+        Raises IdempotencyKeyInFlight, in that transaction, if the key was taken over after LOCK_SECONDS: the effect
         rolls back, because somebody else has had it (failure L11).
         """
         values = claim.parameters() | {

@@ -149,7 +149,8 @@ def _attention(order: Order, paying: Sequence[PaymentSnapshot], payments: Sequen
 def _mismatches(payment: PaymentSnapshot, order: Order) -> bool:
     if payment.status is PaymentStatus.CONFLICTED:
         return True
-    return payment.status is PaymentStatus.CAPTURED and not _pays(payment, order)
+    is_whole = payment.amount_captured == order.total.amount_minor
+    return payment.status is PaymentStatus.CAPTURED and not (is_whole and _pays(payment, order))
 
 
 def may_end_without_money(payments: Sequence[OrderPayment]) -> bool:
