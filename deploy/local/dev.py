@@ -26,7 +26,7 @@ from deploy.cli.tokens import OPERATOR_SCOPES
 from deploy.local.embedded_app import EmbeddedApp
 from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.seed import seed_catalogue
-from deploy.running import StreamStoppingServer, cancel, uvicorn_config
+from deploy.running import StreamStoppingServer, cancel, run_event_loop, uvicorn_config
 from shared.db.migrations import upgrade
 from shared.logging import configure_logging
 from shared.messaging.bus import EventBus
@@ -63,7 +63,7 @@ def run_dev(*, host: str, port: int, data: Path) -> None:
         if postgres is not None:
             postgres.start()
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_run(host=host, port=port, data=data, ports=ports, postgres=postgres))
+            run_event_loop(_run(host=host, port=port, data=data, ports=ports, postgres=postgres))
     finally:
         if postgres is not None:
             postgres.stop()
