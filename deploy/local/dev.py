@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -24,7 +25,7 @@ import uvicorn
 from deploy.catalogue import SERVICES, ServiceEntry
 from deploy.cli.tokens import OPERATOR_SCOPES
 from deploy.local.embedded_app import EmbeddedApp
-from deploy.local.postgres import EmbeddedPostgres
+from deploy.local.postgres import EmbeddedPostgres, PostgresNotAvailable
 from deploy.local.seed import seed_catalogue
 from deploy.running import StreamStoppingServer, cancel, run_event_loop, uvicorn_config
 from shared.db.migrations import upgrade
@@ -34,7 +35,7 @@ from shared.messaging.in_process import InProcessBus
 from shared.messaging.rabbitmq import RabbitMQBus
 from shared.messaging.topology import apply_topology
 from shared.ports import Ports, system_ports
-from shared.settings import ServiceSettings, settings_for
+from shared.settings import ConfigurationError, ServiceSettings, settings_for
 from shared.tasks import supervise
 from shared.web.auth import build_signer
 
@@ -47,8 +48,12 @@ GRACEFUL_SHUTDOWN_SECONDS = 3  # nobody at a terminal waits longer for Ctrl-C; o
 
 
 def run_dev(*, host: str, port: int, data: Path) -> None:
-    """Runs until Ctrl-C or SIGTERM. Raises ConfigurationError, PostgresNotAvailable."""
-    data.mkdir(parents=True, exist_ok=True)
+    """Runs until Ctrl-C or SIGTERM. Raises ConfigurationError."""
+    _require_free_port(host, port)
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the data directory cannot be made: {error}; set PAYRAIL_DATA to another") from None
     ports = system_ports()
     for name, value in development_environment(port=port, data=data, ports=ports).items():
         if name not in os.environ and f"{name}_FILE" not in os.environ:
@@ -61,12 +66,32 @@ def run_dev(*, host: str, port: int, data: Path) -> None:
     postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(data / "postgres")
     try:
         if postgres is not None:
-            postgres.start()
+            _start(postgres)
         with contextlib.suppress(KeyboardInterrupt):
             run_event_loop(_run(host=host, port=port, data=data, ports=ports, postgres=postgres))
     finally:
         if postgres is not None:
             postgres.stop()
+
+
+def _require_free_port(host: str, port: int) -> None:
+    """Said before anything is started, because it is the usual reason why nothing works."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another port: make run PORT={port + 1}"
+            ) from None
+
+
+def _start(postgres: EmbeddedPostgres) -> None:
+    try:
+        postgres.start()
+    except PostgresNotAvailable as error:
+        raise ConfigurationError(f"the embedded PostgreSQL does not start: {error}") from error
 
 
 def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[str, str]:

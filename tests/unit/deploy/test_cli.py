@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import jwt
@@ -71,6 +72,22 @@ def test_errors_say_what_to_do_and_show_no_traceback(run: CliRunner, command: li
     assert answer.exit_code == 2
     assert hint in answer.output
     assert "Traceback" not in answer.output
+
+
+def test_a_port_in_use_is_said_before_anything_is_started(run: CliRunner, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = run.invoke(app, ["dev", "--port", str(port), "--data", str(tmp_path / "data")])
+    assert answer.exit_code == 2
+    assert f"make run PORT={port + 1}" in " ".join(answer.output.split())
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_directory_that_cannot_be_made_is_said(run: CliRunner, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = run.invoke(app, ["dev", "--port", "0", "--data", str(tmp_path / "file" / "data")])
+    assert answer.exit_code == 2
+    assert "PAYRAIL_DATA" in answer.output
 
 
 def test_a_token_carries_the_scopes_that_were_asked_for(run: CliRunner) -> None:
