@@ -19,6 +19,7 @@ from services.payment_service.db.tables import (
     payments,
 )
 from services.payment_service.domain.models import (
+    NOT_FINAL,
     Attempt,
     AttemptStatus,
     CaptureMode,
@@ -38,14 +39,6 @@ from services.payment_service.domain.models import (
 )
 from services.payment_service.use_cases.ports import PaymentFilter
 from shared.money import Money
-
-NOT_FINAL = (
-    PaymentStatus.CREATED,
-    PaymentStatus.REQUIRES_ACTION,
-    PaymentStatus.PROCESSING,
-    PaymentStatus.AUTHORIZED,
-    PaymentStatus.PARTIALLY_CAPTURED,
-)
 
 _FIND = text(
     """
@@ -135,7 +128,7 @@ class Payments:
             )
             statement = statement.where(payments.c.payment_id.in_(known))
         if filter_.final is not None:
-            open_ = payments.c.status.in_([status.value for status in NOT_FINAL])
+            open_ = payments.c.status.in_(sorted(status.value for status in NOT_FINAL))
             statement = statement.where(~open_ if filter_.final else open_)
         return [_payment(row) for row in (await self._connection.execute(statement)).mappings()]
 

@@ -33,8 +33,8 @@ WITH_MONEY = frozenset(
 OPEN = frozenset({PaymentStatus.CREATED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.PROCESSING})
 """The gateway may still say either; the sweep asks about these (and about authorized ones)."""
 
-SETTLED = frozenset({PaymentStatus.CAPTURED, *ENDED_WITHOUT_MONEY})
-"""Nothing more is expected of these, so the sweep leaves them alone after its tail."""
+NOT_FINAL = frozenset({*OPEN, PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED})
+"""The gateway may still say something new, so the sweep asks about these. A conflicted payment waits for a person."""
 
 
 class CaptureMode(StrEnum):

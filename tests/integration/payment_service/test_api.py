@@ -192,6 +192,16 @@ async def test_filters(world: World) -> None:
         assert [each["payment_id"] for each in page["data"]] == [each["payment_id"] for each in expected], filters
 
 
+async def test_the_filter_and_the_document_mean_the_same_by_final(world: World) -> None:
+    conflicted = await world.opened()
+    await world.opened()
+    await world.receive(world.webhook(conflicted, amount=0.01))
+    assert (await world.see(conflicted["payment_id"]))["status"] == "conflicted"
+    for final in (True, False):
+        page = (await world.get("", final=str(final).lower())).json()
+        assert [each["is_final"] for each in page["data"]] == [final]
+
+
 @pytest.mark.parametrize(
     "query",
     [
