@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shared.contracts.commands import RefundRequested
 from shared.contracts.envelope import EventData, EventEnvelope
 from shared.contracts.order_events import ORDER_EVENTS
-from shared.contracts.payment_events import PAYMENT_EVENTS
+from shared.contracts.payment_events import PAYMENT_EVENTS, GatewayHealthChanged
 from shared.contracts.reconciliation_events import RECONCILIATION_EVENTS
 from shared.contracts.webhook_events import WebhookParked, WebhookReceived
 
 OWNERS: Mapping[str, tuple[type[EventData], ...]] = {
-    "order_service": ORDER_EVENTS,
-    "payment_service": (*PAYMENT_EVENTS, WebhookParked),
+    "order_service": (*ORDER_EVENTS, RefundRequested),
+    "payment_service": (*PAYMENT_EVENTS, GatewayHealthChanged, WebhookParked),
     "webhook_ingest": (WebhookReceived,),
     "reconciler": RECONCILIATION_EVENTS,
 }

@@ -47,6 +47,12 @@ class OrderExpired(OrderEventData):
     TYPE: ClassVar[str] = "order.expired.v1"
 
 
+class OrderRefunded(OrderEventData):
+    """All that was paid for the order has gone back; its stock is on the shelf again."""
+
+    TYPE: ClassVar[str] = "order.refunded.v1"
+
+
 class OrderAttentionRequired(OrderEventData):
     """Something about this order wants a person or a policy: ``attention`` says what."""
 
@@ -58,5 +64,6 @@ ORDER_EVENTS: tuple[type[OrderEventData], ...] = (
     OrderPaid,
     OrderCanceled,
     OrderExpired,
+    OrderRefunded,
     OrderAttentionRequired,
 )

@@ -38,7 +38,13 @@ class PaymentEventData(EventData):
     amount_captured: MinorUnits = 0
     amount_refund_pending: MinorUnits = 0
     amount_refunded: MinorUnits = 0
-    amount_disputed: MinorUnits = 0
+    amount_disputed: MinorUnits = Field(default=0, description="open and lost disputes")
+    amount_excess: MinorUnits = Field(
+        default=0, description="what refunds and disputes take beyond what was captured: a person has to look"
+    )
+    outcome_unknown: bool = Field(
+        default=False, description="a call to the gateway for this payment is unanswered: money may have moved"
+    )
     reason: str | None = Field(default=None, description="a stable code: why, where the type alone does not say it")
     learnt_from: str | None = Field(default=None, description="webhook, return, sweep, api or operator")
     occurred_at: Rfc3339 | None = None
@@ -112,6 +118,107 @@ class PaymentOutcomeResolved(PaymentEventData):
     TYPE: ClassVar[str] = "payment.outcome_resolved.v1"
 
 
+class PaymentAuthorizationExpiring(PaymentEventData):
+    """Funds are still held, and the hold ends soon: capture or void."""
+
+    TYPE: ClassVar[str] = "payment.authorization_expiring.v1"
+
+    capture_before: Rfc3339
+
+
+OperationStatusName = Literal["pending", "submitted", "unknown", "succeeded", "failed", "canceled", "reversed"]
+
+
+class CaptureEventData(PaymentEventData):
+    """A capture, with the payment as it is after it."""
+
+    capture_id: str
+    capture_status: OperationStatusName
+    capture_amount: MinorUnits
+    is_final: bool = Field(description="the rest of the hold is released")
+    failure_code: str | None = None
+
+
+class CaptureSucceeded(CaptureEventData):
+    TYPE: ClassVar[str] = "capture.succeeded.v1"
+
+
+class CaptureFailed(CaptureEventData):
+    """It did not happen, or was taken back (``capture_status`` says which)."""
+
+    TYPE: ClassVar[str] = "capture.failed.v1"
+
+
+class RefundEventData(PaymentEventData):
+    """A refund, with the payment as it is after it."""
+
+    refund_id: str
+    refund_status: OperationStatusName
+    refund_amount: MinorUnits
+    refund_reason: str | None = None
+    refund_reference: str | None = Field(default=None, description="the merchant's own reference")
+    refund_origin: Literal["api", "policy", "gateway"] = Field(
+        default="api", description="who wanted it: a caller, one of our policies, or somebody at the gateway"
+    )
+    failure_code: str | None = None
+
+
+class RefundCreated(RefundEventData):
+    """Its amount is reserved."""
+
+    TYPE: ClassVar[str] = "refund.created.v1"
+
+
+class RefundSucceeded(RefundEventData):
+    TYPE: ClassVar[str] = "refund.succeeded.v1"
+
+
+class RefundFailed(RefundEventData):
+    """It did not happen; its amount can be refunded again."""
+
+    TYPE: ClassVar[str] = "refund.failed.v1"
+
+
+class RefundReversed(RefundEventData):
+    """It had succeeded, and the gateway took it back; its amount can be refunded again."""
+
+    TYPE: ClassVar[str] = "refund.reversed.v1"
+
+
+class DisputeEventData(PaymentEventData):
+    """A dispute, with the payment as it is after it."""
+
+    dispute_id: str
+    dispute_status: Literal["open", "won", "lost"]
+    dispute_amount: MinorUnits
+    dispute_reason: str | None = None
+
+
+class DisputeOpened(DisputeEventData):
+    TYPE: ClassVar[str] = "dispute.opened.v1"
+
+
+class DisputeWon(DisputeEventData):
+    TYPE: ClassVar[str] = "dispute.won.v1"
+
+
+class DisputeLost(DisputeEventData):
+    TYPE: ClassVar[str] = "dispute.lost.v1"
+
+
+class GatewayHealthChanged(EventData):
+    """A circuit breaker changed its state. Its subject is the gateway's name."""
+
+    TYPE: ClassVar[str] = "gateway.health_changed.v1"
+
+    gateway: str
+    operation_class: Literal["session", "read", "money"]
+    state: Literal["closed", "open", "half_open"]
+    previous_state: Literal["closed", "open", "half_open"]
+    reason: str | None = None
+    retry_after_seconds: int | None = Field(default=None, ge=0, description="until the next probe, while open")
+
+
 STATUS_EVENTS: dict[str, type[PaymentEventData]] = {
     "created": PaymentCreated,
     "requires_action": PaymentRequiresAction,
@@ -132,4 +239,15 @@ PAYMENT_EVENTS: tuple[type[PaymentEventData], ...] = (
     PaymentDuplicateDetected,
     PaymentOutcomeUnknown,
     PaymentOutcomeResolved,
+    PaymentAuthorizationExpiring,
+    CaptureSucceeded,
+    CaptureFailed,
+    RefundCreated,
+    RefundSucceeded,
+    RefundFailed,
+    RefundReversed,
+    DisputeOpened,
+    DisputeWon,
+    DisputeLost,
 )
+"""Events with a payment's whole state in them, whatever they are about."""

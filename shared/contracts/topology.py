@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.contracts.commands import RefundRequested
 from shared.contracts.payment_events import PAYMENT_EVENTS
 from shared.contracts.webhook_events import WebhookReceived
 
@@ -50,10 +51,13 @@ class Queue:
 
 
 PAYMENT_WEBHOOKS = Queue("payment_service.webhooks", (WebhookReceived.TYPE,))
+PAYMENT_COMMANDS = Queue("payment_service.commands", (RefundRequested.TYPE,))
 ORDER_PAYMENTS = Queue("order_service.payments", tuple(model.TYPE for model in PAYMENT_EVENTS))
 RECONCILER_PAYMENTS = Queue("reconciler.payments", tuple(model.TYPE for model in PAYMENT_EVENTS))
 
-QUEUES: Mapping[str, Queue] = {queue.name: queue for queue in (PAYMENT_WEBHOOKS, ORDER_PAYMENTS, RECONCILER_PAYMENTS)}
+QUEUES: Mapping[str, Queue] = {
+    queue.name: queue for queue in (PAYMENT_WEBHOOKS, PAYMENT_COMMANDS, ORDER_PAYMENTS, RECONCILER_PAYMENTS)
+}
 
 TYPES_WITH_A_CONSUMER = frozenset(type_ for queue in QUEUES.values() for type_ in queue.types)
 """An event of one of these that reaches no queue is a fault and stays in the outbox (failure Q7); others may have no

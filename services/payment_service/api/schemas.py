@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from services.payment_service.domain.models import (
-    NOT_FINAL,
     OPEN,
     Attempt,
     CaptureMode,
@@ -192,7 +191,7 @@ class PaymentOut(BaseModel):
             payment_id=payment.payment_id,
             order_id=payment.order_id,
             status=state.status.value,
-            is_final=state.status not in NOT_FINAL,
+            is_final=state.is_final,
             gateway=payment.gateway,
             gateway_reference=payment.gateway_reference,
             next_action=NextActionOut.model_validate(action.to_json()) if action else None,

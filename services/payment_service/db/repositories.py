@@ -19,7 +19,8 @@ from services.payment_service.db.tables import (
     payments,
 )
 from services.payment_service.domain.models import (
-    NOT_FINAL,
+    HOLDING,
+    OPEN,
     Attempt,
     AttemptStatus,
     CaptureMode,
@@ -55,6 +56,12 @@ _FIND = text(
     ) AS known ORDER BY rank, payment_id DESC LIMIT 1
     """
 )
+
+
+_NOT_FINAL = payments.c.status.in_(sorted(OPEN)) | (
+    payments.c.status.in_(sorted(HOLDING)) & (payments.c.amount_authorized != payments.c.amount_captured)
+)
+"""PaymentState.is_final, as PostgreSQL sees it."""
 
 
 class Payments:
@@ -128,8 +135,7 @@ class Payments:
             )
             statement = statement.where(payments.c.payment_id.in_(known))
         if filter_.final is not None:
-            open_ = payments.c.status.in_(sorted(status.value for status in NOT_FINAL))
-            statement = statement.where(~open_ if filter_.final else open_)
+            statement = statement.where(~_NOT_FINAL if filter_.final else _NOT_FINAL)
         return [_payment(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def siblings_with_money(self, payment: Payment) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -33,8 +33,8 @@ WITH_MONEY = frozenset(
 OPEN = frozenset({PaymentStatus.CREATED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.PROCESSING})
 """The gateway may still say either; the sweep asks about these (and about authorized ones)."""
 
-NOT_FINAL = frozenset({*OPEN, PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED})
-"""The gateway may still say something new, so the sweep asks about these. A conflicted payment waits for a person."""
+HOLDING = frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED})
+"""Funds may still be held for us: final only when all of them were captured."""
 
 
 class CaptureMode(StrEnum):
@@ -49,11 +49,32 @@ class FactKind(StrEnum):
     PROCESSING = "processing"
     DECLINED = "declined"
     """One try by the shopper was declined; the session is still open."""
+    APPROVED = "approved"
+    """The shopper has agreed at a gateway where that alone moves nothing: we have to complete the payment."""
     AUTHORIZED = "authorized"
     CAPTURED = "captured"
+    CAPTURE_REVERSED = "capture_reversed"
+    """The gateway took captured money back without a refund of ours."""
+    RELEASED = "released"
+    """What is still held on this object, beyond what was captured, was given back."""
     FAILED = "failed"
     CANCELED = "canceled"
     EXPIRED = "expired"
+    REFUND_PENDING = "refund_pending"
+    REFUND_SUCCEEDED = "refund_succeeded"
+    REFUND_FAILED = "refund_failed"
+    REFUND_REVERSED = "refund_reversed"
+    """The gateway had confirmed the refund and took it back: the money is with us again."""
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    OPERATION_PENDING = "operation_pending"
+    """The gateway has taken on a capture, void or completion of ours and will say later what came of it."""
+    OPERATION_SUCCEEDED = "operation_succeeded"
+    OPERATION_FAILED = "operation_failed"
+    OPERATION_REFUSED = "operation_refused"
+    """A call of ours was refused, or proved never to have run: by this answer nothing moved. A success learnt
+    otherwise outweighs it."""
 
 
 class FactSource(StrEnum):
@@ -62,14 +83,21 @@ class FactSource(StrEnum):
     RETURN = "return"
     SWEEP = "sweep"
     OPERATOR = "operator"
+    RESOLVER = "resolver"
+    """We asked about an operation whose call was not answered."""
+
+
+_REASON_COUNTS = frozenset({FactKind.DECLINED, FactKind.FAILED, FactKind.APPROVED, FactKind.OPERATION_REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """What a gateway says, translated: the content of a fact.
 
-    ``object_reference`` is the gateway's object that it is about (session, intent). ``amount`` is cumulative for that
-    object where the gateway counts that way (Stripe's ``amount_received``), so the largest one is the true one.
+    ``object_reference`` is the gateway's object that it is about (session, intent, refund, dispute). ``amount`` is
+    cumulative for that object where the gateway counts that way (Stripe's ``amount_received``), so the largest one is
+    the true one. ``about`` is the captured object that a refund or dispute takes from. ``operation`` is our operation's
+    reference, where the gateway echoes it. ``capture_before`` comes with AUTHORIZED where the gateway names the moment.
     """
 
     kind: FactKind
@@ -77,6 +105,9 @@ class Observation:
     amount: Money | None = None
     occurred_at: datetime | None = None
     reason: str | None = None
+    about: str | None = None
+    operation: str | None = None
+    capture_before: datetime | None = None
 
     @property
     def natural_key(self) -> str:
@@ -84,7 +115,9 @@ class Observation:
         amount = f"{self.amount.amount_minor}:{self.amount.currency}" if self.amount else "-"
         key = f"{self.kind}:{self.object_reference}:{amount}"
         # Everything that the reducer reads is in the key, or the first of two would win and the order would matter.
-        return f"{key}:{self.reason or '-'}" if self.kind in (FactKind.DECLINED, FactKind.FAILED) else key
+        if self.kind in _REASON_COUNTS:
+            key = f"{key}:{self.reason or '-'}"
+        return f"{key}:{self.about or '-'}:{self.operation or '-'}" if self.about or self.operation else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +143,38 @@ class PaymentState:
 
     status: PaymentStatus = PaymentStatus.CREATED
     amount_authorized: int = 0
+    """Held for us, what was captured of it included."""
+    amount_capture_pending: int = 0
     amount_captured: int = 0
     amount_refund_pending: int = 0
     amount_refunded: int = 0
     amount_disputed: int = 0
+    """Open and lost disputes: what cannot be refunded."""
+    amount_dispute_lost: int = 0
+    """The lost part of ``amount_disputed``."""
+    amount_excess: int = 0
+    """What refunds and disputes take beyond what was captured, as the gateway tells it: a person has to look."""
+    has_unknown_operation: bool = False
     failure_code: str | None = None
     conflict: str | None = None
+
+    @property
+    def amount_capturable(self) -> int:
+        """What a new capture may still take."""
+        return max(0, self.amount_authorized - self.amount_captured - self.amount_capture_pending)
+
+    @property
+    def amount_refundable(self) -> int:
+        """What a new refund may still take."""
+        taken = self.amount_refunded + self.amount_refund_pending + self.amount_disputed
+        return max(0, self.amount_captured - taken)
+
+    @property
+    def is_final(self) -> bool:
+        """The gateway is not expected to say anything new. A conflicted payment waits for a person."""
+        if self.status in HOLDING:
+            return self.amount_authorized > 0 and self.amount_authorized == self.amount_captured
+        return self.status not in OPEN
 
 
 class AttemptStatus(StrEnum):
@@ -194,6 +253,17 @@ class Payment:
     duplicate_of: str | None = None
     asked_at: datetime | None = None
     """When the gateway was last asked about it."""
+    session_unknown: bool = False
+    """The call that opens its session was sent and not answered."""
+    authorization_valid_for: timedelta | None = None
+    """How long this gateway holds funds, as far as its fact sheet says; fixed when the payment is created."""
+    capture_before: datetime | None = None
+    """When the hold ends: what the gateway named, else the first authorization and the above."""
+    capture_warned_at: datetime | None = None
+
+    @property
+    def outcome_unknown(self) -> bool:
+        return self.session_unknown or self.state.has_unknown_operation
 
     @property
     def status(self) -> PaymentStatus:

@@ -8,11 +8,13 @@ Adapters know no database, broker, framework, environment or clock: they transla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 from services.payment_service.domain.models import CaptureMode, Customer, Item, NextAction, Observation
+from services.payment_service.domain.operations import OperationKind
+from shared.errors import GatewayOutcomeUnknown
 from shared.money import Money
 
 
@@ -22,9 +24,15 @@ class Capability(StrEnum):
     REDIRECT = "redirect"
     FORM_POST = "form_post"
     MANUAL_CAPTURE = "manual_capture"
+    PARTIAL_CAPTURE = "partial_capture"
+    SEVERAL_CAPTURES = "several_captures"
+    VOID = "void"
+    REFUND = "refund"
+    PARTIAL_REFUND = "partial_refund"
     CLOSE_SESSION = "close_session"
     RETRIEVE = "retrieve"
     FIND_BY_REFERENCE = "find_by_reference"
+    DISPUTES = "disputes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +101,83 @@ class GatewayEvent:
     ignored: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class MoneyCall:
+    """One capture, void, refund or completion. Every field stays the same when the call is repeated.
+
+    ``reference`` is ours (20 letters and digits) and is sent wherever the gateway echoes or searches by it.
+    ``target`` is the gateway's object that it takes from: for a capture or void the object that AUTHORIZED named, for a
+    refund the one that CAPTURED named, for a completion the one that APPROVED named. ``references`` are all ids of the
+    payment at the gateway. ``is_whole``: the amount is all that the target still has. ``is_final``: a capture after
+    which the rest of the hold is to be released.
+    """
+
+    kind: OperationKind
+    reference: str
+    idempotency_key: str
+    amount: Money
+    target: str
+    is_whole: bool
+    is_final: bool
+    reason: str | None
+    payment_id: str
+    order_id: str
+    our_reference: str
+    """The attempt's reference, under which the session was opened."""
+    capture: CaptureMode
+    references: tuple[str, ...]
+    first_sent_at: datetime
+    """When it was first sent: where to begin looking."""
+
+
+class KeyUsedUp(GatewayOutcomeUnknown):
+    """The gateway replays a stored failure under this key, and a look has shown that nothing ran under it."""
+
+
+class OutcomeStatus(StrEnum):
+    SUCCEEDED = "succeeded"
+    PENDING = "pending"
+    FAILED = "failed"
+    """The gateway has a record of it, and that record says it failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a gateway made of a money call. ``gateway_reference`` is its own id for it (a refund's id, a capture's id).
+
+    ``observations`` are the facts about the payment that come with the answer (CAPTURED, AUTHORIZED, CANCELED, RELEASED
+    and so on); the operation's own fact is made from ``status`` by the caller.
+    """
+
+    status: OutcomeStatus
+    gateway_reference: str
+    failure_code: str | None = None
+    references: tuple[str, ...] = ()
+    observations: tuple[Observation, ...] = ()
+
+
 class UnreadableWebhook(Exception):
     """A verified delivery whose content is not what the gateway documents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A gateway's standing facts, for GET /api/v1/gateways. ``currencies`` None: any ISO 4217 currency."""
+    """A gateway's standing facts. ``currencies`` None: any ISO 4217 currency.
+
+    ``authorization_valid_for``: how long funds stay held. ``key_valid_for``: how long a money call may be repeated under
+    its key without running again (None: the gateway has no such key, and the call is never repeated blindly).
+    ``absence_proves_after``: how long after the last call "the gateway knows nothing of it" proves that it never ran
+    (None: never). ``unknown_horizon``: after this long without an answer a person is called.
+    """
 
     name: str
     display_name: str
     capabilities: frozenset[Capability]
     currencies: frozenset[str] | None
+    authorization_valid_for: timedelta | None = None
+    key_valid_for: timedelta | None = None
+    absence_proves_after: timedelta | None = None
+    unknown_horizon: timedelta = timedelta(hours=24)
 
 
 class GatewayAdapter(Protocol):
@@ -112,6 +185,13 @@ class GatewayAdapter(Protocol):
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
         """Raises CurrencyNotSupported or CapabilityNotSupported, before any call and any row."""
+        ...
+
+    def check_operation(self, kind: OperationKind, amount: Money) -> None:
+        """Raises CurrencyNotSupported for an amount that this gateway cannot express in a capture or refund.
+
+        What a gateway cannot do at all is read from its capabilities by the caller.
+        """
         ...
 
     async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
@@ -125,6 +205,34 @@ class GatewayAdapter(Protocol):
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
         """End an open session so that it cannot be paid any more; where it is no longer open, say what became of it."""
+        ...
+
+    async def capture(self, call: MoneyCall) -> Outcome:
+        """Take held money. Errors as the module says: GatewayRejected proves that nothing moved by this call.
+
+        A refusal that only says "that is done already" is not a rejection: look, and answer with what is there, or raise
+        GatewayOutcomeUnknown. A stored 5xx that the key replays for ever raises KeyUsedUp once a look has shown that
+        nothing ran.
+        """
+        ...
+
+    async def void(self, call: MoneyCall) -> Outcome:
+        """Release held money. As ``capture``."""
+        ...
+
+    async def refund(self, call: MoneyCall) -> Outcome:
+        """Give captured money back. As ``capture``."""
+        ...
+
+    async def complete(self, call: MoneyCall) -> Outcome:
+        """Take (or hold, by ``call.capture``) the money of an approved session. Only where approval moves nothing."""
+        ...
+
+    async def find_operation(self, call: MoneyCall) -> Outcome | None:
+        """What the gateway knows of this call, asked by our reference; None: it knows nothing of it (yet).
+
+        The unknown-outcome protocol (use_cases/resolve_operations.py) decides what None means.
+        """
         ...
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:

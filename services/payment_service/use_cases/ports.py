@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from services.payment_service.domain.ledger import Posting
 from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, ParkedStatus, Payment, PaymentStatus
+from services.payment_service.domain.operations import Dispute, Operation
+from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import GatewayAdapter
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.unit_of_work import TransactionPort
 
 PARKED_CHANNEL = "parked"
+OPERATIONS_CHANNEL = "operations"
+"""Wakes the runner of operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,57 @@ class AttemptRepository(Protocol):
         ...
 
 
+class OperationRepository(Protocol):
+    async def add(self, operation: Operation) -> None:
+        """Raises DuplicateOperation where the payment has one of that kind with this request key or merchant
+        reference."""
+        ...
+
+    async def get(self, operation_id: str) -> Operation | None: ...
+
+    async def of_payment(self, payment_id: str) -> list[Operation]:
+        """Oldest first."""
+        ...
+
+    async def save(self, operation: Operation) -> None: ...
+
+    async def lease(self, operation_id: str, *, token: str, seconds: float) -> bool:
+        """Take the right to call the gateway for it; False while another holder's lease lasts (database time)."""
+        ...
+
+    async def release(self, operation_id: str, *, token: str) -> bool:
+        """False where the lease has passed to somebody else: then nothing about the call may be written."""
+        ...
+
+    async def take_due(self, now: datetime) -> Operation | None:
+        """Lock one operation whose next look is due and which nobody holds; others' locks are skipped."""
+        ...
+
+    async def look_now(self, payment_id: str, now: datetime) -> int:
+        """Make the unsettled operations of a payment due: something new was learnt about it."""
+        ...
+
+
+class DisputeRepository(Protocol):
+    async def of_payment(self, payment_id: str) -> list[Dispute]: ...
+
+    async def save(self, dispute: Dispute) -> None:
+        """Insert or update by payment and gateway reference."""
+        ...
+
+
+class TimelineRepository(Protocol):
+    async def add(self, payment_id: str, entry: TimelineEntry) -> None: ...
+
+    async def of_payment(self, payment_id: str) -> list[TimelineEntry]: ...
+
+
+class LedgerRepository(Protocol):
+    async def post(self, payment: Payment, lines: Sequence[Posting], *, cause: str, at: datetime) -> None:
+        """One entry with its lines, in the caller's transaction. Does nothing for no lines."""
+        ...
+
+
 class ParkedRepository(Protocol):
     async def add(self, parked: ParkedEvent) -> bool:
         """False where this delivery is parked already."""
@@ -128,6 +184,18 @@ class PaymentTransaction(TransactionPort, Protocol):
 
     @property
     def facts(self) -> FactRepository: ...
+
+    @property
+    def operations(self) -> OperationRepository: ...
+
+    @property
+    def disputes(self) -> DisputeRepository: ...
+
+    @property
+    def timeline(self) -> TimelineRepository: ...
+
+    @property
+    def ledger(self) -> LedgerRepository: ...
 
     @property
     def parked(self) -> ParkedRepository: ...
