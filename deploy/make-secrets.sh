@@ -44,6 +44,9 @@ if [ ! -e .env ]; then
         fi
     } > .env
 fi
+# Also for an .env of before there were commands: the key with which order_service asks for refunds, as payment_service
+# verifies it.
+grep -q '^COMMAND_SIGNING_KEY=' .env || echo "COMMAND_SIGNING_KEY=$(openssl rand -hex 32)" >> .env
 if [ "${1:-}" = --demo ] && [ ! -e gateways.env ]; then
     {
         echo "STRIPE_API_BASE=http://gateway-sandbox:8000/sandbox/stripe"

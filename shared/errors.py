@@ -162,6 +162,12 @@ class GatewayUnavailable(GatewayError):
     retryable = True
 
 
+class GatewayRateLimited(GatewayUnavailable):
+    """The gateway limits our rate; nothing moved. Wait as long as Retry-After says."""
+
+    code = "gateway_unavailable"
+
+
 class GatewayOutcomeUnknown(GatewayError):
     """The gateway did not answer in time and may have processed the request; repeating the same call is safe."""
 
@@ -176,9 +182,11 @@ class GatewayServerError(GatewayOutcomeUnknown):
 
     code = "gateway_outcome_unknown"
 
-    def __init__(self, gateway_status: int):
+    def __init__(self, gateway_status: int, *, is_replay: bool = False):
         super().__init__(f"the gateway answered {gateway_status}")
         self.gateway_status = gateway_status
+        self.is_replay = is_replay
+        """It says that this error is stored under our key: the first run has ended, and repeating changes nothing."""
 
 
 class InfrastructureError(PayrailError):

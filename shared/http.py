@@ -9,15 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
+from shared.clock import Clock
 from shared.correlation import current_correlation
-from shared.errors import GatewayOutcomeUnknown, GatewayServerError, GatewayUnavailable, PayrailError
+from shared.errors import (
+    GatewayOutcomeUnknown,
+    GatewayRateLimited,
+    GatewayServerError,
+    GatewayUnavailable,
+    PayrailError,
+)
 from shared.ports import Ports
 from shared.unit_of_work import in_transaction
 
@@ -26,6 +33,9 @@ HttpClient = httpx.AsyncClient  # noqa: TID251 - the type by its name here; `bui
 
 MAX_RESPONSE_BYTES = 1024 * 1024  # SEC-65
 MAX_RETRY_AFTER_SECONDS = 60
+
+MOST_SAVED_RETRIES = 10
+CALLS_PER_RETRY = 10  # a party that is down gets a tenth more calls at most, however many of us call (failure H19)
 
 # What httpx raises before a byte of the request can have been processed. Everything else may have been.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL)
@@ -57,6 +67,8 @@ class HttpAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    after_silence: bool = False
+    """An earlier try of this same call was not answered, so it may have run, whatever this answer says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +86,40 @@ class CallPolicy:
     max_wait_seconds: float = 2.0
 
 
+class RetryBudget:
+    """What one party may be sent again: each first call saves up a tenth of a retry, and a full purse is ten.
+
+    So a blip is retried away, and an outage is not made worse by those who suffer from it.
+    """
+
+    def __init__(self) -> None:
+        self._tenths = MOST_SAVED_RETRIES * CALLS_PER_RETRY
+
+    def first_call(self) -> None:
+        self._tenths = min(self._tenths + 1, MOST_SAVED_RETRIES * CALLS_PER_RETRY)
+
+    def take(self) -> bool:
+        if self._tenths < CALLS_PER_RETRY:
+            return False
+        self._tenths -= CALLS_PER_RETRY
+        return True
+
+
 class HttpCaller:
-    """Sends requests to one party. Raises GatewayUnavailable (nothing moved) or GatewayOutcomeUnknown (ask)."""
+    """Sends requests to one party. Raises GatewayUnavailable (nothing moved) or GatewayOutcomeUnknown (ask).
+
+    One caller per party: they share the budget of retries.
+    """
 
     def __init__(self, client: HttpClient, ports: Ports) -> None:
         self._client = client
         self._ports = ports
+        self._retries = RetryBudget()
+
+    @property
+    def clock(self) -> Clock:
+        """For those who call and know no clock of their own: how old a token is."""
+        return self._ports.clock
 
     async def send(
         self,
@@ -93,6 +133,7 @@ class HttpCaller:
     ) -> HttpAnswer:
         """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (PG11)."""
         assert not in_transaction(), "a foreign call inside a unit of work"
+        self._retries.first_call()
         deadline = self._ports.clock.monotonic() + policy.budget_seconds
         retrying = AsyncRetrying(
             retry=retry_if_exception(lambda error: _may_repeat(error, policy)),
@@ -112,7 +153,8 @@ class HttpCaller:
                     with attempt:
                         before, may_have_moved = may_have_moved, True
                         try:
-                            return await self._send_once(method, url, request_headers, params, content)
+                            answer = await self._send_once(method, url, request_headers, params, content)
+                            return replace(answer, after_silence=before)
                         except GatewayUnavailable:
                             may_have_moved = before
                             raise
@@ -142,9 +184,10 @@ class HttpCaller:
         except httpx.HTTPError as error:
             raise GatewayOutcomeUnknown from error
         if response.status_code == 429:
-            raise GatewayUnavailable("the gateway limits our rate", retry_after_seconds=self._retry_after(response))
+            raise GatewayRateLimited(retry_after_seconds=self._retry_after(response))
         if response.status_code >= 500:
-            raise GatewayServerError(response.status_code)
+            is_replay = response.headers.get("idempotent-replayed") == "true"
+            raise GatewayServerError(response.status_code, is_replay=is_replay)
         return HttpAnswer(response.status_code, response.headers, body)
 
     def _wait_seconds(self, state: RetryCallState, policy: CallPolicy) -> float:
@@ -157,7 +200,7 @@ class HttpCaller:
     def _is_last(self, state: RetryCallState, policy: CallPolicy, deadline: float) -> bool:
         """No wait that outlasts the budget is begun: the caller hears of it, with its Retry-After, at once."""
         outlasts = self._ports.clock.monotonic() + state.upcoming_sleep >= deadline
-        return outlasts or state.attempt_number >= policy.attempts
+        return outlasts or state.attempt_number >= policy.attempts or not self._retries.take()
 
     def _retry_after(self, response: httpx.Response) -> int | None:
         return parse_retry_after(response.headers.get("retry-after"), self._ports.clock.now())
@@ -194,4 +237,6 @@ def parse_retry_after(value: str | None, now: datetime) -> int | None:
 
 def _may_repeat(error: BaseException, policy: CallPolicy) -> bool:
     # An allow-list, on classes: cancellation and our own bugs are never retried (field notes M20, M21).
+    if isinstance(error.__cause__, httpx.PoolTimeout):
+        return False  # all connections to this party are busy: it has waited a second, and more would be no help (H15)
     return isinstance(error, GatewayUnavailable) or (isinstance(error, GatewayOutcomeUnknown) and policy.repeatable)

@@ -7,6 +7,7 @@ prefix puts a letter before the digits.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Protocol
 
 from shared.clock import Clock
@@ -47,6 +48,19 @@ class TimeOrderedIds:
     def _milliseconds(self) -> int:
         moment = self._clock.now()
         return int(moment.timestamp()) * 1000 + moment.microsecond // 1000
+
+
+def time_of_reference(reference: str) -> datetime | None:
+    """When ``new_reference`` made it; None for what it did not make."""
+    if len(reference) != 20 or any(character not in _UPPER for character in reference):
+        return None
+    value = 0
+    for character in reference:
+        value = value * 32 + _UPPER.index(character)
+    try:
+        return datetime.fromtimestamp((value >> 55) / 1000, UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _encode(value: int, length: int, alphabet: str) -> str:

@@ -33,6 +33,11 @@ GATEWAY_SECONDS = Histogram(
     ["gateway", "operation"],
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40),
 )
+GATEWAY_BREAKER_STATE = Gauge(
+    "payrail_gateway_breaker_state",
+    "Circuit breaker: 0 closed, 1 half open (the next call, or a running one, decides), 2 open",
+    ["gateway", "operation_class"],
+)
 WEBHOOKS = Counter("payrail_webhooks_total", "Webhook deliveries, by what became of them", ["gateway", "result"])
 PARKED_EVENTS = Gauge("payrail_parked_events", "Gateway events that wait for their payment to be known")
 PAYMENT_TRANSITIONS = Counter(
@@ -42,4 +47,20 @@ LEARNT_BY_SWEEP = Counter(
     "payrail_learnt_by_sweep_total",
     "Payments of which the sweep learnt before any webhook (missed webhooks)",
     ["gateway"],
+)
+OPERATIONS_UNSETTLED = Gauge(
+    "payrail_operations_unsettled", "Captures, voids, refunds and completions that are not settled", ["status"]
+)
+OPERATIONS_ESCALATED = Counter(
+    "payrail_operations_escalated_total",
+    "Operations without an answer beyond the gateway's horizon: a person has to look",
+    ["gateway", "kind"],
+)
+LEDGER_IMBALANCE = Gauge(
+    "payrail_ledger_imbalance",
+    "What does not balance in the ledger: entries (trial_balance), payments whose totals say otherwise (payment)",
+    ["kind"],
+)
+COMMANDS_REFUSED = Counter(
+    "payrail_commands_refused_total", "Commands that were not signed by a sender we obey", ["type"]
 )

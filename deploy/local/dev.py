@@ -117,19 +117,23 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
 
 
 def _secrets(path: Path, ports: Ports) -> dict[str, str]:
-    """Random, made once for a data directory and kept, so that a restart goes on with them."""
-    if path.exists():
-        kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-        return kept
+    """Random, made once for a data directory and kept, so that a restart goes on with them. What an older release has
+    not made yet is added."""
+    kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    command_key = kept.get("COMMAND_SIGNING_KEY") or ports.randomness.token_bytes(32).hex()
     made = {
         "JWT_SHARED_KEY": ports.randomness.token_bytes(32).hex(),
         "WEBHOOK_SECRET": ports.randomness.token_bytes(24).hex(),
         "STRIPE_API_KEY": f"sk_test_{ports.randomness.token_bytes(16).hex()}",
         "STRIPE_WEBHOOK_SECRET": f"whsec_{ports.randomness.token_bytes(24).hex()}",
         "GENERIC_API_KEY": f"gk_{ports.randomness.token_bytes(16).hex()}",
+        "COMMAND_SIGNING_KEY": command_key,
+        "COMMAND_KEYS": f"order_service:{command_key}",
     }
-    _write_private(path, json.dumps(made, indent=2) + "\n")
-    return made
+    secrets = made | kept
+    if secrets != kept:
+        _write_private(path, json.dumps(secrets, indent=2) + "\n")
+    return secrets
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -23,10 +23,14 @@ from shared.web.problems import error_response, problem_response
 LOCAL = Path(__file__).resolve().parent
 CONTRACTS = LOCAL.parents[1] / "docs" / "contracts"
 
-STOREFRONT_POLICY = (
+_PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
-    "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "font-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action "
 )
+PAGE_POLICY = _PAGE_POLICY + "'none'"
+# Some gateways take the shopper by a form that the shop posts (next_action form_post), each at hosts of its own, and
+# browsers hold the redirects after it to this list too. A sandbox on this machine may be on another port.
+STOREFRONT_POLICY = _PAGE_POLICY + "'self' https: http://127.0.0.1:* http://localhost:*"
 _PAGES = {"/": "storefront/index.html", "/mailbox": "mailbox.html", "/docs": "docs_index.html"}
 _TYPES = {
     ".html": "text/html",
@@ -81,7 +85,7 @@ class EmbeddedApp:
                 return problem_response(405, "method_not_allowed", "There is nothing to do here.")
             return error_response(NotFound("There is no such page."))
         if path in _PAGES:
-            return _file(LOCAL / _PAGES[path])
+            return _file(LOCAL / _PAGES[path], policy=STOREFRONT_POLICY if path == "/" else PAGE_POLICY)
         if path == "/healthz":
             return JSONResponse({"status": "ok"})
         if path == "/readyz":
@@ -131,9 +135,9 @@ def _static(folder: Path, name: str) -> Response:
     return _file(path) if is_ours else nothing
 
 
-def _file(path: Path) -> Response:
+def _file(path: Path, *, policy: str = PAGE_POLICY) -> Response:
     headers = {
-        "Content-Security-Policy": STOREFRONT_POLICY,
+        "Content-Security-Policy": policy,
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }

@@ -33,6 +33,17 @@ class SandboxSettings(ServiceSettings):
     webhook_secret: SecretStr | None = Field(None, description="enables generic; the first one signs")
     generic_api_key: SecretStr | None = Field(None, description="what the generic gateway accepts; unset: any key")
 
+    paypal_client_id: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
+    paypal_client_secret: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
+    paypal_webhook_id: SecretStr | None = Field(None, description="enables paypal; part of what its webhooks sign")
+    sandbox_paypal_signing: SecretStr | None = Field(
+        None,
+        description="PEM: the key and certificate that PayPal's webhooks are signed with; unset: made at the start",
+    )
+    razorpay_key_id: SecretStr | None = Field(None, description="what Razorpay's API accepts; unset: any")
+    razorpay_key_secret: SecretStr | None = Field(None, description="what Razorpay's API accepts; unset: any")
+    razorpay_webhook_secret: SecretStr | None = Field(None, description="enables razorpay; the first one signs")
+
     def credentials(self) -> Mapping[str, str]:
         """The gateways' own settings, by name, without those that are not set."""
         secrets = ((name, getattr(self, name)) for name in type(self).model_fields)

@@ -92,7 +92,13 @@ async def build(
             ports=ports,
             shop=settings.shop,
             rules=settings.rules,
+            command_key=settings.command_key,
         )
+        if deps.command_key is None:
+            log.warning(
+                "late_and_second_payments_are_not_refunded",
+                hint="set COMMAND_SIGNING_KEY here and COMMAND_KEYS of payment_service; until then a person has to",
+            )
         watch = OrderWatch()
         # Whichever process this is in: hints reach it from its own commits and, through the listener, from others'.
         stack.enter_context(database.listener.subscribe(ORDER_CHANGED, watch.on_hint))

@@ -11,6 +11,9 @@ from services.order_service.domain.return_urls import origin_of
 from services.order_service.use_cases.dependencies import OrderRules, Shop
 from shared.settings import ServiceSettings, split_list
 
+MIN_KEY_BYTES = 32
+"""A key as long as the signature that it makes (HMAC-SHA256)."""
+
 
 class OrderSettings(ServiceSettings):
     payment_service_url: str = Field("http://127.0.0.1:8000", description="base URL of payment_service")
@@ -49,11 +52,28 @@ class OrderSettings(ServiceSettings):
     )
     mail_interval_seconds: float = Field(5.0, gt=0, description="how often due mails are looked for")
 
-    @field_validator("smtp_url")
+    command_signing_key: SecretStr | None = Field(
+        None,
+        description="hex, at least 32 bytes; signs the commands that ask payment_service to give money back, whose "
+        "COMMAND_KEYS lists it as order_service:<hex>. Unset: late and second payments wait for a person",
+    )
+
+    @field_validator("smtp_url", "command_signing_key")
     @classmethod
-    def _blank_is_unset(cls, url: SecretStr | None) -> SecretStr | None:
+    def _blank_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         """A compose file hands on variables that nobody set as empty ones."""
-        return url if url is not None and url.get_secret_value().strip() else None
+        return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("command_signing_key")
+    @classmethod
+    def _key_is_long(cls, key: SecretStr | None) -> SecretStr | None:
+        try:
+            is_long = key is None or len(bytes.fromhex(key.get_secret_value())) >= MIN_KEY_BYTES
+        except ValueError:
+            is_long = False
+        if not is_long:
+            raise ValueError(f"COMMAND_SIGNING_KEY is at least {MIN_KEY_BYTES} bytes in hex: openssl rand -hex 32")
+        return key
 
     @model_validator(mode="after")
     def _origins_are_origins(self) -> OrderSettings:
@@ -63,6 +83,10 @@ class OrderSettings(ServiceSettings):
                     "RETURN_URL_ALLOWED_ORIGINS is a comma-separated list of origins like https://shop.example"
                 )
         return self
+
+    @property
+    def command_key(self) -> bytes | None:
+        return bytes.fromhex(self.command_signing_key.get_secret_value()) if self.command_signing_key else None
 
     @property
     def shop(self) -> Shop:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.payment_service.api.ledger_routes import router as ledger_router
+from services.payment_service.api.money_routes import router as money_router
 from services.payment_service.api.routes import router
+from services.payment_service.api.timeline_routes import router as timeline_router
 from services.payment_service.bootstrap import SERVICE, Container
+from services.payment_service.use_cases.breakers import BREAKERS_CHANNEL
 from shared.db.outbox import OUTBOX_CHANNEL
+from shared.tasks import supervise
 from shared.web.app import create_app
 from shared.web.events import events_router
 
@@ -22,11 +27,18 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, events_router(container.database, service=SERVICE)],
+        routers=[
+            router,
+            money_router,
+            timeline_router,
+            ledger_router,
+            events_router(container.database, service=SERVICE),
+        ],
         cors_origins=container.settings.cors_origins,
         state={
             "context": container.context,
             "gateways": container.gateways,
+            "idempotency": container.idempotency,
             "authenticator": container.authenticator,
             "return_budget_seconds": container.settings.return_budget_seconds,
         },
@@ -34,5 +46,11 @@ def create_application(container: Container) -> FastAPI:
 
 
 async def serve_background(container: Container) -> None:
-    """What the HTTP process runs beside requests: hints from other processes."""
-    await container.database.listener.run((OUTBOX_CHANNEL,))
+    """What the HTTP process runs beside requests: hints from other processes, and the breakers that all share."""
+    listener = container.database.listener
+    await supervise(
+        {
+            "listener": lambda: listener.run((OUTBOX_CHANNEL, BREAKERS_CHANNEL)),
+            "breakers": container.breakers.run,
+        }
+    )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
-from shared.settings import ServiceSettings
+from services.payment_service.use_cases.ports import OperationRules
+from services.payment_service.use_cases.watch_authorizations import AuthorizationPolicy
+from shared.settings import ServiceSettings, split_list
 
 
 class PaymentSettings(ServiceSettings):
@@ -29,6 +33,19 @@ class PaymentSettings(ServiceSettings):
     gateway_read_timeout_seconds: float = Field(
         15.0, description="longer than gateways usually take, shorter than patience"
     )
+    gateway_breaker_failures_in_a_row: int = Field(5, ge=1, description="so many, and the gateway is not called")
+    gateway_breaker_failure_percent: int = Field(50, ge=1, le=100, description="or this share of the recent calls")
+    gateway_breaker_minimum_calls: int = Field(10, ge=1, description="with fewer recent calls their share says nothing")
+    gateway_breaker_window_seconds: float = Field(30.0, gt=0, description="which calls are recent")
+    gateway_breaker_cool_down_seconds: float = Field(
+        5.0, gt=0, description="until it is tried again; doubles each time that this fails"
+    )
+    gateway_breaker_longest_cool_down_seconds: float = Field(
+        300.0, gt=0, description="a gateway that is back is noticed within this"
+    )
+    gateway_breaker_probe_seconds: float = Field(
+        30.0, gt=0, description="longer than a call takes; then another caller may try in place of one that died"
+    )
     return_budget_seconds: float = Field(
         4.0, description="how long a shopper who comes back waits for the gateway's word"
     )
@@ -44,13 +61,50 @@ class PaymentSettings(ServiceSettings):
     )
     authorization_warning_hours: float = Field(24.0, gt=0, description="payment.authorization_expiring so long before")
     authorization_policy_hours: float = Field(6.0, gt=0, description="the policy acts so long before the hold ends")
+    operation_lease_seconds: float = Field(
+        60.0, ge=2, le=600, description="how long one call may hold an operation; after a kill it is taken up then"
+    )
     operation_give_up_hours: float = Field(
         24.0, gt=0, description="an operation that never reached the gateway is canceled after this"
     )
+    ledger_check_seconds: float = Field(
+        60.0, gt=0, description="how often the ledger is compared with the payments' totals; a round is cheap"
+    )
     command_keys: SecretStr | None = Field(
         None,
-        description="comma-separated <sender>:<hex key>; whose commands are obeyed (order_service:0f…). Unset: nobody's",
+        description="comma-separated <sender>:<hex key>: whose commands are obeyed (order_service:0f…)",
     )
+
+    @property
+    def operation_rules(self) -> OperationRules:
+        return OperationRules(self.operation_lease_seconds, timedelta(hours=self.operation_give_up_hours))
+
+    @property
+    def authorization(self) -> AuthorizationPolicy:
+        return AuthorizationPolicy(
+            self.authorization_policy,
+            timedelta(hours=self.authorization_warning_hours),
+            timedelta(hours=self.authorization_policy_hours),
+        )
+
+    @property
+    def senders(self) -> dict[str, tuple[bytes, ...]]:
+        """Whose commands are obeyed, with the keys that sign them (several while one is rotated)."""
+        keys: dict[str, tuple[bytes, ...]] = {}
+        listed = self.command_keys.get_secret_value() if self.command_keys else ""
+        for entry in split_list(listed):
+            sender, _, key = entry.partition(":")
+            keys[sender] = (*keys.get(sender, ()), bytes.fromhex(key))
+        return keys
+
+    @field_validator("command_keys")
+    @classmethod
+    def _keys_are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        for entry in split_list(keys.get_secret_value() if keys else ""):
+            sender, _, key = entry.partition(":")
+            if not sender or not re.fullmatch(r"(?:[0-9a-fA-F]{2}){32,}", key):
+                raise ValueError("COMMAND_KEYS is a comma-separated list of <sender>:<at least 32 bytes in hex>")
+        return keys
 
     @property
     def tolerance_minor(self) -> int:

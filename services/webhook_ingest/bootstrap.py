@@ -17,7 +17,7 @@ from services.webhook_ingest.signatures.values import GatewayValues
 from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.health import HealthCheck
-from shared.http import build_http_client
+from shared.http import HttpCaller, build_http_client
 from shared.messaging.bus import EventBus
 from shared.ports import Ports
 from shared.settings import ConfigurationError
@@ -45,9 +45,9 @@ async def build(settings: WebhookIngestSettings, *, ports: Ports, bus: EventBus)
 
     Raises ConfigurationError for a signature setting that proves nothing.
     """
-    gateways = _gateways(settings)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(build_http_client(ports))
+        gateways = _gateways(settings, HttpCaller(client, ports))
         database = Database(
             settings.database_url.get_secret_value(),
             schema=SERVICE,
@@ -82,9 +82,9 @@ async def build(settings: WebhookIngestSettings, *, ports: Ports, bus: EventBus)
         )
 
 
-def _gateways(settings: WebhookIngestSettings) -> Mapping[str, IngestGateway]:
+def _gateways(settings: WebhookIngestSettings, http: HttpCaller) -> Mapping[str, IngestGateway]:
     values = GatewayValues(settings.gateway_variables, public_base_url=settings.public_base_url)
     try:
-        return build_registry(values, production=settings.environment == "production")
+        return build_registry(values, production=settings.environment == "production", http=http)
     except InvalidSchemeConfig as problem:
         raise ConfigurationError(str(problem)) from None

@@ -1,7 +1,7 @@
 """Every variable that webhook_ingest reads.
 
-The gateways' own (``<GATEWAY>_WEBHOOK_SECRET``, ``GENERIC_SIGNATURE_*``) stay a flat mapping that the signature
-registry reads, so that a new gateway changes nothing here.
+The gateways' own (``<GATEWAY>_WEBHOOK_SECRET``, ``GENERIC_SIGNATURE_*``, ``PAYPAL_*``) stay a flat mapping that the
+signature registry reads, so that a new gateway changes nothing here.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from services.webhook_ingest.signatures.registry import SETTING_PREFIXES
 from shared.settings import ConfigurationError, ServiceSettings
 
 
@@ -47,4 +48,4 @@ def gateway_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _is_webhook_setting(name: str) -> bool:
     # Only these reach the registry: a database password has no business in a mapping of gateways' settings.
-    return "WEBHOOK" in name or name.startswith("GENERIC_")
+    return "WEBHOOK" in name or name.startswith(SETTING_PREFIXES)

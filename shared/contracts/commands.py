@@ -1,7 +1,8 @@
 """Commands: events that ask another service to move money or goods. They are signed by their sender (XS25).
 
 Write access to the broker is not power to refund: the receiver checks ``signature`` against the sender's key before it
-does anything. What is signed is the command's canonical JSON without the signature, with its type and its subject.
+does anything. What is signed is the command's canonical JSON without the signature, with its type; it names all that it
+is about itself, so the envelope around it needs no trust.
 """
 
 from __future__ import annotations

@@ -376,6 +376,7 @@ async def test_each_step_of_a_payments_life_is_announced(sandbox: RunningSandbox
     assert [webhook["type"] for webhook in webhooks] == [
         "payment_intent.amount_capturable_updated",
         "checkout.session.completed",
+        "charge.captured",
         "payment_intent.succeeded",
         "refund.created",
         "charge.refunded",

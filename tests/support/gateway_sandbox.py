@@ -67,6 +67,10 @@ class RunningSandbox:
         body = {"outcome": outcome, **more}
         return await self.client.post(f"/sandbox/control/{gateway}/sessions/{reference}", json=body)
 
+    async def control(self, gateway: str, path: str, **body: Any) -> httpx.Response:
+        """What happens without a call of ours: ``await sandbox.control("stripe", "refunds/re_1", status="failed")``."""
+        return await self.client.post(f"/sandbox/control/{gateway}/{path}", json=body)
+
 
 def sandbox_settings(database_url: str, **overrides: Any) -> SandboxSettings:
     values: dict[str, Any] = {

@@ -1,5 +1,7 @@
 // Calls to the shop's API. Errors are problem+json and become `Problem`; a request that may be repeated keeps its Idempotency-Key.
 
+import { labelOf } from "/storefront/gateways.js";
+
 /** The offset between the server's clock and this browser's, so that countdowns do not lie on a wrong clock. */
 let clockOffset = 0;
 
@@ -94,15 +96,12 @@ export async function listProducts() {
   return products;
 }
 
-/** Gateways that are switched on and take this currency; a tripped breaker is marked, not hidden. */
+/** Gateways that are switched on and take this currency. One whose circuit breaker is open is marked, and offered to nobody. */
 export async function listGateways(currency) {
   const { data } = await json("/api/v1/gateways");
   return data
     .filter((gateway) => gateway.enabled !== false && (!gateway.currencies || gateway.currencies.includes(currency)))
-    .map((gateway) => {
-      const breaker = gateway.breaker?.state ?? gateway.breaker ?? gateway.breaker_state ?? gateway.state;
-      return { ...gateway, label: gateway.display_name ?? gateway.name, available: breaker !== "open" };
-    });
+    .map((gateway) => ({ ...gateway, label: labelOf(gateway.name, gateway.display_name), available: gateway.available !== false }));
 }
 
 export function createOrder(body) {

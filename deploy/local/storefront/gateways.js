@@ -3,16 +3,31 @@
 import { h } from "/storefront/dom.js";
 import { gatewayNote } from "/storefront/ports.js";
 
-/** A radio group; `chosen` is picked at first, or the first gateway that is available. */
+// What shoppers call them, where the shop's own settings give no name.
+const LABELS = { stripe: "Card", generic: "Card (hosted page)", paypal: "PayPal", razorpay: "Razorpay" };
+
+export function labelOf(name, displayName = null) {
+  const label = displayName ?? LABELS[name] ?? name ?? "";
+  return label.slice(0, 1).toUpperCase() + label.slice(1);
+}
+
+/** Those that can be reached, in words that change exactly when the choice does. */
+export function availableNames(gateways) {
+  return gateways.filter((gateway) => gateway.available).map((gateway) => gateway.name).join(" ");
+}
+
+/** A radio group of those that can be reached; `chosen` is picked at first, or the first of them. */
 export function gatewayChoice(gateways, { chosen = null, onChoose = () => {} } = {}) {
-  const pick = gateways.find((gateway) => gateway.name === chosen && gateway.available) ?? gateways.find((gateway) => gateway.available);
+  const offered = gateways.filter((gateway) => gateway.available);
+  const pick = offered.find((gateway) => gateway.name === chosen) ?? offered[0];
   return h("fieldset", { class: "gateways", "data-testid": "gateways" },
     h("legend", {}, "How would you like to pay?"),
     gateways.length === 0 && h("p", { class: "notice notice-warning" }, "No payment provider takes this currency right now."),
-    gateways.map((gateway) => h("label", { class: `gateway${gateway.available ? "" : " gateway-off"}`, "data-testid": `gateway-${gateway.name}` },
-      h("input", { type: "radio", name: "gateway", value: gateway.name, checked: gateway === pick, disabled: !gateway.available, required: true, onchange: () => onChoose(gateway.name) }),
+    gateways.length > 0 && offered.length === 0 && h("p", { class: "notice notice-warning", "data-testid": "no-gateway" }, "No payment provider can be reached right now. We keep trying; this page shows them when they are back."),
+    offered.map((gateway) => h("label", { class: "gateway", "data-testid": `gateway-${gateway.name}` },
+      h("input", { type: "radio", name: "gateway", value: gateway.name, checked: gateway === pick, required: true, onchange: () => onChoose(gateway.name) }),
       h("span", { class: "gateway-mark", "aria-hidden": "true", "data-hue": String(hue(gateway.name)) }, gateway.label.slice(0, 1).toUpperCase()),
-      h("span", { class: "gateway-text" }, h("strong", {}, gateway.label), h("small", {}, gateway.available ? gatewayNote(gateway.name) : "Not reachable right now")))));
+      h("span", { class: "gateway-text" }, h("strong", {}, gateway.label), h("small", {}, gatewayNote(gateway.name))))));
 }
 
 function hue(name) {

@@ -2,12 +2,14 @@
 
 import { createOrder, followNextAction, listGateways, payOrder } from "/storefront/api.js";
 import { fill, h, icon, problemNotice } from "/storefront/dom.js";
-import { chosenGateway, gatewayChoice } from "/storefront/gateways.js";
+import { availableNames, chosenGateway, gatewayChoice } from "/storefront/gateways.js";
 import { formatMoney } from "/storefront/money.js";
 import { countries } from "/storefront/ports.js";
 import { clearCart, rememberOrder } from "/storefront/store.js";
 import { cartLines, cartTotal, emptyCart, summaryPanel } from "/storefront/view_cart.js";
 import { handOver } from "/storefront/view_order.js";
+
+const REFRESH_EVERY = 15000;
 
 // Kept for as long as the page is open, and nowhere else: it is personal data.
 const draft = {};
@@ -19,19 +21,34 @@ export async function showCheckout(main) {
     const contents = await cartLines();
     if (contents.lines.length === 0) {
       fill(main, title(), emptyCart());
-      return;
+      return undefined;
     }
     const gateways = await listGateways(contents.currency);
-    fill(main, title(), h("div", { class: "columns" }, checkoutForm(contents, gateways), summaryPanel(contents)));
+    const { form, offer } = checkoutForm(contents, gateways);
+    fill(main, title(), h("div", { class: "columns" }, form, summaryPanel(contents)));
+    return keepOffering(contents.currency, offer);
   } catch (error) {
     fill(main, title(), problemNotice(error), h("button", { class: "button", type: "button", onclick: () => showCheckout(main) }, "Try again"));
+    return undefined;
   }
 }
 
-function checkoutForm(contents, gateways) {
+// A provider may go away or come back while somebody types an address.
+function keepOffering(currency, offer) {
+  const refresh = () => { if (!document.hidden) listGateways(currency).then(offer, () => {}); };
+  const timer = window.setInterval(refresh, REFRESH_EVERY);
+  document.addEventListener("visibilitychange", refresh);
+  return () => { window.clearInterval(timer); document.removeEventListener("visibilitychange", refresh); };
+}
+
+function checkoutForm(contents, offeredAtFirst) {
+  let gateways = offeredAtFirst;
   const total = formatMoney(cartTotal(contents));
   const problems = h("div", { class: "problems" });
   const pay = h("button", { type: "submit", class: "button button-primary button-wide button-pay", "data-testid": "pay", disabled: !gateways.some((gateway) => gateway.available) }, icon("lock"), `Pay ${total}`);
+  const choice = h("div", {});
+  const drawChoice = () => fill(choice, gatewayChoice(gateways, { chosen: draft.gateway, onChoose: (name) => { draft.gateway = name; } }));
+  drawChoice();
   const form = h("form", { class: "checkout", noValidate: true },
     h("fieldset", { class: "panel" },
       h("legend", {}, "Your details"),
@@ -40,7 +57,7 @@ function checkoutForm(contents, gateways) {
       field("phone", "Phone", { type: "tel", autocomplete: "tel", inputmode: "tel", maxlength: "32", pattern: "\\+?[0-9][0-9 \\(\\).\\-]{3,30}", title: "digits, spaces and a leading +" }, null, true)),
     addressPanel(),
     h("div", { class: "panel" },
-      gatewayChoice(gateways, { chosen: draft.gateway, onChoose: (name) => { draft.gateway = name; } }),
+      choice,
       problems,
       pay,
       h("p", { class: "fine centered" }, "You pay on the provider's own secure page and come back here. We never see your card.")));
@@ -52,7 +69,16 @@ function checkoutForm(contents, gateways) {
     event.preventDefault();
     submit({ form, pay, problems, contents, gateways });
   });
-  return form;
+  // The choice must not be pulled from under the shopper's finger, so it is drawn anew only when it is another one.
+  const offer = (news) => {
+    const isAnother = availableNames(news) !== availableNames(gateways);
+    if (!isAnother || pay.querySelector(".spinner")) return;
+    draft.gateway = chosenGateway(form) ?? draft.gateway;
+    gateways = news;
+    drawChoice();
+    pay.disabled = !gateways.some((gateway) => gateway.available);
+  };
+  return { form, offer };
 }
 
 function field(name, label, attributes, hint = null, optional = false) {

@@ -2,11 +2,11 @@
 
 import { cancelOrder, fetchInvoice, followNextAction, listGateways, listProducts, payOrder, readOrder, serverNow } from "/storefront/api.js";
 import { ask, fill, h, icon, picture, problemNotice } from "/storefront/dom.js";
-import { chosenGateway, gatewayChoice } from "/storefront/gateways.js";
+import { availableNames, chosenGateway, gatewayChoice, labelOf } from "/storefront/gateways.js";
 import { followOrder } from "/storefront/live.js";
 import { formatMoney } from "/storefront/money.js";
 import { knownOrder, updateOrder } from "/storefront/store.js";
-import { attentionText, isPaid, isPayable, orderNumber, paymentLabel, standing } from "/storefront/status.js";
+import { attentionText, isPaid, isPayable, orderNumber, paymentLabel, refundLabel, standing } from "/storefront/status.js";
 
 const REFRESH_EVERY = 30000;
 
@@ -68,7 +68,7 @@ class OrderPage {
     this.follower = followOrder({ id: this.id, secret: this.secret, version: () => this.order.version, onOrder: (order) => this.receive(order), onMode: (mode) => this.setMode(mode) });
     this.timers.push(window.setInterval(() => this.tick(), 1000));
     // A connection can die without a word (a phone asleep, a proxy's timeout); the question costs little.
-    this.timers.push(window.setInterval(() => { if (isPayable(this.order)) this.refresh(); }, REFRESH_EVERY));
+    this.timers.push(window.setInterval(() => { if (isPayable(this.order)) { this.refresh(); this.refreshGateways(); } }, REFRESH_EVERY));
     this.onVisible = () => { if (!document.hidden) this.refresh(); };
     document.addEventListener("visibilitychange", this.onVisible);
   }
@@ -90,6 +90,18 @@ class OrderPage {
     this.drawGoods();
     this.drawnFor = null;
     this.draw();
+  }
+
+  // A provider that cannot be reached is not offered; one that is back is.
+  async refreshGateways() {
+    try {
+      const gateways = await listGateways(this.order.total.currency);
+      if (this.stopped) return;
+      this.gateways = gateways;
+      this.draw();
+    } catch {
+      // The choice stays as it was.
+    }
   }
 
   async refresh() {
@@ -118,8 +130,7 @@ class OrderPage {
   }
 
   gatewayLabel(name) {
-    const label = this.gateways.find((gateway) => gateway.name === name)?.label ?? name ?? "";
-    return label.slice(0, 1).toUpperCase() + label.slice(1);
+    return this.gateways.find((gateway) => gateway.name === name)?.label ?? labelOf(name);
   }
 
   draw() {
@@ -141,7 +152,7 @@ class OrderPage {
     this.drawTimeline();
     this.drawProblem();
     // The choice of a gateway must not be pulled from under the shopper's finger, so the actions are rebuilt only when they change.
-    const actionsKey = `${order.status} ${order.payment_status} ${this.gateways.length} ${order.payments?.at(-1)?.status}`;
+    const actionsKey = `${order.status} ${order.payment_status} ${availableNames(this.gateways)} ${order.payments?.at(-1)?.status}`;
     if (this.drawnFor !== actionsKey) {
       this.drawnFor = actionsKey;
       this.drawActions();
@@ -169,13 +180,13 @@ class OrderPage {
     const { order } = this;
     const steps = [{ tone: "done", title: "Order placed", at: order.created_at, text: "Your goods are set aside." }];
     for (const payment of order.payments ?? []) {
-      const words = paymentLabel(payment.status);
+      const words = paymentLabel(payment);
       steps.push({ tone: words.tone, title: `${this.gatewayLabel(payment.gateway)}: ${words.title}`, at: payment.updated_at ?? payment.created_at, text: words.text });
+      for (const refund of payment.refunds ?? []) steps.push({ ...refundLabel(refund), at: refund.updated_at });
     }
-    const now = standing(order);
-    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", text: "The invoice is ready." });
+    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", text: order.closed_at ? "It had closed; your late payment still got the goods. The invoice is ready." : "The invoice is ready." });
     else if (order.status === "open") steps.push({ tone: "next", title: "Confirmation and invoice", text: "As soon as the payment is in." });
-    else steps.push({ tone: "bad", title: `Order ${now.label.toLowerCase()}`, at: order.updated_at, text: "The goods are back on the shelf." });
+    else steps.push({ tone: "bad", title: `Order ${order.status}`, at: order.closed_at ?? order.updated_at, text: "The goods are back on the shelf." });
     fill(this.timeline, steps.map((step) => h("li", { class: `step-${step.tone}` },
       h("div", {}, h("p", { class: "step-title" }, step.title), step.text && h("p", { class: "fine" }, step.text)), step.at && h("time", { datetime: step.at }, timeOf(step.at)))));
   }
@@ -245,6 +256,7 @@ class OrderPage {
       if (error.status === 409 || error.status === 410) await this.refresh();
       this.problem = error.code === "order_already_paid" && isPaid(this.order) ? null : error;
       this.drawProblem();
+      if (error.code === "gateway_unavailable") this.refreshGateways();
     } finally {
       fill(button, before);
       this.drawnFor = null;

@@ -45,7 +45,7 @@ async def decide(gateway: str, session_reference: str, request: Request, sandbox
 
 
 def _page(state: CheckoutState) -> Response:
-    return HTMLResponse(checkout_page(state.entry, state.view), headers=_headers())
+    return HTMLResponse(checkout_page(state.entry, state.view, state.story), headers=_headers())
 
 
 def _message(title: str, text: str, status: int) -> Response:

@@ -7,7 +7,21 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 
 from services.gateway_sandbox.api.dependencies import SandboxDependency
-from services.gateway_sandbox.api.schemas import BooksBody, FaultBody, OutcomeBody, PaymentView, fault_view
+from services.gateway_sandbox.api.schemas import (
+    AmountBody,
+    BooksBody,
+    CaptureStatusBody,
+    DisputeBody,
+    DisputeStatusBody,
+    FaultBody,
+    HoldBody,
+    OutcomeBody,
+    PaymentView,
+    RefundStatusBody,
+    fault_view,
+)
+from services.gateway_sandbox.domain.models import BookEntry
+from services.gateway_sandbox.use_cases import move_money
 from services.gateway_sandbox.use_cases.control import (
     empty_books,
     read_books,
@@ -15,6 +29,7 @@ from services.gateway_sandbox.use_cases.control import (
     read_faults,
     replace_faults,
 )
+from services.gateway_sandbox.use_cases.sandbox import Sandbox
 from services.gateway_sandbox.use_cases.settle_checkout import settle
 from shared.web.problems import problem_responses
 
@@ -27,7 +42,60 @@ async def bring_to_an_outcome(
 ) -> PaymentView:
     """What the buyer does. ``reference`` is the gateway's session or payment id, or ours (its newest session)."""
     state = await settle(gateway, reference, body.outcome, sandbox, late=body.late)
-    return PaymentView.of(await read_entry(state.entry, sandbox))
+    return await _shown(state.entry, sandbox)
+
+
+@router.post("/{gateway}/sessions/{reference}/hold", responses=problem_responses(409))
+async def expire_the_hold(gateway: str, reference: str, body: HoldBody, sandbox: SandboxDependency) -> PaymentView:  # noqa: ARG001 - says what is meant
+    """The authorization lapses now."""
+    return await _shown(await move_money.expire_hold(gateway, reference, sandbox), sandbox)
+
+
+@router.post("/{gateway}/sessions/{reference}/captures", status_code=201, responses=problem_responses(409))
+async def capture_in_the_dashboard(
+    gateway: str, reference: str, body: AmountBody, sandbox: SandboxDependency
+) -> PaymentView:
+    """Somebody captures held money in the gateway's dashboard, finally: all of it, if no amount is given."""
+    return await _shown(await move_money.capture_in_dashboard(gateway, reference, body.amount_minor, sandbox), sandbox)
+
+
+@router.post("/{gateway}/captures/{capture_id}", responses=problem_responses(409))
+async def settle_a_capture(
+    gateway: str, capture_id: str, body: CaptureStatusBody, sandbox: SandboxDependency
+) -> PaymentView:
+    """A pending capture succeeds or fails."""
+    return await _shown(await move_money.settle_capture(gateway, capture_id, body.status, sandbox), sandbox)
+
+
+@router.post("/{gateway}/sessions/{reference}/refunds", status_code=201, responses=problem_responses(409))
+async def refund_in_the_dashboard(
+    gateway: str, reference: str, body: AmountBody, sandbox: SandboxDependency
+) -> PaymentView:
+    """Somebody refunds in the gateway's dashboard: all that is left, if no amount is given. The last of `refunds`."""
+    return await _shown(await move_money.refund_in_dashboard(gateway, reference, body.amount_minor, sandbox), sandbox)
+
+
+@router.post("/{gateway}/refunds/{refund_id}", responses=problem_responses(409))
+async def settle_a_refund(
+    gateway: str, refund_id: str, body: RefundStatusBody, sandbox: SandboxDependency
+) -> PaymentView:
+    """A pending refund succeeds or fails; one that succeeded fails later, or is reversed."""
+    return await _shown(await move_money.settle_refund(gateway, refund_id, body.status, sandbox), sandbox)
+
+
+@router.post("/{gateway}/sessions/{reference}/disputes", status_code=201, responses=problem_responses(409))
+async def dispute(gateway: str, reference: str, body: DisputeBody, sandbox: SandboxDependency) -> PaymentView:
+    """The buyer disputes the payment: all that was captured, if no amount is given. The last of `disputes`."""
+    entry = await move_money.open_dispute(gateway, reference, body.amount_minor, body.reason, sandbox)
+    return await _shown(entry, sandbox)
+
+
+@router.post("/{gateway}/disputes/{dispute_id}", responses=problem_responses(409))
+async def close_a_dispute(
+    gateway: str, dispute_id: str, body: DisputeStatusBody, sandbox: SandboxDependency
+) -> PaymentView:
+    """The dispute ends: won by the shop, or lost."""
+    return await _shown(await move_money.close_dispute(gateway, dispute_id, body.status, sandbox), sandbox)
 
 
 @router.put("/{gateway}/faults")
@@ -62,3 +130,7 @@ async def show_books(
 async def empty(gateway: str, sandbox: SandboxDependency) -> Response:
     await empty_books(gateway, sandbox)
     return Response(status_code=204)
+
+
+async def _shown(entry: BookEntry, sandbox: Sandbox) -> PaymentView:
+    return PaymentView.of(await read_entry(entry, sandbox))

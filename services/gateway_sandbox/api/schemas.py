@@ -9,13 +9,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.gateway_sandbox.domain.deliveries import Delivery
 from services.gateway_sandbox.domain.faults import Fault, FaultKind
-from services.gateway_sandbox.domain.models import Outcome
-from services.gateway_sandbox.use_cases.control import BooksView, EntryWithOperations
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookRefund,
+    CaptureStatus,
+    DisputeStatus,
+    Operation,
+    Outcome,
+    RefundStatus,
+)
+from services.gateway_sandbox.use_cases.control import BooksView, EntryWithRecords
 
 OperationName = Literal[
-    "create_session", "retrieve", "expire_session", "capture", "void", "refund", "list", "webhook", "*"
+    "create_session",
+    "retrieve",
+    "expire_session",
+    "complete",
+    "capture",
+    "void",
+    "refund",
+    "list",
+    "token",
+    "webhook",
+    "*",
 ]
-_PARAMETERS = ("seconds", "status", "after_work", "retry_after", "copies", "amount_minor")
+_PARAMETERS = ("seconds", "status", "after_work", "retry_after", "copies", "amount_minor", "code", "every")
 
 
 class OutcomeBody(BaseModel):
@@ -24,6 +43,39 @@ class OutcomeBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     outcome: Outcome
     late: bool = False
+
+
+class HoldBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    expire: Literal[True]
+
+
+class AmountBody(BaseModel):
+    """Without an amount: all that is left."""
+
+    model_config = ConfigDict(extra="forbid")
+    amount_minor: int | None = Field(None, ge=1)
+
+
+class CaptureStatusBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    status: Literal["succeeded", "failed"]
+
+
+class RefundStatusBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    status: Literal["succeeded", "failed", "reversed"]
+
+
+class DisputeBody(AmountBody):
+    """``reason`` in the gateway's own words; without one its usual."""
+
+    reason: str | None = Field(None, min_length=1, max_length=100)
+
+
+class DisputeStatusBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    status: Literal["won", "lost"]
 
 
 class FaultBody(BaseModel):
@@ -39,6 +91,8 @@ class FaultBody(BaseModel):
     retry_after: int | None = Field(None, ge=0, le=86_400, description="rate_limit, seconds (default 1)")
     copies: int | None = Field(None, ge=1, le=1000, description="duplicate: extra deliveries (default 1)")
     amount_minor: int | None = Field(None, ge=1, description="wrong_amount: what to show (default: 100 more)")
+    code: str | None = Field(None, max_length=100, description="reject: the gateway's code (default: its usual one)")
+    every: int | None = Field(None, ge=2, le=1_000_000, description="hit each n-th call only, counted from the first")
 
     def to_fault(self) -> Fault:
         params = {name: value for name in _PARAMETERS if (value := getattr(self, name)) is not None}
@@ -52,8 +106,66 @@ class OperationView(BaseModel):
     amount_minor: int | None
     idempotency_key: str | None
 
+    @classmethod
+    def of(cls, operation: Operation) -> OperationView:
+        return cls(
+            **operation.details,
+            operation=operation.operation,
+            at=operation.at,
+            amount_minor=operation.amount_minor,
+            idempotency_key=operation.idempotency_key,
+        )
+
+
+class CaptureView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    capture_id: str
+    reference: str | None
+    amount_minor: int
+    status: CaptureStatus
+    is_final: bool
+    created_at: datetime
+    idempotency_key: str | None
+
+    @classmethod
+    def of(cls, capture: BookCapture) -> CaptureView:
+        return cls.model_validate(capture)
+
+
+class RefundView(BaseModel):
+    """``reference`` and ``idempotency_key`` are those of the call that made it; a dashboard's refund has none."""
+
+    model_config = ConfigDict(from_attributes=True)
+    refund_id: str
+    reference: str | None
+    amount_minor: int
+    status: RefundStatus
+    reason: str | None
+    created_at: datetime
+    idempotency_key: str | None
+
+    @classmethod
+    def of(cls, refund: BookRefund) -> RefundView:
+        return cls.model_validate(refund)
+
+
+class DisputeView(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    dispute_id: str
+    amount_minor: int
+    status: DisputeStatus
+    reason: str
+    created_at: datetime
+    closed_at: datetime | None
+
+    @classmethod
+    def of(cls, dispute: BookDispute) -> DisputeView:
+        return cls.model_validate(dispute)
+
 
 class PaymentView(BaseModel):
+    """``captured_minor`` and ``refunded_minor`` count what is pending too."""
+
     gateway_reference: str
     payment_reference: str | None
     reference: str | None
@@ -66,22 +178,16 @@ class PaymentView(BaseModel):
     refunded_minor: int
     created_at: datetime
     expires_at: datetime
+    hold_expires_at: datetime | None
     metadata: dict[str, str]
     operations: list[OperationView]
+    captures: list[CaptureView]
+    refunds: list[RefundView]
+    disputes: list[DisputeView]
 
     @classmethod
-    def of(cls, found: EntryWithOperations) -> PaymentView:
+    def of(cls, found: EntryWithRecords) -> PaymentView:
         entry = found.entry
-        operations = [
-            OperationView(
-                **operation.details,
-                operation=operation.operation,
-                at=operation.at,
-                amount_minor=operation.amount_minor,
-                idempotency_key=operation.idempotency_key,
-            )
-            for operation in found.operations
-        ]
         return cls(
             gateway_reference=entry.gateway_reference,
             payment_reference=entry.payment_reference,
@@ -95,8 +201,12 @@ class PaymentView(BaseModel):
             refunded_minor=entry.refunded_minor,
             created_at=entry.created_at,
             expires_at=entry.expires_at,
+            hold_expires_at=entry.hold_expires_at,
             metadata=entry.metadata,
-            operations=operations,
+            operations=[OperationView.of(operation) for operation in found.operations],
+            captures=[CaptureView.of(capture) for capture in found.captures],
+            refunds=[RefundView.of(refund) for refund in found.refunds],
+            disputes=[DisputeView.of(dispute) for dispute in found.disputes],
         )
 
 

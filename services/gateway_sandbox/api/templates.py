@@ -10,6 +10,7 @@ from string import Template
 
 from services.gateway_sandbox.domain.models import BookEntry, EntryStatus
 from services.gateway_sandbox.gateways.port import CheckoutLine, CheckoutView
+from services.gateway_sandbox.use_cases.tell_story import StoryLine
 
 _STYLE = """
 :root{--ink:#16202e;--soft:#5b6879;--line:#e3e8ef;--paper:#fff;--ground:#f3f5f9;--brand:#3d4bd8;--brand-dark:#2c38b4;
@@ -35,6 +36,7 @@ font-variant-numeric:tabular-nums}
 ul.lines{list-style:none;margin:0;padding:0;border-top:1px solid var(--line)}
 ul.lines li{display:flex;justify-content:space-between;gap:16px;padding:14px 0;border-bottom:1px solid var(--line)}
 ul.lines span:first-child{overflow-wrap:anywhere}
+ul.story{margin:0 0 18px}
 ul.lines small{display:block;color:var(--soft)}
 .amount{white-space:nowrap;font-variant-numeric:tabular-nums}
 .card{background:var(--paper);border:1px solid var(--line);border-radius:18px;padding:28px;
@@ -136,7 +138,7 @@ _HEADINGS = {
 }
 
 
-def checkout_page(entry: BookEntry, view: CheckoutView) -> str:
+def checkout_page(entry: BookEntry, view: CheckoutView, story: Sequence[StoryLine] = ()) -> str:
     body = _CHECKOUT.substitute(
         initial=escape(view.merchant[:1]),
         merchant=escape(view.merchant),
@@ -145,7 +147,7 @@ def checkout_page(entry: BookEntry, view: CheckoutView) -> str:
         lines=_lines(view.lines),
         reference=escape(entry.reference or entry.gateway_reference),
         heading=escape(_HEADINGS.get(entry.status, f"Pay with {view.gateway_title}")),
-        banner=_banner(entry, view),
+        banner=_banner(entry, view) + _story(story),
         actions=_actions(entry, view) if entry.is_payable() else _way_back(entry, view),
     )
     return _document(f"{view.merchant}: checkout", body)
@@ -183,6 +185,17 @@ def _banner(entry: BookEntry, view: CheckoutView) -> str:
         text = escape(view.declined_message)
         return f'<p class="banner bad" role="alert" data-testid="declined">{text} Try again or use another card.</p>'
     return ""
+
+
+def _story(story: Sequence[StoryLine]) -> str:
+    if not story:
+        return ""
+    items = "".join(
+        f'<li data-testid="{line.kind}"><span>{escape(line.text)}</span>'
+        f'<span class="amount">{escape(line.amount)}</span></li>'
+        for line in story
+    )
+    return f'<ul class="lines story" aria-label="What became of this payment">{items}</ul>'
 
 
 def _way_back(entry: BookEntry, view: CheckoutView) -> str:

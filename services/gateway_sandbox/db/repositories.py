@@ -7,22 +7,41 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Select, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway_sandbox.db.tables import deliveries, faults, operations, payments, refunds, stored_answers
+from services.gateway_sandbox.db.tables import (
+    captures,
+    deliveries,
+    disputes,
+    entry_aliases,
+    faults,
+    operations,
+    payments,
+    refunds,
+    stored_answers,
+)
 from services.gateway_sandbox.domain.deliveries import Delivery, DeliveryState
 from services.gateway_sandbox.domain.faults import Fault, FaultKind
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, CaptureMode, EntryStatus, Operation
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookEntry,
+    BookRefund,
+    CaptureMode,
+    EntryStatus,
+    Operation,
+)
 from services.gateway_sandbox.gateways.port import EntryFilter, WireAnswer
 from services.gateway_sandbox.use_cases.ports import (
     Deliveries,
     Entries,
     Faults,
     Operations,
-    Refunds,
+    Records,
     SandboxTransaction,
     StoredAnswer,
     StoredAnswers,
@@ -31,7 +50,6 @@ from services.gateway_sandbox.use_cases.ports import (
 from shared.db.session import Database
 
 _ENTRY_COLUMNS = [payments.c[field.name] for field in fields(BookEntry)]
-_REFUND_COLUMNS = [refunds.c[field.name] for field in fields(BookRefund)]
 _DELIVERY_COLUMNS = [deliveries.c[field.name] for field in fields(Delivery)]
 
 
@@ -40,6 +58,18 @@ class EntryRepository:
         self._connection = connection
 
     async def find(self, gateway: str, reference: str, *, for_update: bool = False) -> BookEntry | None:
+        entry = await self._find(gateway, reference, for_update=for_update)
+        if entry is not None:
+            return entry
+        names_it = (entry_aliases.c.gateway == gateway, entry_aliases.c.alias == reference)
+        original = await self._connection.scalar(select(entry_aliases.c.gateway_reference).where(*names_it))
+        return await self._find(gateway, original, for_update=for_update) if original is not None else None
+
+    async def add_alias(self, entry: BookEntry, alias: str) -> None:
+        values = {"gateway": entry.gateway, "alias": alias, "gateway_reference": entry.gateway_reference}
+        await self._connection.execute(upsert(entry_aliases).values(**values).on_conflict_do_nothing())
+
+    async def _find(self, gateway: str, reference: str, *, for_update: bool) -> BookEntry | None:
         names_it = or_(payments.c.gateway_reference == reference, payments.c.payment_reference == reference)
         query = select(*_ENTRY_COLUMNS).where(payments.c.gateway == gateway, names_it)
         if for_update:
@@ -64,10 +94,12 @@ class EntryRepository:
         await self._connection.execute(update(payments).where(*key).values(**asdict(entry)))
 
     async def lock_expired(self, now: datetime, *, gateway: str | None, limit: int) -> list[BookEntry]:
-        query = select(*_ENTRY_COLUMNS).where(payments.c.status == EntryStatus.OPEN, payments.c.expires_at <= now)
+        unpaid = and_(payments.c.status == EntryStatus.OPEN, payments.c.expires_at <= now)
+        held = and_(payments.c.status == EntryStatus.AUTHORIZED, payments.c.hold_expires_at <= now)
+        query = select(*_ENTRY_COLUMNS).where(or_(unpaid, held))
         if gateway is not None:
             query = query.where(payments.c.gateway == gateway)
-        query = query.order_by(payments.c.expires_at).limit(limit).with_for_update(skip_locked=True)
+        query = query.order_by(payments.c.number).limit(limit).with_for_update(skip_locked=True)
         return [_entry(row) for row in (await self._connection.execute(query)).mappings()]
 
 
@@ -111,24 +143,42 @@ class OperationRepository:
         return found
 
 
-class RefundRepository:
-    def __init__(self, connection: AsyncConnection) -> None:
+Record = TypeVar("Record", BookRefund, BookCapture, BookDispute)
+
+
+class RecordRepository(Generic[Record]):
+    """Refunds, captures or disputes: what a gateway gives an id of its own, beneath an entry."""
+
+    def __init__(self, connection: AsyncConnection, table: Table, kind: type[Record], key: str) -> None:
         self._connection = connection
+        self._table = table
+        self._kind: type[Record] = kind
+        self._key = key
+        self._columns = [table.c[field.name] for field in fields(kind)]
 
-    async def add(self, refund: BookRefund) -> None:
-        await self._connection.execute(insert(refunds).values(**asdict(refund)))
+    async def add(self, record: Record) -> None:
+        await self._connection.execute(insert(self._table).values(**asdict(record)))
 
-    async def find(self, gateway: str, refund_id: str) -> BookRefund | None:
-        query = select(*_REFUND_COLUMNS).where(refunds.c.gateway == gateway, refunds.c.refund_id == refund_id)
+    async def save(self, record: Record) -> None:
+        is_it = self._named(record.gateway, getattr(record, self._key))
+        await self._connection.execute(update(self._table).where(is_it).values(**asdict(record)))
+
+    async def find(self, gateway: str, identifier: str) -> Record | None:
+        query = select(*self._columns).where(self._named(gateway, identifier))
         row = (await self._connection.execute(query)).mappings().one_or_none()
-        return BookRefund(**row) if row else None
+        return self._kind(**row) if row else None
 
-    async def of(self, entry: BookEntry) -> list[BookRefund]:
-        query = select(*_REFUND_COLUMNS).where(
-            refunds.c.gateway == entry.gateway, refunds.c.gateway_reference == entry.gateway_reference
-        )
-        rows = (await self._connection.execute(query.order_by(refunds.c.number.desc()))).mappings()
-        return [BookRefund(**row) for row in rows]
+    async def of(self, gateway: str, references: Sequence[str]) -> dict[str, list[Record]]:
+        columns = self._table.c
+        query = select(*self._columns).where(columns.gateway == gateway, columns.gateway_reference.in_(references))
+        found: dict[str, list[Record]] = {reference: [] for reference in references}
+        for row in (await self._connection.execute(query.order_by(columns.number.desc()))).mappings():
+            record = self._kind(**row)
+            found[record.gateway_reference].append(record)
+        return found
+
+    def _named(self, gateway: str, identifier: str) -> ColumnElement[bool]:
+        return and_(self._table.c.gateway == gateway, self._table.c[self._key] == identifier)
 
 
 class StoredAnswerRepository:
@@ -174,14 +224,20 @@ class FaultRepository:
     async def take(self, gateway: str, operations: Sequence[str]) -> Fault | None:
         has_hits = or_(faults.c.remaining.is_(None), faults.c.remaining > 0)
         query = select(faults).where(faults.c.gateway == gateway, faults.c.operation.in_(operations), has_hits)
-        query = query.order_by(faults.c.number).limit(1).with_for_update()
-        row = (await self._connection.execute(query)).mappings().one_or_none()
-        if row is None:
-            return None
-        if row["remaining"] is not None:
-            one_less = update(faults).where(faults.c.number == row["number"]).values(remaining=faults.c.remaining - 1)
-            await self._connection.execute(one_less)
-        return _fault(row)
+        query = query.order_by(faults.c.number).with_for_update()
+        for row in (await self._connection.execute(query)).mappings().all():
+            fault = _fault(row)
+            is_hit = (row["passed"] + 1) % fault.every == 0
+            await self._count(row, is_hit=is_hit)
+            if is_hit:
+                return fault
+        return None
+
+    async def _count(self, row: Mapping[Any, Any], *, is_hit: bool) -> None:
+        values = {"passed": row["passed"] + 1}
+        if is_hit and row["remaining"] is not None:
+            values["remaining"] = row["remaining"] - 1
+        await self._connection.execute(update(faults).where(faults.c.number == row["number"]).values(**values))
 
     async def replace(self, gateway: str, new: Sequence[Fault]) -> None:
         await self._connection.execute(delete(faults).where(faults.c.gateway == gateway))
@@ -258,7 +314,9 @@ class DatabaseTransaction:
         self._connection = connection
         self.entries: Entries = EntryRepository(connection)
         self.operations: Operations = OperationRepository(connection)
-        self.refunds: Refunds = RefundRepository(connection)
+        self.refunds: Records[BookRefund] = RecordRepository(connection, refunds, BookRefund, "refund_id")
+        self.captures: Records[BookCapture] = RecordRepository(connection, captures, BookCapture, "capture_id")
+        self.disputes: Records[BookDispute] = RecordRepository(connection, disputes, BookDispute, "dispute_id")
         self.answers: StoredAnswers = StoredAnswerRepository(connection)
         self.faults: Faults = FaultRepository(connection)
         self.deliveries: Deliveries = DeliveryRepository(connection)
@@ -267,7 +325,7 @@ class DatabaseTransaction:
         return self._connection.begin_nested()
 
     async def forget_everything(self, gateway: str) -> None:
-        for table in (deliveries, stored_answers, refunds, operations, payments):
+        for table in (deliveries, stored_answers, disputes, refunds, captures, entry_aliases, operations, payments):
             await self._connection.execute(delete(table).where(table.c.gateway == gateway))
 
 

@@ -50,6 +50,7 @@ payments = Table(
     timestamp("created_at"),
     timestamp("expires_at"),
     timestamp("payment_created_at", nullable=True),
+    timestamp("hold_expires_at", nullable=True),
     one_of("capture", ("automatic", "manual")),
     one_of("status", ("open", "processing", "authorized", "completed", "failed", "canceled", "expired")),
     CheckConstraint(
@@ -59,6 +60,16 @@ payments = Table(
     Index("ix_payments_gateway_reference", "gateway", "reference"),
     Index("ix_payments_gateway_number", "gateway", "number"),
     Index("ix_payments_open_expires_at", "expires_at", postgresql_where=text("status = 'open'")),
+    Index("ix_payments_held_hold_expires_at", "hold_expires_at", postgresql_where=text("status = 'authorized'")),
+)
+
+# Every other id that a gateway gave a payment: authorizations, captures, refunds, disputes.
+entry_aliases = Table(
+    "entry_aliases",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("alias", Text, primary_key=True),
+    Column("gateway_reference", Text, nullable=False),
 )
 
 operations = Table(
@@ -89,8 +100,47 @@ refunds = Table(
     Column("metadata", JSONB, nullable=False, server_default=_EMPTY),
     Column("details", JSONB, nullable=False, server_default=_EMPTY),
     timestamp("created_at"),
+    Column("idempotency_key", Text),
     CheckConstraint("amount_minor > 0", name="amount"),
+    one_of("status", ("pending", "succeeded", "failed", "reversed")),
     Index("ix_refunds_gateway_gateway_reference", "gateway", "gateway_reference"),
+)
+
+captures = Table(
+    "captures",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("capture_id", Text, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("gateway_reference", Text, nullable=False),
+    Column("reference", Text),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("is_final", Boolean, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=_EMPTY),
+    timestamp("created_at"),
+    Column("idempotency_key", Text),
+    CheckConstraint("amount_minor > 0", name="amount"),
+    one_of("status", ("pending", "succeeded", "failed")),
+    Index("ix_captures_gateway_gateway_reference", "gateway", "gateway_reference"),
+)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("dispute_id", Text, primary_key=True),
+    Column("number", BigInteger, Identity(always=True), nullable=False),
+    Column("gateway_reference", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=_EMPTY),
+    timestamp("created_at"),
+    timestamp("closed_at", nullable=True),
+    CheckConstraint("amount_minor > 0", name="amount"),
+    one_of("status", ("open", "won", "lost")),
+    Index("ix_disputes_gateway_gateway_reference", "gateway", "gateway_reference"),
 )
 
 stored_answers = Table(
@@ -114,6 +164,7 @@ faults = Table(
     Column("operation", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("remaining", Integer),
+    Column("passed", Integer, nullable=False, server_default="0"),  # calls that reached it, for `every`
     Column("params", JSONB, nullable=False, server_default=_EMPTY),
     Index("ix_faults_gateway_number", "gateway", "number"),
 )

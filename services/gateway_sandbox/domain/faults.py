@@ -15,6 +15,8 @@ class FaultKind(StrEnum):
     TIMEOUT_AFTER = "timeout_after"
     ERROR_5XX = "error_5xx"
     RATE_LIMIT = "rate_limit"
+    PENDING = "pending"
+    REJECT = "reject"
     WRONG_AMOUNT = "wrong_amount"
     DUPLICATE = "duplicate"
     REORDER = "reorder"
@@ -25,13 +27,18 @@ class FaultKind(StrEnum):
 WEBHOOK = "webhook"
 ANY_CALL = "*"
 READ_OPERATIONS = frozenset({"retrieve", "list"})
-CALL_OPERATIONS = frozenset({"create_session", "expire_session", "capture", "void", "refund"}) | READ_OPERATIONS
+WRITE_OPERATIONS = frozenset({"create_session", "expire_session", "complete", "capture", "void", "refund", "token"})
+"""``complete``: the client finishes a session that the buyer has approved; ``token``: it asks for an access token."""
+
+CALL_OPERATIONS = WRITE_OPERATIONS | READ_OPERATIONS
 OPERATIONS = CALL_OPERATIONS | {WEBHOOK, ANY_CALL}
 
 _WEBHOOK_KINDS = frozenset(
     {FaultKind.DUPLICATE, FaultKind.REORDER, FaultKind.LOSE, FaultKind.LATE, FaultKind.WRONG_AMOUNT}
 )
-_CALL_KINDS = frozenset(FaultKind) - _WEBHOOK_KINDS
+_ANSWERED_LATER = frozenset({"complete", "capture", "refund"})
+_REFUSABLE = frozenset({"complete", "capture", "void", "refund"})
+_CALL_KINDS = frozenset(FaultKind) - _WEBHOOK_KINDS - {FaultKind.PENDING, FaultKind.REJECT}
 
 DEFAULT_HOLD_SECONDS = 60.0
 """Longer than any client of ours waits for a gateway."""
@@ -39,7 +46,10 @@ DEFAULT_HOLD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``remaining`` is how many more calls it hits; None hits every one until the list is replaced."""
+    """``remaining`` is how many more calls it hits; None hits every one until the list is replaced.
+
+    With ``every`` it lets calls pass in between: of those that reach it in the list, each n-th is hit.
+    """
 
     operation: str
     kind: FaultKind
@@ -63,6 +73,15 @@ class Fault:
         return bool(self.params.get("after_work", False))
 
     @property
+    def code(self) -> str | None:
+        """What a refusal says in the gateway's own words; None leaves the choice to the gateway."""
+        return self.params.get("code")
+
+    @property
+    def every(self) -> int:
+        return int(self.params.get("every", 1))
+
+    @property
     def retry_after_seconds(self) -> int:
         return int(self.params.get("retry_after", 1))
 
@@ -78,4 +97,9 @@ class Fault:
 def _kinds_for(operation: str) -> frozenset[FaultKind]:
     if operation == WEBHOOK:
         return _WEBHOOK_KINDS
-    return _CALL_KINDS | {FaultKind.WRONG_AMOUNT} if operation in READ_OPERATIONS else _CALL_KINDS
+    more = {
+        FaultKind.WRONG_AMOUNT: READ_OPERATIONS,
+        FaultKind.PENDING: _ANSWERED_LATER,
+        FaultKind.REJECT: _REFUSABLE,
+    }
+    return _CALL_KINDS | {kind for kind, operations in more.items() if operation in operations}

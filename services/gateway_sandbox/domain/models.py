@@ -9,11 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from shared.errors import Conflict
 
 Details = dict[str, Any]
+
+RefundStatus = Literal["pending", "succeeded", "failed", "reversed"]
+DisputeStatus = Literal["open", "won", "lost"]
+CaptureStatus = Literal["pending", "succeeded", "failed"]
 
 
 class EntryStatus(StrEnum):
@@ -58,7 +62,10 @@ _WITHOUT_MONEY = _PAYABLE | {EntryStatus.FAILED, EntryStatus.CANCELED, EntryStat
 
 @dataclass(slots=True)
 class BookEntry:
-    """One session and the payment it became. ``details`` holds what only its own gateway understands."""
+    """One session and the payment it became. ``details`` holds what only its own gateway understands.
+
+    ``captured_minor`` and ``refunded_minor`` count what is pending too: it is spoken for, and comes back if it fails.
+    """
 
     gateway: str
     gateway_reference: str
@@ -75,6 +82,7 @@ class BookEntry:
     status: EntryStatus = EntryStatus.OPEN
     payment_reference: str | None = None
     payment_created_at: datetime | None = None
+    hold_expires_at: datetime | None = None
     captured_minor: int = 0
     refunded_minor: int = 0
     customer_email: str | None = None
@@ -116,6 +124,12 @@ class BookEntry:
         if final or self.captured_minor == self.amount_minor:
             self.status = EntryStatus.COMPLETED
 
+    def untake(self, amount_minor: int) -> None:
+        """A pending capture has failed. What the payment is then, is for its gateway to say."""
+        if not 0 < amount_minor <= self.refundable_minor:
+            raise MoreThanThereIs(f"{amount_minor} is not between 1 and the unrefunded {self.refundable_minor}")
+        self.captured_minor -= amount_minor
+
     def release(self) -> None:
         """Void: the hold ends, and what was captured before stays captured."""
         if self.status is not EntryStatus.AUTHORIZED:
@@ -126,6 +140,23 @@ class BookEntry:
         if not 0 < amount_minor <= self.refundable_minor:
             raise MoreThanThereIs(f"{amount_minor} is not between 1 and the refundable {self.refundable_minor}")
         self.refunded_minor += amount_minor
+
+    def take_back(self, amount_minor: int) -> None:
+        """A refund did not reach the buyer: its money is the shop's again."""
+        if not 0 < amount_minor <= self.refunded_minor:
+            raise MoreThanThereIs(f"{amount_minor} is not between 1 and the refunded {self.refunded_minor}")
+        self.refunded_minor -= amount_minor
+
+    def check_disputable(self, amount_minor: int) -> None:
+        """A refund does not keep a buyer's bank from disputing the whole payment."""
+        if not 0 < amount_minor <= self.captured_minor:
+            raise MoreThanThereIs(f"{amount_minor} is not between 1 and the captured {self.captured_minor}")
+
+    def lapse(self) -> None:
+        """The hold is over by itself: nothing more can be captured."""
+        if self.status is not EntryStatus.AUTHORIZED:
+            raise IllegalMove(f"a payment that is {self.status} holds nothing that could lapse")
+        self.status = EntryStatus.COMPLETED if self.captured_minor else EntryStatus.EXPIRED
 
     def end(self, status: EntryStatus) -> None:
         """Close a session that nobody paid: failed, canceled or expired."""
@@ -150,15 +181,84 @@ class Operation:
     details: Details = field(default_factory=dict)
 
 
+_REFUND_MOVES: frozenset[tuple[RefundStatus, RefundStatus]] = frozenset(
+    {("pending", "succeeded"), ("pending", "failed"), ("succeeded", "failed"), ("succeeded", "reversed")}
+)
+_COUNTED: frozenset[RefundStatus] = frozenset({"pending", "succeeded"})
+
+
 @dataclass(slots=True)
 class BookRefund:
+    """``reference`` is the client's own, None for a refund made in the gateway's dashboard."""
+
     gateway: str
     refund_id: str
     gateway_reference: str
     reference: str | None
     amount_minor: int
-    status: str
+    status: RefundStatus
     reason: str | None
     created_at: datetime
     metadata: dict[str, str] = field(default_factory=dict)
     details: Details = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+    def move(self, status: RefundStatus, entry: BookEntry) -> bool:
+        """Take the refund to a status and its money with it; False when it is there already. Raises IllegalMove."""
+        if status == self.status:
+            return False
+        if (self.status, status) not in _REFUND_MOVES:
+            raise IllegalMove(f"a refund that is {self.status} cannot become {status}")
+        if status not in _COUNTED:
+            entry.take_back(self.amount_minor)
+        self.status = status
+        return True
+
+
+@dataclass(slots=True)
+class BookCapture:
+    """For gateways where each capture is an object of its own, with an id and a state."""
+
+    gateway: str
+    capture_id: str
+    gateway_reference: str
+    reference: str | None
+    amount_minor: int
+    status: CaptureStatus
+    is_final: bool
+    created_at: datetime
+    details: Details = field(default_factory=dict)
+    idempotency_key: str | None = None
+
+    def move(self, status: CaptureStatus, entry: BookEntry) -> bool:
+        """A pending capture succeeds or fails; False when it is there already. Raises IllegalMove."""
+        if status == self.status:
+            return False
+        if self.status != "pending" or status == "pending":
+            raise IllegalMove(f"a capture that is {self.status} cannot become {status}")
+        if status == "failed":
+            entry.untake(self.amount_minor)
+        self.status = status
+        return True
+
+
+@dataclass(slots=True)
+class BookDispute:
+    gateway: str
+    dispute_id: str
+    gateway_reference: str
+    amount_minor: int
+    status: DisputeStatus
+    reason: str
+    created_at: datetime
+    closed_at: datetime | None = None
+    details: Details = field(default_factory=dict)
+
+    def close(self, status: DisputeStatus, at: datetime) -> bool:
+        """Decided for the shop or for the buyer; False when it is so already. Raises IllegalMove."""
+        if status == self.status:
+            return False
+        if self.status != "open" or status == "open":
+            raise IllegalMove(f"a dispute that is {self.status} cannot become {status}")
+        self.status, self.closed_at = status, at
+        return True

@@ -13,7 +13,16 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from services.gateway_sandbox.domain.json_text import to_json
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, Outcome
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookEntry,
+    BookRefund,
+    CaptureStatus,
+    DisputeStatus,
+    Outcome,
+    RefundStatus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +87,25 @@ class Books(Protocol):
     """A gateway's own books inside one transaction; everything done through them commits or vanishes together."""
 
     now: datetime
+    answers_later: bool
+    """The fault ``pending``: accept this capture or refund as pending; the control API settles it."""
+
+    pending_code: str | None
+    """Which kind of pending, in the gateway's own words, where the fault names one."""
 
     def new_id(self, prefix: str, length: int = 24) -> str:
         """An unguessable id of letters and digits: ``pi_3Nf…``."""
         ...
 
-    async def find(self, reference: str, *, for_update: bool = False) -> BookEntry | None: ...
+    async def find(self, reference: str, *, for_update: bool = False) -> BookEntry | None:
+        """By any id that this gateway gave the payment: session, payment, capture, refund, dispute, other alias."""
+        ...
 
     async def search(self, wanted: EntryFilter) -> list[BookEntry]: ...
+
+    async def alias(self, entry: BookEntry, other_id: str) -> None:
+        """Let ``find`` know the entry by another id, an authorization's for example; repeating it changes nothing."""
+        ...
 
     async def open(self, entry: BookEntry) -> None:
         """Add an entry; recorded as the operation ``create_session``."""
@@ -99,9 +119,39 @@ class Books(Protocol):
         """Save the entry and the refund; recorded as the operation ``refund``."""
         ...
 
+    async def save_refund(self, entry: BookEntry, refund: BookRefund, operation: str) -> None:
+        """Save both as they are now; recorded as ``operation``."""
+        ...
+
     async def find_refund(self, refund_id: str) -> BookRefund | None: ...
 
-    async def refunds_of(self, entry: BookEntry) -> list[BookRefund]: ...
+    async def refunds_of(self, entry: BookEntry) -> list[BookRefund]:
+        """Newest first."""
+        ...
+
+    async def add_capture(self, entry: BookEntry, capture: BookCapture) -> None:
+        """Save the entry and the capture; recorded as the operation ``capture``."""
+        ...
+
+    async def save_capture(self, entry: BookEntry, capture: BookCapture, operation: str) -> None: ...
+
+    async def find_capture(self, capture_id: str) -> BookCapture | None: ...
+
+    async def captures_of(self, entry: BookEntry) -> list[BookCapture]:
+        """Newest first."""
+        ...
+
+    async def add_dispute(self, entry: BookEntry, dispute: BookDispute) -> None:
+        """Save the entry and the dispute; recorded as the operation ``dispute``."""
+        ...
+
+    async def save_dispute(self, entry: BookEntry, dispute: BookDispute, operation: str) -> None: ...
+
+    async def find_dispute(self, dispute_id: str) -> BookDispute | None: ...
+
+    async def disputes_of(self, entry: BookEntry) -> list[BookDispute]:
+        """Newest first."""
+        ...
 
     def announce(self, announcement: Announcement) -> None:
         """Send an event once this transaction has committed."""
@@ -179,6 +229,10 @@ class SandboxGateway(Protocol):
 
     def too_busy(self, retry_after_seconds: int) -> WireAnswer: ...
 
+    def refusal(self, operation: str, code: str | None) -> WireError:
+        """The fault ``reject``: a business refusal of a capture, void or refund; without a code the usual one."""
+        ...
+
     def finish(self, call: WireCall, answer: WireAnswer, request_id: str, *, replayed: bool) -> WireAnswer:
         """Put on the headers that every answer carries."""
         ...
@@ -191,6 +245,37 @@ class SandboxGateway(Protocol):
 
     async def expire(self, entry: BookEntry, books: Books) -> None:
         """The locked, open session's time is over."""
+        ...
+
+    async def expire_hold(self, entry: BookEntry, books: Books) -> None:
+        """The locked entry's authorization lapses, by itself at ``hold_expires_at`` or by the control API.
+
+        Raises IllegalMove when nothing is held.
+        """
+        ...
+
+    async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:
+        """Somebody captures held money in the dashboard, finally. Raises IllegalMove, MoreThanThereIs."""
+        ...
+
+    async def settle_capture(self, entry: BookEntry, capture: BookCapture, status: CaptureStatus, books: Books) -> None:
+        """A pending capture succeeds or fails: move the books and announce it. Raises IllegalMove."""
+        ...
+
+    async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
+        """Somebody refunds in the dashboard, without any reference of ours. Raises IllegalMove, MoreThanThereIs."""
+        ...
+
+    async def settle_refund(self, entry: BookEntry, refund: BookRefund, status: RefundStatus, books: Books) -> None:
+        """A pending refund succeeds or fails, or one that succeeded fails or is reversed. Raises IllegalMove."""
+        ...
+
+    async def open_dispute(self, entry: BookEntry, amount_minor: int, reason: str | None, books: Books) -> BookDispute:
+        """The buyer disputes captured money, for the gateway's usual reason if none is given."""
+        ...
+
+    async def close_dispute(self, entry: BookEntry, dispute: BookDispute, status: DisputeStatus, books: Books) -> None:
+        """The dispute is won by the shop, or lost. Raises IllegalMove."""
         ...
 
     def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:

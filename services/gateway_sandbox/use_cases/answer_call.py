@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from services.gateway_sandbox.domain.faults import ANY_CALL, Fault, FaultKind
 from services.gateway_sandbox.gateways.port import SandboxGateway, WireAnswer, WireCall, WireError, WireRoute
-from services.gateway_sandbox.use_cases.books import TransactionBooks, lens_for, random_text
+from services.gateway_sandbox.use_cases.books import TransactionBooks, random_text
 from services.gateway_sandbox.use_cases.expire_sessions import expire_due_sessions
 from services.gateway_sandbox.use_cases.ports import SandboxTransaction, StoredAnswer
 from services.gateway_sandbox.use_cases.sandbox import KeyInFlight, Sandbox
@@ -99,10 +99,8 @@ async def _work(
         stored = await _stored_answer(gateway, call, key, tx)
         if stored is not None:
             return _Answered(stored, replayed=True)
-        books = TransactionBooks(
-            tx, gateway=gateway.name, ports=sandbox.ports, idempotency_key=key, lens=lens_for(fault)
-        )
-        answer, is_kept = (instead, True) if instead else await _handled(gateway, route, call, books, tx)
+        books = TransactionBooks(tx, gateway=gateway.name, ports=sandbox.ports, idempotency_key=key, fault=fault)
+        answer, is_kept = (instead, True) if instead else await _handled(gateway, route, call, fault, books, tx)
         if key is not None and is_kept:
             remembered = _remembered(gateway, fault, answer)
             await tx.answers.add(gateway.name, key, StoredAnswer(_fingerprint(call), remembered), books.now)
@@ -126,11 +124,18 @@ async def _stored_answer(
 
 
 async def _handled(
-    gateway: SandboxGateway, route: WireRoute, call: WireCall, books: TransactionBooks, tx: SandboxTransaction
+    gateway: SandboxGateway,
+    route: WireRoute,
+    call: WireCall,
+    fault: Fault | None,
+    books: TransactionBooks,
+    tx: SandboxTransaction,
 ) -> tuple[WireAnswer, bool]:
     """The handler's answer, and whether it is one to remember; a refusal undoes what the handler had begun."""
     await expire_due_sessions(gateway, books, tx)
     try:
+        if fault is not None and fault.kind is FaultKind.REJECT:
+            raise gateway.refusal(route.operation, fault.code)
         async with tx.savepoint():
             return await route.handler(call, books), True
     except WireError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from services.gateway_sandbox.domain.deliveries import Delivery, DeliveryState
 from services.gateway_sandbox.domain.faults import WEBHOOK, Fault, FaultKind
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, Operation
+from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund, Operation
 from services.gateway_sandbox.gateways.port import Announcement, EntryFilter
 from services.gateway_sandbox.use_cases.ports import SandboxTransaction
 from shared.ports import Ports
@@ -20,7 +20,7 @@ Lens = Callable[[BookEntry], BookEntry]
 
 
 class TransactionBooks:
-    """``Books`` over a transaction. ``lens`` makes reads show something else than what is written: a fault."""
+    """``Books`` over a transaction. ``fault``: the one that hit this call; it may bend what reads show."""
 
     def __init__(
         self,
@@ -29,14 +29,16 @@ class TransactionBooks:
         gateway: str,
         ports: Ports,
         idempotency_key: str | None = None,
-        lens: Lens | None = None,
+        fault: Fault | None = None,
     ) -> None:
         self.now = ports.clock.now()
+        self.answers_later = fault is not None and fault.kind is FaultKind.PENDING
+        self.pending_code = fault.code if fault is not None and self.answers_later else None
         self._tx = tx
         self._gateway = gateway
         self._ports = ports
         self._idempotency_key = idempotency_key
-        self._lens = lens or (lambda entry: entry)
+        self._lens = _lens_for(fault)
         self._announced: list[Announcement] = []
 
     def new_id(self, prefix: str, length: int = 24) -> str:
@@ -49,6 +51,9 @@ class TransactionBooks:
     async def search(self, wanted: EntryFilter) -> list[BookEntry]:
         return [self._lens(entry) for entry in await self._tx.entries.search(self._gateway, wanted)]
 
+    async def alias(self, entry: BookEntry, other_id: str) -> None:
+        await self._tx.entries.add_alias(entry, other_id)
+
     async def open(self, entry: BookEntry) -> None:
         await self._tx.entries.add(entry)
         await self._record(entry, "create_session", entry.amount_minor)
@@ -58,15 +63,57 @@ class TransactionBooks:
         await self._record(entry, operation, amount_minor, **details)
 
     async def add_refund(self, entry: BookEntry, refund: BookRefund) -> None:
+        refund.idempotency_key = self._idempotency_key
         await self._tx.entries.save(entry)
         await self._tx.refunds.add(refund)
-        await self._record(entry, "refund", refund.amount_minor, refund_id=refund.refund_id, reference=refund.reference)
+        await self.alias(entry, refund.refund_id)
+        await self._record_refund(entry, refund, "refund")
+
+    async def save_refund(self, entry: BookEntry, refund: BookRefund, operation: str) -> None:
+        await self._tx.entries.save(entry)
+        await self._tx.refunds.save(refund)
+        await self._record_refund(entry, refund, operation)
 
     async def find_refund(self, refund_id: str) -> BookRefund | None:
         return await self._tx.refunds.find(self._gateway, refund_id)
 
     async def refunds_of(self, entry: BookEntry) -> list[BookRefund]:
-        return await self._tx.refunds.of(entry)
+        return (await self._tx.refunds.of(self._gateway, [entry.gateway_reference]))[entry.gateway_reference]
+
+    async def add_capture(self, entry: BookEntry, capture: BookCapture) -> None:
+        capture.idempotency_key = self._idempotency_key
+        await self._tx.entries.save(entry)
+        await self._tx.captures.add(capture)
+        await self.alias(entry, capture.capture_id)
+        await self._record_capture(entry, capture, "capture")
+
+    async def save_capture(self, entry: BookEntry, capture: BookCapture, operation: str) -> None:
+        await self._tx.entries.save(entry)
+        await self._tx.captures.save(capture)
+        await self._record_capture(entry, capture, operation)
+
+    async def find_capture(self, capture_id: str) -> BookCapture | None:
+        return await self._tx.captures.find(self._gateway, capture_id)
+
+    async def captures_of(self, entry: BookEntry) -> list[BookCapture]:
+        return (await self._tx.captures.of(self._gateway, [entry.gateway_reference]))[entry.gateway_reference]
+
+    async def add_dispute(self, entry: BookEntry, dispute: BookDispute) -> None:
+        await self._tx.entries.save(entry)
+        await self._tx.disputes.add(dispute)
+        await self.alias(entry, dispute.dispute_id)
+        await self._record(entry, "dispute", dispute.amount_minor, dispute_id=dispute.dispute_id)
+
+    async def save_dispute(self, entry: BookEntry, dispute: BookDispute, operation: str) -> None:
+        await self._tx.entries.save(entry)
+        await self._tx.disputes.save(dispute)
+        await self._record(entry, operation, dispute.amount_minor, dispute_id=dispute.dispute_id)
+
+    async def find_dispute(self, dispute_id: str) -> BookDispute | None:
+        return await self._tx.disputes.find(self._gateway, dispute_id)
+
+    async def disputes_of(self, entry: BookEntry) -> list[BookDispute]:
+        return (await self._tx.disputes.of(self._gateway, [entry.gateway_reference]))[entry.gateway_reference]
 
     def announce(self, announcement: Announcement) -> None:
         self._announced.append(announcement)
@@ -97,15 +144,23 @@ class TransactionBooks:
         )
         return _distorted(delivery, fault) if fault is not None else [delivery]
 
+    async def _record_refund(self, entry: BookEntry, refund: BookRefund, operation: str) -> None:
+        details = {"refund_id": refund.refund_id, "reference": refund.reference}
+        await self._record(entry, operation, refund.amount_minor, **details)
+
+    async def _record_capture(self, entry: BookEntry, capture: BookCapture, operation: str) -> None:
+        details = {"capture_id": capture.capture_id, "reference": capture.reference}
+        await self._record(entry, operation, capture.amount_minor, **details)
+
     async def _record(self, entry: BookEntry, operation: str, amount_minor: int | None, **details: Any) -> None:
         record = Operation(operation, self.now, amount_minor, self._idempotency_key, details)
         await self._tx.operations.add(entry, record)
 
 
-def lens_for(fault: Fault | None) -> Lens | None:
-    """What ``wrong_amount`` does to reads."""
+def _lens_for(fault: Fault | None) -> Lens:
+    """What ``wrong_amount`` does to reads: they show something else than what is written."""
     if fault is None or fault.kind is not FaultKind.WRONG_AMOUNT:
-        return None
+        return lambda entry: entry
     return lambda entry: entry.showing(fault.amount_instead_of(entry.amount_minor))
 
 

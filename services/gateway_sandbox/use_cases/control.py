@@ -8,22 +8,28 @@ from datetime import timedelta
 
 from services.gateway_sandbox.domain.deliveries import Delivery
 from services.gateway_sandbox.domain.faults import Fault
-from services.gateway_sandbox.domain.models import BookEntry, Operation
+from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund, Operation
 from services.gateway_sandbox.gateways.port import EntryFilter
+from services.gateway_sandbox.use_cases.ports import SandboxTransaction
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
 
 STORED_ANSWERS_KEPT = timedelta(hours=24)  # Stripe keeps them at least this long
 
 
 @dataclass(frozen=True, slots=True)
-class EntryWithOperations:
+class EntryWithRecords:
+    """An entry and all that happened to it, in the order in which it happened."""
+
     entry: BookEntry
     operations: Sequence[Operation]
+    captures: Sequence[BookCapture]
+    refunds: Sequence[BookRefund]
+    disputes: Sequence[BookDispute]
 
 
 @dataclass(frozen=True, slots=True)
 class BooksView:
-    payments: Sequence[EntryWithOperations]
+    payments: Sequence[EntryWithRecords]
     deliveries: Sequence[Delivery]
 
 
@@ -36,16 +42,27 @@ async def read_books(
     async with sandbox.uow() as tx:
         entries = await tx.entries.search(gateway, EntryFilter(reference=reference, order_id=order_id))
         references = [entry.gateway_reference for entry in entries]
-        operations = await tx.operations.of(gateway, references)
+        payments = await _with_records(gateway, entries[::-1], tx)
         deliveries = await tx.deliveries.of(gateway, references if is_filtered else None)
-    payments = [EntryWithOperations(entry, operations[entry.gateway_reference]) for entry in reversed(entries)]
     return BooksView(payments, deliveries)
 
 
-async def read_entry(entry: BookEntry, sandbox: Sandbox) -> EntryWithOperations:
+async def read_entry(entry: BookEntry, sandbox: Sandbox) -> EntryWithRecords:
     async with sandbox.uow() as tx:
-        operations = await tx.operations.of(entry.gateway, [entry.gateway_reference])
-    return EntryWithOperations(entry, operations[entry.gateway_reference])
+        [found] = await _with_records(entry.gateway, [entry], tx)
+    return found
+
+
+async def _with_records(gateway: str, entries: Sequence[BookEntry], tx: SandboxTransaction) -> list[EntryWithRecords]:
+    references = [entry.gateway_reference for entry in entries]
+    operations = await tx.operations.of(gateway, references)
+    captures = await tx.captures.of(gateway, references)
+    refunds = await tx.refunds.of(gateway, references)
+    disputes = await tx.disputes.of(gateway, references)
+    return [
+        EntryWithRecords(entry, operations[name], captures[name][::-1], refunds[name][::-1], disputes[name][::-1])
+        for entry, name in zip(entries, references, strict=True)
+    ]
 
 
 async def empty_books(gateway: str, sandbox: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""Sessions end by themselves, whether or not anybody looks at them."""
+"""Sessions and holds end by themselves, whether or not anybody looks at them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def expire_due_sessions(gateway: SandboxGateway, books: TransactionBooks, 
     """Expire what is due, inside the caller's transaction, so that no call sees a session that outlived itself."""
     due = await tx.entries.lock_expired(books.now, gateway=gateway.name, limit=BATCH)
     for entry in due:
-        await gateway.expire(entry, books)
+        await (gateway.expire_hold if entry.is_held() else gateway.expire)(entry, books)
     return len(due)
 
 

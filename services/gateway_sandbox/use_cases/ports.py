@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from services.gateway_sandbox.domain.deliveries import Delivery
 from services.gateway_sandbox.domain.faults import Fault
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, Operation
+from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund, Operation
 from services.gateway_sandbox.gateways.port import EntryFilter, WireAnswer
 
 
@@ -24,8 +24,10 @@ class StoredAnswer:
 
 class Entries(Protocol):
     async def find(self, gateway: str, reference: str, *, for_update: bool = False) -> BookEntry | None:
-        """By the gateway's session or payment id."""
+        """By the gateway's session or payment id, or by any other id that it gave this payment."""
         ...
+
+    async def add_alias(self, entry: BookEntry, alias: str) -> None: ...
 
     async def find_newest_by_reference(self, gateway: str, reference: str) -> BookEntry | None: ...
 
@@ -38,7 +40,7 @@ class Entries(Protocol):
     async def save(self, entry: BookEntry) -> None: ...
 
     async def lock_expired(self, now: datetime, *, gateway: str | None, limit: int) -> list[BookEntry]:
-        """Open sessions whose time is over, locked; those that another transaction is working on are left out."""
+        """Open sessions and holds whose time is over, locked; those that another transaction works on are left out."""
         ...
 
 
@@ -50,13 +52,20 @@ class Operations(Protocol):
         ...
 
 
-class Refunds(Protocol):
-    async def add(self, refund: BookRefund) -> None: ...
+Record = TypeVar("Record", BookRefund, BookCapture, BookDispute)
 
-    async def find(self, gateway: str, refund_id: str) -> BookRefund | None: ...
 
-    async def of(self, entry: BookEntry) -> list[BookRefund]:
-        """Newest first."""
+class Records(Protocol[Record]):
+    """Refunds, captures or disputes."""
+
+    async def add(self, record: Record) -> None: ...
+
+    async def save(self, record: Record) -> None: ...
+
+    async def find(self, gateway: str, identifier: str) -> Record | None: ...
+
+    async def of(self, gateway: str, references: Sequence[str]) -> dict[str, list[Record]]:
+        """By gateway reference, newest first."""
         ...
 
 
@@ -74,7 +83,7 @@ class StoredAnswers(Protocol):
 
 class Faults(Protocol):
     async def take(self, gateway: str, operations: Sequence[str]) -> Fault | None:
-        """Use up one hit of the first fault in the list that applies to one of the operations."""
+        """Use up one hit of the first fault in the list that applies to one of the operations and lets it not pass."""
         ...
 
     async def replace(self, gateway: str, faults: Sequence[Fault]) -> None: ...
@@ -99,7 +108,9 @@ class Deliveries(Protocol):
 class SandboxTransaction(Protocol):
     entries: Entries
     operations: Operations
-    refunds: Refunds
+    refunds: Records[BookRefund]
+    captures: Records[BookCapture]
+    disputes: Records[BookDispute]
     answers: StoredAnswers
     faults: Faults
     deliveries: Deliveries
@@ -107,7 +118,7 @@ class SandboxTransaction(Protocol):
     def savepoint(self) -> AbstractAsyncContextManager[object]: ...
 
     async def forget_everything(self, gateway: str) -> None:
-        """Empty a gateway's books: payments, operations, refunds, stored answers and deliveries."""
+        """Empty a gateway's books: payments with all that belongs to them, stored answers, deliveries."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway_sandbox.domain.models import BookEntry, IllegalMove, Outcome
@@ -11,15 +12,17 @@ from services.gateway_sandbox.use_cases.books import TransactionBooks
 from services.gateway_sandbox.use_cases.expire_sessions import expire_due_sessions
 from services.gateway_sandbox.use_cases.ports import Entries
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
+from services.gateway_sandbox.use_cases.tell_story import StoryLine, tell_story
 from shared.errors import Forbidden, NotFound
 
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """What the page needs: the entry, its view, and where an ended checkout sends the browser."""
+    """What the page needs: the entry, its view, what became of it, and where an ended checkout sends the browser."""
 
     entry: BookEntry
     view: CheckoutView
+    story: Sequence[StoryLine] = ()
     redirect_to: str | None = None
 
 
@@ -30,12 +33,13 @@ async def view_checkout(gateway_name: str, session_reference: str, sandbox: Sand
         books = TransactionBooks(tx, gateway=gateway_name, ports=sandbox.ports)
         await expire_due_sessions(gateway, books, tx)
         entry = await books.find(session_reference)
+        if entry is None or entry.gateway_reference != session_reference:
+            raise NotFound("There is no such checkout page.")
+        story = await tell_story(entry, books)
         has_news = await books.enqueue_announced()
     if has_news:
         sandbox.wake_deliverer()
-    if entry is None or entry.gateway_reference != session_reference:
-        raise NotFound("There is no such checkout page.")
-    return CheckoutState(entry, gateway.checkout(entry))
+    return CheckoutState(entry, gateway.checkout(entry), story)
 
 
 async def decide_on_page(
@@ -65,15 +69,15 @@ async def settle(
     async with sandbox.uow() as tx:
         books = TransactionBooks(tx, gateway=gateway_name, ports=sandbox.ports)
         await expire_due_sessions(gateway, books, tx)
-        entry = await _locked(gateway_name, reference, tx.entries)
+        entry = await locked_entry(gateway_name, reference, tx.entries)
         redirect_to = await gateway.settle(entry, outcome, books, late=late)
         has_news = await books.enqueue_announced()
     if has_news:
         sandbox.wake_deliverer()
-    return CheckoutState(entry, gateway.checkout(entry), redirect_to)
+    return CheckoutState(entry, gateway.checkout(entry), redirect_to=redirect_to)
 
 
-async def _locked(gateway_name: str, reference: str, entries: Entries) -> BookEntry:
+async def locked_entry(gateway_name: str, reference: str, entries: Entries) -> BookEntry:
     """By the gateway's session or payment id, or else the newest session that was opened for our reference."""
     entry = await entries.find(gateway_name, reference, for_update=True)
     if entry is None:

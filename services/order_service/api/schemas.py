@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
@@ -12,11 +13,11 @@ from services.order_service.domain.pricing import RequestedItem
 from services.order_service.use_cases.create_order import CreatedOrder, CreateOrder
 from services.order_service.use_cases.order_view import OrderView
 from services.order_service.use_cases.pay_order import PaySession
-from services.order_service.use_cases.ports import invoice_label
+from services.order_service.use_cases.ports import RefundRecord, invoice_label
 from services.order_service.use_cases.stream_tickets import StreamTicket
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.order_events import AttentionName, OrderPaymentStatusName, OrderStatusName
-from shared.contracts.payment_events import PaymentStatusName
+from shared.contracts.payment_events import OperationStatusName, PaymentStatusName
 from shared.money import CURRENCY_EXPONENT, MAX_AMOUNT_MINOR, Money
 
 MAX_ITEMS = 100
@@ -201,20 +202,53 @@ class ItemDocument(BaseModel):
     total: MoneyDocument
 
 
+class RefundDocument(BaseModel):
+    refund_id: str
+    payment_id: str
+    amount: MoneyDocument
+    status: OperationStatusName = Field(description="the customer has it, or soon will, when it has succeeded")
+    reason: str | None = Field(description="a code, where we decided it: duplicate_payment, late_payment, …")
+    created_at: Rfc3339
+    updated_at: Rfc3339
+
+    @classmethod
+    def of(cls, record: RefundRecord) -> RefundDocument:
+        refund = record.refund
+        return cls(
+            refund_id=refund.refund_id,
+            payment_id=refund.payment_id,
+            amount=MoneyDocument.of(refund.amount),
+            status=refund.status.value,
+            # What the back office wrote is its own affair: the customer reads this document.
+            reason=refund.reason if refund.origin == "policy" else None,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+        )
+
+
 class PaymentDocument(BaseModel):
+    """``amount_*`` are minor units of ``amount.currency``."""
+
     payment_id: str
     gateway: str
     gateway_reference: str | None
     status: PaymentStatusName
     amount: MoneyDocument
+    amount_authorized: int
     amount_captured: int
+    amount_refund_pending: int
     amount_refunded: int
     amount_disputed: int
+    outcome_unknown: bool = Field(description="a call to the gateway is unanswered: we keep asking what it did")
+    resolution: Literal["fulfilled", "release_requested", "refund_requested"] | None = Field(
+        description="what was decided where it came late or second: the order was reopened by it, or it goes back"
+    )
+    refunds: list[RefundDocument]
     created_at: Rfc3339
     updated_at: Rfc3339
 
     @classmethod
-    def of(cls, payment: OrderPayment) -> PaymentDocument:
+    def of(cls, payment: OrderPayment, refunds: Iterable[RefundRecord]) -> PaymentDocument:
         snapshot = payment.snapshot
         return cls(
             payment_id=snapshot.payment_id,
@@ -222,9 +256,14 @@ class PaymentDocument(BaseModel):
             gateway_reference=snapshot.gateway_reference,
             status=snapshot.status.value,
             amount=MoneyDocument.of(snapshot.amount),
+            amount_authorized=snapshot.amount_authorized,
             amount_captured=snapshot.amount_captured,
+            amount_refund_pending=snapshot.amount_refund_pending,
             amount_refunded=snapshot.amount_refunded,
             amount_disputed=snapshot.amount_disputed,
+            outcome_unknown=snapshot.outcome_unknown,
+            resolution=payment.resolution.value if payment.resolution else None,
+            refunds=[RefundDocument.of(each) for each in refunds if each.refund.payment_id == payment.payment_id],
             created_at=payment.created_at,
             updated_at=payment.updated_at,
         )
@@ -247,6 +286,7 @@ class OrderDocument(BaseModel):
     currency: str
     items: list[ItemDocument]
     payments: list[PaymentDocument]
+    refunds: list[RefundDocument] = Field(description="of all its payments, oldest first")
     customer: CustomerDocument
     shipping_address: dict[str, Any] | None
     billing_address: dict[str, Any] | None
@@ -256,7 +296,9 @@ class OrderDocument(BaseModel):
     created_at: Rfc3339
     updated_at: Rfc3339
     confirmed_at: Rfc3339 | None
-    closed_at: Rfc3339 | None = Field(description="when it was canceled or expired")
+    closed_at: Rfc3339 | None = Field(
+        description="when it was canceled or expired; late money may have confirmed it since"
+    )
     version: int
 
     @classmethod
@@ -335,7 +377,8 @@ def _order_fields(view: OrderView) -> dict[str, Any]:
             )
             for item in order.items
         ],
-        "payments": [PaymentDocument.of(payment) for payment in view.payments],
+        "payments": [PaymentDocument.of(payment, view.refunds) for payment in view.payments],
+        "refunds": [RefundDocument.of(record) for record in view.refunds],
         "customer": CustomerDocument(email=order.customer.email, name=order.customer.name, phone=order.customer.phone),
         "shipping_address": order.shipping_address,
         "billing_address": order.billing_address,

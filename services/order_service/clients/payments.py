@@ -66,6 +66,8 @@ class _PaymentAnswer(BaseModel):
     amount_refund_pending: MinorUnits = 0
     amount_refunded: MinorUnits = 0
     amount_disputed: MinorUnits = 0
+    amount_excess: MinorUnits = 0
+    outcome_unknown: bool = False
     next_action: dict[str, Any] | None = None
     expires_at: str | None = None
 
@@ -200,6 +202,8 @@ def _snapshot(answer: _PaymentAnswer) -> PaymentSnapshot:
         amount_refund_pending=answer.amount_refund_pending,
         amount_refunded=answer.amount_refunded,
         amount_disputed=answer.amount_disputed,
+        amount_excess=answer.amount_excess,
+        outcome_unknown=answer.outcome_unknown,
     )
 
 

@@ -26,10 +26,20 @@ from services.order_service.domain.models import (
     PaymentTerms,
     Product,
     ReconcilePolicy,
+    Refund,
+    RefundStatus,
     ReservationStatus,
+    Resolution,
 )
 from services.order_service.domain.transitions import CLOSABLE
-from services.order_service.use_cases.ports import DueNotification, InvoiceRecord, Leftover, OrderFilter
+from services.order_service.use_cases.ports import (
+    DueNotification,
+    InvoiceRecord,
+    Leftover,
+    NotificationKey,
+    OrderFilter,
+    RefundRecord,
+)
 from shared.money import Money
 
 INVOICE_SERIES = "INV"
@@ -112,13 +122,7 @@ class ProductRepository:
         await self._connection.execute(insert(t.stock_reservations), rows)
 
     async def end_reservations(self, order_id: str, as_: ReservationStatus, *, now: datetime) -> int:
-        locked = text(
-            """
-            SELECT products.sku FROM products JOIN stock_reservations USING (sku)
-            WHERE stock_reservations.order_id = :order_id ORDER BY products.sku FOR UPDATE OF products
-            """
-        )
-        await self._connection.execute(locked, {"order_id": order_id})
+        await self._lock_of_order(order_id)
         # Only rows that leave 'reserved' here are counted back, so a second call moves nothing (failure O7).
         ended = text(
             """
@@ -133,6 +137,41 @@ class ProductRepository:
         )
         values = {"order_id": order_id, "status": as_.value, "now": now, "sold": as_ is ReservationStatus.DEDUCTED}
         return (await self._connection.execute(ended, values)).rowcount
+
+    async def hold_again(self, order_id: str, *, now: datetime) -> int:
+        again = text(
+            """
+            WITH again AS (
+                UPDATE stock_reservations SET status = 'reserved', reserved_at = :now, ended_at = NULL
+                WHERE order_id = :order_id AND status = 'released' RETURNING sku, quantity
+            )
+            UPDATE products SET reserved = reserved + again.quantity FROM again WHERE products.sku = again.sku
+            """
+        )
+        return (await self._connection.execute(again, {"order_id": order_id, "now": now})).rowcount
+
+    async def restore(self, order_id: str, *, now: datetime) -> int:
+        await self._lock_of_order(order_id)
+        # 'restored' is left by nothing, so the goods of one order come back once, however often it is refunded.
+        restored = text(
+            """
+            WITH restored AS (
+                UPDATE stock_reservations SET status = 'restored', ended_at = :now
+                WHERE order_id = :order_id AND status = 'deducted' RETURNING sku, quantity
+            )
+            UPDATE products SET on_hand = on_hand + restored.quantity FROM restored WHERE products.sku = restored.sku
+            """
+        )
+        return (await self._connection.execute(restored, {"order_id": order_id, "now": now})).rowcount
+
+    async def _lock_of_order(self, order_id: str) -> None:
+        locked = text(
+            """
+            SELECT products.sku FROM products JOIN stock_reservations USING (sku)
+            WHERE stock_reservations.order_id = :order_id ORDER BY products.sku FOR UPDATE OF products
+            """
+        )
+        await self._connection.execute(locked, {"order_id": order_id})
 
 
 class OrderRepository:
@@ -287,6 +326,41 @@ class OrderPaymentRepository:
         await self._connection.execute(statement.values(next_close_attempt_at=at))
 
 
+class RefundRepository:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def find(self, refund_id: str) -> Refund | None:
+        row = (await self._connection.execute(select(t.refunds).where(t.refunds.c.refund_id == refund_id))).first()
+        return None if row is None else _refund(row)
+
+    async def put(self, refund: Refund, *, now: datetime) -> None:
+        changing = {
+            "amount_minor": refund.amount.amount_minor,
+            "status": refund.status,
+            "version": refund.version,
+            "reason": refund.reason,
+            "origin": refund.origin,
+            "updated_at": now,
+        }
+        fixed = {
+            "refund_id": refund.refund_id,
+            "payment_id": refund.payment_id,
+            "order_id": refund.order_id,
+            "currency": refund.amount.currency,
+            "created_at": now,
+        }
+        statement = upsert(t.refunds).values(**fixed, **changing)
+        await self._connection.execute(statement.on_conflict_do_update(index_elements=["refund_id"], set_=changing))
+
+    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[RefundRecord]]:
+        query = select(t.refunds).where(t.refunds.c.order_id.in_(order_ids))
+        records: dict[str, list[RefundRecord]] = {}
+        for row in await self._connection.execute(query.order_by(t.refunds.c.refund_id)):
+            records.setdefault(row.order_id, []).append(RefundRecord(_refund(row), row.created_at, row.updated_at))
+        return records
+
+
 class InvoiceRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -314,37 +388,49 @@ class NotificationRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, order_id: str, kind: str, *, now: datetime) -> None:
-        values = {"order_id": order_id, "kind": kind, "created_at": now, "next_attempt_at": now}
+    async def add(self, order_id: str, kind: str, *, now: datetime, reference: str = "") -> None:
+        values = {
+            "order_id": order_id,
+            "kind": kind,
+            "reference": reference,
+            "created_at": now,
+            "next_attempt_at": now,
+        }
         await self._connection.execute(upsert(t.notifications).values(values).on_conflict_do_nothing())
 
     async def claim_due(self, *, now: datetime, lease_until: datetime, limit: int) -> list[DueNotification]:
         claim = text(
             """
             UPDATE notifications SET next_attempt_at = :lease_until, attempts = attempts + 1
-            WHERE (order_id, kind) IN (
-                SELECT order_id, kind FROM notifications
+            WHERE (order_id, kind, reference) IN (
+                SELECT order_id, kind, reference FROM notifications
                 WHERE sent_at IS NULL AND given_up_at IS NULL AND next_attempt_at <= :now
                 ORDER BY next_attempt_at LIMIT :limit FOR UPDATE SKIP LOCKED
-            ) RETURNING order_id, kind, attempts
+            ) RETURNING order_id, kind, reference, attempts
             """
         )
         values = {"now": now, "lease_until": lease_until, "limit": limit}
-        return [DueNotification(*row) for row in await self._connection.execute(claim, values)]
+        return [
+            DueNotification(NotificationKey(row.order_id, row.kind, row.reference), row.attempts)
+            for row in await self._connection.execute(claim, values)
+        ]
 
-    async def mark_sent(self, order_id: str, kind: str, *, now: datetime) -> None:
-        await self._update(order_id, kind, {"sent_at": now, "last_error": None})
+    async def mark_sent(self, key: NotificationKey, *, now: datetime) -> None:
+        await self._update(key, {"sent_at": now, "last_error": None})
 
     async def mark_failed(
-        self, order_id: str, kind: str, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
+        self, key: NotificationKey, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
     ) -> None:
         values = {"next_attempt_at": next_attempt_at, "last_error": error[:500], "given_up_at": given_up_at}
-        await self._update(order_id, kind, values)
+        await self._update(key, values)
 
-    async def _update(self, order_id: str, kind: str, values: Mapping[str, Any]) -> None:
+    async def _update(self, key: NotificationKey, values: Mapping[str, Any]) -> None:
         columns = t.notifications.c
         statement = update(t.notifications).where(
-            columns.order_id == order_id, columns.kind == kind, columns.sent_at.is_(None)
+            columns.order_id == key.order_id,
+            columns.kind == key.kind,
+            columns.reference == key.reference,
+            columns.sent_at.is_(None),
         )
         await self._connection.execute(statement.values(values))
 
@@ -407,10 +493,12 @@ def _changing_values(order: Order) -> dict[str, Any]:
         "payment_status": order.payment_status,
         "attention": order.attention,
         "closed_as": order.closed_as,
+        "reopened_by": order.reopened_by,
         "confirmed_by": order.confirmed_by,
         "updated_at": order.updated_at,
         "confirmed_at": order.confirmed_at,
         "closed_at": order.closed_at,
+        "refunded_at": order.refunded_at,
         "version": order.version,
     }
 
@@ -430,12 +518,14 @@ def _order(row: Row[Any], lines: Sequence[Row[Any]]) -> Order:
         billing_address=row.billing_address,
         metadata=row.metadata,
         closed_as=OrderStatus(row.closed_as) if row.closed_as else None,
+        reopened_by=row.reopened_by,
         confirmed_by=row.confirmed_by,
         status=OrderStatus(row.status),
         payment_status=OrderPaymentStatus(row.payment_status),
         attention=Attention(row.attention) if row.attention else None,
         confirmed_at=row.confirmed_at,
         closed_at=row.closed_at,
+        refunded_at=row.refunded_at,
         version=row.version,
         expiry_attempts=row.expiry_attempts,
     )
@@ -457,7 +547,9 @@ def _payment_values(payment: OrderPayment) -> dict[str, Any]:
         "amount_refund_pending": snapshot.amount_refund_pending,
         "amount_refunded": snapshot.amount_refunded,
         "amount_disputed": snapshot.amount_disputed,
+        "amount_excess": snapshot.amount_excess,
         "outcome_unknown": snapshot.outcome_unknown,
+        "resolution": payment.resolution,
         "terms": asdict(payment.terms) if payment.terms else None,
         "created_at": payment.created_at,
         "updated_at": payment.updated_at,
@@ -478,7 +570,22 @@ def _payment(row: Row[Any]) -> OrderPayment:
         amount_refund_pending=row.amount_refund_pending,
         amount_refunded=row.amount_refunded,
         amount_disputed=row.amount_disputed,
+        amount_excess=row.amount_excess,
         outcome_unknown=row.outcome_unknown,
     )
     terms = PaymentTerms(**row.terms) if row.terms else None
-    return OrderPayment(snapshot, terms, row.created_at, row.updated_at)
+    resolution = Resolution(row.resolution) if row.resolution else None
+    return OrderPayment(snapshot, terms, row.created_at, row.updated_at, resolution)
+
+
+def _refund(row: Row[Any]) -> Refund:
+    return Refund(
+        refund_id=row.refund_id,
+        payment_id=row.payment_id,
+        order_id=row.order_id,
+        amount=Money(row.amount_minor, row.currency),
+        status=RefundStatus(row.status),
+        version=row.version,
+        reason=row.reason,
+        origin=row.origin,
+    )

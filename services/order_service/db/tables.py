@@ -25,7 +25,9 @@ from services.order_service.domain.models import (
     OrderStatus,
     PaymentStatus,
     ReconcilePolicy,
+    RefundStatus,
     ReservationStatus,
+    Resolution,
 )
 from shared.db.base import currency, metadata_for, one_of, timestamp
 from shared.money import MAX_AMOUNT_MINOR
@@ -66,6 +68,7 @@ orders = Table(
     Column("payment_status", Text, nullable=False),
     Column("attention", Text),
     Column("closed_as", Text),
+    Column("reopened_by", Text),
     Column("confirmed_by", Text),
     Column("total_minor", BigInteger, nullable=False),
     currency(),
@@ -84,17 +87,21 @@ orders = Table(
     timestamp("updated_at"),
     timestamp("confirmed_at", nullable=True),
     timestamp("closed_at", nullable=True),
+    timestamp("refunded_at", nullable=True),
     Column("version", BigInteger, nullable=False),
     one_of("status", tuple(OrderStatus)),
     one_of("payment_status", tuple(OrderPaymentStatus)),
     one_of("attention", tuple(Attention)),
     one_of("closed_as", (OrderStatus.CANCELED, OrderStatus.EXPIRED)),
-    # The same rule as domain.transitions.derive: confirmed and closed exclude each other and say what the status is.
+    # The same rule as domain.transitions.derive: confirmed and closed say what the status is, and exclude each other
+    # but for an order that was reopened by the payment that confirmed it.
     CheckConstraint(
-        "status = coalesce(closed_as, CASE WHEN confirmed_by IS NULL THEN 'open' ELSE 'confirmed' END)"
-        " AND (closed_as IS NULL OR confirmed_by IS NULL)",
+        "status = CASE WHEN confirmed_by IS NULL THEN coalesce(closed_as, 'open') ELSE 'confirmed' END"
+        " AND (closed_as IS NULL OR confirmed_by IS NOT DISTINCT FROM reopened_by)"
+        " AND (closed_as IS NOT NULL OR reopened_by IS NULL)",
         name="status_follows_facts",
     ),
+    CheckConstraint("refunded_at IS NULL OR confirmed_by IS NOT NULL", name="refunded_was_confirmed"),
     CheckConstraint(f"total_minor BETWEEN 1 AND {MAX_AMOUNT_MINOR}", name="total_in_bounds"),
     CheckConstraint("octet_length(secret_digest) = 32", name="secret_is_a_digest"),
     Index("ix_orders_due", "next_expiry_attempt_at", postgresql_where=text("status = 'open'")),
@@ -150,13 +157,16 @@ order_payments = Table(
     Column("amount_refund_pending", BigInteger, nullable=False, server_default="0"),
     Column("amount_refunded", BigInteger, nullable=False, server_default="0"),
     Column("amount_disputed", BigInteger, nullable=False, server_default="0"),
+    Column("amount_excess", BigInteger, nullable=False, server_default="0"),
     Column("outcome_unknown", Boolean, nullable=False, server_default="false"),
+    Column("resolution", Text),
     Column("terms", JSONB(none_as_null=True)),
     timestamp("created_at"),
     timestamp("updated_at"),
     timestamp("next_close_attempt_at", nullable=True),  # set when the order has ended and the payment has not
     Column("close_attempts", Integer, nullable=False, server_default="0"),
     one_of("status", tuple(PaymentStatus)),
+    one_of("resolution", tuple(Resolution)),
     CheckConstraint("version >= 0", name="version_not_negative"),
     Index("ix_order_payments_order_id", "order_id"),
     Index(
@@ -165,6 +175,25 @@ order_payments = Table(
         postgresql_where=text(f"next_close_attempt_at IS NOT NULL AND {PAYMENT_IS_CLOSABLE.text}"),
     ),
 )
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("refund_id", Text, primary_key=True),
+    Column("payment_id", Text, ForeignKey("order_payments.payment_id"), nullable=False),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    currency(),
+    Column("status", Text, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("reason", Text),
+    Column("origin", Text, nullable=False),
+    timestamp("created_at"),
+    timestamp("updated_at"),
+    one_of("status", tuple(RefundStatus)),
+    Index("ix_refunds_order_id", "order_id", "refund_id"),
+)
+"""What the events of refunds say, for display and mails. The payment's totals, and nothing here, decide anything."""
 
 invoice_counters = Table(
     "invoice_counters",
@@ -188,13 +217,14 @@ notifications = Table(
     metadata,
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("kind", Text, primary_key=True),
+    Column("reference", Text, primary_key=True, server_default=""),  # a refund's id; one mail for each
     timestamp("created_at"),
     timestamp("next_attempt_at"),
     timestamp("sent_at", nullable=True),
     timestamp("given_up_at", nullable=True),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
-    one_of("kind", ("order_paid",)),
+    one_of("kind", ("order_paid", "refund_succeeded")),
     Index(
         "ix_notifications_waiting", "next_attempt_at", postgresql_where=text("sent_at IS NULL AND given_up_at IS NULL")
     ),

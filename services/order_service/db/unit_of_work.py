@@ -11,6 +11,7 @@ from services.order_service.db.repositories import (
     OrderPaymentRepository,
     OrderRepository,
     ProductRepository,
+    RefundRepository,
     StreamTicketRepository,
 )
 from shared.db.session import Database
@@ -26,6 +27,7 @@ class OrderTransaction(Transaction):
         self.products = ProductRepository(connection)
         self.orders = OrderRepository(connection)
         self.payments = OrderPaymentRepository(connection)
+        self.refunds = RefundRepository(connection)
         self.invoices = InvoiceRepository(connection)
         self.notifications = NotificationRepository(connection)
         self.tickets = StreamTicketRepository(connection)

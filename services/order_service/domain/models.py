@@ -53,11 +53,13 @@ class PaymentStatus(StrEnum):
 
 
 class ReservationStatus(StrEnum):
-    """A reservation ends once: by the sale or by going back to the shelf (failure O7)."""
+    """A reservation ends once: by the sale or by going back to the shelf. What was sold goes back once more, when all
+    of its money has (failure O7). Only an order that late money reopens is reserved again."""
 
     RESERVED = "reserved"
     DEDUCTED = "deducted"
     RELEASED = "released"
+    RESTORED = "restored"
 
 
 class ReconcilePolicy(StrEnum):
@@ -65,6 +67,29 @@ class ReconcilePolicy(StrEnum):
 
     REFUND = "refund"
     FULFIL = "fulfil"
+
+
+class Resolution(StrEnum):
+    """What was decided about money that its order did not wait for. Decided once for a payment, and kept with it."""
+
+    FULFILLED = "fulfilled"
+    """It came late, and its order was reopened and confirmed by it."""
+    RELEASE_REQUESTED = "release_requested"
+    """payment_service was told to let the held funds go."""
+    REFUND_REQUESTED = "refund_requested"
+    """payment_service was told to give back what it took."""
+
+
+class RefundStatus(StrEnum):
+    """The payment service's statuses of a refund."""
+
+    PENDING = "pending"
+    SUBMITTED = "submitted"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    REVERSED = "reversed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +147,34 @@ class PaymentSnapshot:
     amount_refund_pending: int = 0
     amount_refunded: int = 0
     amount_disputed: int = 0
+    amount_excess: int = 0
+    """What refunds and disputes take beyond what was captured: a person has to look."""
     outcome_unknown: bool = False
     """A call to the gateway was not answered and nobody has found out yet what it did."""
+
+    @property
+    def amount_not_refunded(self) -> int:
+        """What was taken and has not gone back yet."""
+        return self.amount_captured - self.amount_refunded
+
+    @property
+    def amount_refundable(self) -> int:
+        """What nobody has asked back yet."""
+        return max(0, self.amount_not_refunded - self.amount_refund_pending - self.amount_disputed)
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """A refund's newest state. ``version`` is that of its payment when the refund was so."""
+
+    refund_id: str
+    payment_id: str
+    order_id: str
+    amount: Money
+    status: RefundStatus
+    version: int
+    reason: str | None = None
+    origin: str = "api"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +197,7 @@ class OrderPayment:
     terms: PaymentTerms | None
     created_at: datetime
     updated_at: datetime
+    resolution: Resolution | None = None
 
     @property
     def payment_id(self) -> str:
@@ -163,7 +215,8 @@ class OrderPayment:
 @dataclass(frozen=True, slots=True)
 class Order:
     """``status``, ``payment_status`` and ``attention`` are written by ``transitions.derive`` and nowhere else;
-    ``closed_as`` and ``confirmed_by`` are the facts that it reads."""
+    ``closed_as``, ``reopened_by`` and ``confirmed_by`` are the facts that it reads. A reopened order stays one that was
+    closed: ``closed_as`` says how, ``reopened_by`` which late payment it was confirmed by after all."""
 
     id: str
     total: Money
@@ -178,11 +231,14 @@ class Order:
     billing_address: Mapping[str, Any] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     closed_as: OrderStatus | None = None
+    reopened_by: str | None = None
     confirmed_by: str | None = None
     status: OrderStatus = OrderStatus.OPEN
     payment_status: OrderPaymentStatus = OrderPaymentStatus.UNPAID
     attention: Attention | None = None
     confirmed_at: datetime | None = None
     closed_at: datetime | None = None
+    refunded_at: datetime | None = None
+    """When all that had confirmed it had gone back for the first time: its stock went back then, and does so once."""
     version: int = 1
     expiry_attempts: int = 0

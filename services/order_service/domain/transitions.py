@@ -1,8 +1,8 @@
 """One pure function says what an order's state is; nothing else assigns ``status``, ``payment_status``, ``attention``.
 
-Its inputs are the facts that were decided once (closed as canceled or expired; confirmed by which payment) and the
-newest known state of every payment of the order. The same inputs always give the same state, in whatever order the
-payments' events arrived.
+Its inputs are the facts that were decided once (closed as canceled or expired; reopened or confirmed by which payment)
+and the newest known state of every payment of the order. The same inputs always give the same state, in whatever order
+the payments' events arrived.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ STANDING: Mapping[PaymentStatus, Standing] = {
     PaymentStatus.REQUIRES_ACTION: Standing.OPEN,
     PaymentStatus.PROCESSING: Standing.MOVING,
     PaymentStatus.AUTHORIZED: Standing.HELD,
-    PaymentStatus.PARTIALLY_CAPTURED: Standing.HELD,  # the rest is still to come; the order is not paid by a part
+    PaymentStatus.PARTIALLY_CAPTURED: Standing.HELD,  # the rest is still to come, unless standing_of says otherwise
     PaymentStatus.CAPTURED: Standing.TAKEN,
     PaymentStatus.CONFLICTED: Standing.DISPUTABLE,
     PaymentStatus.FAILED: Standing.FAILED,
@@ -65,51 +65,73 @@ _UNDECIDED: Mapping[Standing, OrderPaymentStatus] = {
 }
 
 
+def standing_of(payment: PaymentSnapshot) -> Standing:
+    """A part that was captured for good is money taken: its hold is over, so the rest will never come."""
+    is_part = payment.status is PaymentStatus.PARTIALLY_CAPTURED
+    if is_part and 0 < payment.amount_captured == payment.amount_authorized:
+        return Standing.TAKEN
+    return STANDING[payment.status]
+
+
 @dataclass(frozen=True, slots=True)
 class OrderState:
     status: OrderStatus
     payment_status: OrderPaymentStatus
     attention: Attention | None
     confirmed_by: str | None
+    was_refunded: bool = False
+    """All that confirmed the order has gone back, now or earlier."""
 
 
 def state_of(order: Order) -> OrderState:
-    return OrderState(order.status, order.payment_status, order.attention, order.confirmed_by)
+    return OrderState(
+        order.status, order.payment_status, order.attention, order.confirmed_by, order.refunded_at is not None
+    )
 
 
 def derive(order: Order, payments: Sequence[OrderPayment]) -> OrderState:
     """The state that the order's facts and its payments' newest states give. Reads no derived field of ``order``."""
     paying = _winner_first(order, [payment.snapshot for payment in payments if _pays(payment.snapshot, order)])
-    confirmed_by = order.confirmed_by
+    confirmed_by = order.confirmed_by or order.reopened_by
     if confirmed_by is None and order.closed_as is None and paying:
         confirmed_by = paying[0].payment_id
-    unpaid_status = order.closed_as or OrderStatus.OPEN
+    is_confirmed = confirmed_by is not None
+    payment_status = _payment_status(paying, payments)
     return OrderState(
-        status=OrderStatus.CONFIRMED if confirmed_by is not None else unpaid_status,
-        payment_status=_payment_status(paying, payments),
-        attention=_attention(order, paying, payments),
+        status=OrderStatus.CONFIRMED if is_confirmed else order.closed_as or OrderStatus.OPEN,
+        payment_status=payment_status,
+        attention=_attention(order, confirmed_by, payments),
         confirmed_by=confirmed_by,
+        was_refunded=order.refunded_at is not None or (is_confirmed and payment_status is OrderPaymentStatus.REFUNDED),
     )
 
 
-def _pays(payment: PaymentSnapshot, order: Order) -> bool:
-    """A captured payment of this order's total pays it; an equal number in another currency does not (PY11).
+def is_for(payment: PaymentSnapshot, order: Order) -> bool:
+    """It asks for this order's total; an equal number in another currency does not (PY11)."""
+    return payment.amount == order.total
 
-    What "captured" takes is payment_service's to say (its tolerance, its CHECK): a captured amount that differs from
-    the total pays too, and is flagged (design.md §4). Else the order could neither be paid again nor ever end.
+
+def _pays(payment: PaymentSnapshot, order: Order) -> bool:
+    """Money taken for this order's total pays it.
+
+    How much must be taken is payment_service's to say (its tolerance, its CHECK), and for a final part the merchant's,
+    who settled for less: a captured amount that differs from the total pays too, and is flagged (design.md §4). Else
+    the order could neither be paid again nor ever end.
     """
-    return payment.status is PaymentStatus.CAPTURED and payment.amount == order.total and payment.amount_captured > 0
+    return standing_of(payment) is Standing.TAKEN and is_for(payment, order) and payment.amount_captured > 0
 
 
 def _winner_first(order: Order, paying: list[PaymentSnapshot]) -> list[PaymentSnapshot]:
-    """The payment that confirmed the order keeps it; among others the oldest (ids sort by creation)."""
-    return sorted(paying, key=lambda payment: (payment.payment_id != order.confirmed_by, payment.payment_id))
+    """The payment that confirmed the order keeps it; among others the oldest that still has money (ids sort by
+    creation)."""
+    keeper = order.confirmed_by or order.reopened_by
+    return sorted(paying, key=lambda each: (each.payment_id != keeper, each.amount_not_refunded <= 0, each.payment_id))
 
 
 def _payment_status(paying: Sequence[PaymentSnapshot], payments: Sequence[OrderPayment]) -> OrderPaymentStatus:
     if paying:
         return _money_status(paying[0])
-    standings = {STANDING[payment.status] for payment in payments}
+    standings = {standing_of(payment.snapshot) for payment in payments}
     for standing, status in _UNDECIDED.items():
         if standing in standings:
             return status
@@ -131,26 +153,40 @@ def _money_status(payment: PaymentSnapshot) -> OrderPaymentStatus:
     return OrderPaymentStatus.PAID
 
 
-def _attention(order: Order, paying: Sequence[PaymentSnapshot], payments: Sequence[OrderPayment]) -> Attention | None:
+def _attention(order: Order, confirmed_by: str | None, payments: Sequence[OrderPayment]) -> Attention | None:
     """The gravest thing that wants a person or a policy; it goes by itself once the money is back."""
-    keeping = [payment for payment in paying if payment.amount_refunded < payment.amount_captured]
-    held = [payment for payment in payments if STANDING[payment.status] is Standing.HELD]
-    if any(_mismatches(payment.snapshot, order) for payment in payments):
+    if any(_mismatches(payment.snapshot, order, confirmed_by) for payment in payments):
         return Attention.AMOUNT_MISMATCH
-    if len(keeping) + len(held) > 1:
+    with_money = [payment.payment_id for payment in payments if _has_money(payment.snapshot, order)]
+    strays = [payment_id for payment_id in with_money if payment_id != confirmed_by]
+    if len(with_money) > 1 or (confirmed_by is not None and strays):
         return Attention.DUPLICATE_PAYMENT
-    if order.closed_as is not None and (keeping or held):
+    if confirmed_by is None and order.closed_as is not None and strays:
         return Attention.LATE_PAYMENT
     if any(payment.snapshot.outcome_unknown for payment in payments):
         return Attention.UNKNOWN_OUTCOME
     return None
 
 
-def _mismatches(payment: PaymentSnapshot, order: Order) -> bool:
-    if payment.status is PaymentStatus.CONFLICTED:
+def _has_money(payment: PaymentSnapshot, order: Order) -> bool:
+    is_held = standing_of(payment) is Standing.HELD
+    return is_held or (_pays(payment, order) and payment.amount_not_refunded > 0)
+
+
+def _mismatches(payment: PaymentSnapshot, order: Order, confirmed_by: str | None) -> bool:
+    if payment.amount_excess > 0:
         return True
+    standing = standing_of(payment)
+    if payment.payment_id == confirmed_by and standing is not Standing.TAKEN:
+        return True  # the gateway took back what confirmed the order
+    if standing not in (Standing.TAKEN, Standing.DISPUTABLE) or _is_all_back(payment):
+        return False
     is_whole = payment.amount_captured == order.total.amount_minor
-    return payment.status is PaymentStatus.CAPTURED and not (is_whole and _pays(payment, order))
+    return standing is Standing.DISPUTABLE or not (is_whole and _pays(payment, order))
+
+
+def _is_all_back(payment: PaymentSnapshot) -> bool:
+    return 0 < payment.amount_captured <= payment.amount_refunded
 
 
 def may_end_without_money(payments: Sequence[OrderPayment]) -> bool:
@@ -161,7 +197,9 @@ def may_end_without_money(payments: Sequence[OrderPayment]) -> bool:
 class Consequence(Enum):
     """What else happens in the transaction that changes the state."""
 
+    REOPENED = auto()
     PAID = auto()
+    REFUNDED = auto()
     CANCELED = auto()
     EXPIRED = auto()
     ATTENTION = auto()
@@ -175,11 +213,16 @@ _ENTERING: Mapping[OrderStatus, Consequence] = {
 
 
 def consequences(before: OrderState, after: OrderState) -> tuple[Consequence, ...]:
-    """What a change of state sets off. An order leaves ``open`` once, so the first three happen at most once."""
+    """What a change of state sets off, in the order in which it is done. Each but the last happens at most once: an
+    order leaves ``open`` once, late money reopens it once, and what was refunded is remembered."""
     happened = []
     if before.status is not after.status:
-        assert before.status is OrderStatus.OPEN, f"an order never goes from {before.status} to {after.status}"
+        if before.status is not OrderStatus.OPEN:
+            assert after.status is OrderStatus.CONFIRMED, f"an order never goes from {before.status} to {after.status}"
+            happened.append(Consequence.REOPENED)
         happened.append(_ENTERING[after.status])
+    if after.was_refunded and not before.was_refunded:
+        happened.append(Consequence.REFUNDED)
     if after.attention is not None and after.attention is not before.attention:
         happened.append(Consequence.ATTENTION)
     return tuple(happened)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import structlog
 
-from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
+from services.order_service.domain.models import PaymentSnapshot, PaymentStatus, Refund, RefundStatus
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.settle_order import apply_payment
 from shared.contracts.catalogue import read_event
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.payment_events import PaymentEventData, PaymentOutcomeResolved, PaymentOutcomeUnknown
+from shared.contracts.payment_events import PaymentEventData, RefundEventData
 from shared.money import Money
 from shared.unit_of_work import InboxClaim
 
 log = structlog.get_logger()
 
-_OUTCOME_UNKNOWN: dict[str, bool] = {PaymentOutcomeUnknown.TYPE: True, PaymentOutcomeResolved.TYPE: False}
-
 
 class PaymentEventsHandler:
-    """The consumer of ``payment.*``: the order learns the payment's state and settles, in one commit with the claim."""
+    """The consumer of ``payment.*``, ``capture.*``, ``refund.*`` and ``dispute.*``, all of which carry the payment's
+    whole state: the order learns it and settles, in one commit with the claim."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
@@ -37,8 +36,8 @@ class PaymentEventsHandler:
                 tx,
                 _snapshot(event),
                 now=self._deps.ports.clock.now(),
-                shop=self._deps.shop,
-                outcome_unknown=_OUTCOME_UNKNOWN.get(envelope.type),
+                deps=self._deps,
+                refund=_refund(event) if isinstance(event, RefundEventData) else None,
                 causation_id=envelope.id,
             )
 
@@ -57,4 +56,19 @@ def _snapshot(event: PaymentEventData) -> PaymentSnapshot:
         amount_refund_pending=event.amount_refund_pending,
         amount_refunded=event.amount_refunded,
         amount_disputed=event.amount_disputed,
+        amount_excess=event.amount_excess,
+        outcome_unknown=event.outcome_unknown,
+    )
+
+
+def _refund(event: RefundEventData) -> Refund:
+    return Refund(
+        refund_id=event.refund_id,
+        payment_id=event.payment_id,
+        order_id=event.order_id,
+        amount=Money(event.refund_amount, event.currency),
+        status=RefundStatus(event.refund_status),
+        version=event.version,
+        reason=event.refund_reason,
+        origin=event.refund_origin,
     )

@@ -55,5 +55,6 @@ def require_access(order: Order | None, access: Access, *, writing: bool, now: d
 
 
 def _secret_is_dead(order: Order, now: datetime) -> bool:
-    ended_at = order.closed_at or order.confirmed_at
-    return ended_at is not None and now > ended_at + SECRET_LIVES_AFTER_END
+    # The latest: an order may be closed first and confirmed by late money afterwards, and be refunded after that.
+    ends = [moment for moment in (order.closed_at, order.confirmed_at, order.refunded_at) if moment is not None]
+    return bool(ends) and now > max(ends) + SECRET_LIVES_AFTER_END

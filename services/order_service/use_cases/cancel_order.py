@@ -11,7 +11,8 @@ from services.order_service.use_cases.access import Access, require_access
 from services.order_service.use_cases.close_payment import close_or_refuse, require_open
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.order_view import OrderView, view_of
-from services.order_service.use_cases.settle_order import Cause, settle
+from services.order_service.use_cases.settle_order import settle
+from services.order_service.use_cases.settling import Cause
 
 MAX_ROUNDS = 5
 """Somebody may open another payment while one is being closed; not for ever."""
@@ -38,7 +39,7 @@ async def cancel_order(command: CancelOrder, deps: Dependencies) -> OrderView:
             if may_end_without_money(payments):
                 closing = replace(order, closed_as=OrderStatus.CANCELED)
                 cause = Cause(reason="requested")
-                settled = await settle(tx, closing, payments, now=now, shop=deps.shop, cause=cause)
+                settled = await settle(tx, closing, payments, now=now, deps=deps, cause=cause)
                 return await view_of(tx, settled.order)
         for payment in payments:
             if payment.status in CLOSABLE:

@@ -29,9 +29,9 @@ async def close_payment(payment: OrderPayment, deps: Dependencies, *, reason: st
             if payment.snapshot.version > 0:
                 raise ServiceUnavailable("the payment service does not know a payment that it has reported")
             gone = PaymentStatus.CANCELED
-            await forget_unopened_payment(tx, order_id, payment_id, as_=gone, now=now, shop=deps.shop)
+            await forget_unopened_payment(tx, order_id, payment_id, as_=gone, now=now, deps=deps)
             return gone
-        await apply_payment(tx, snapshot, now=now, shop=deps.shop)
+        await apply_payment(tx, snapshot, now=now, deps=deps)
     return snapshot.status
 
 

@@ -14,7 +14,8 @@ from services.order_service.use_cases.access import digest_of
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.order_view import OrderView
 from services.order_service.use_cases.ports import OrderTransaction
-from services.order_service.use_cases.settle_order import Cause, announce
+from services.order_service.use_cases.settle_order import announce
+from services.order_service.use_cases.settling import Cause
 from shared.contracts.order_events import OrderCreated
 from shared.errors import FieldError
 
@@ -58,7 +59,7 @@ async def create_order(command: CreateOrder, deps: Dependencies, *, remember: Re
         await tx.orders.add(order)
         await tx.products.hold(order.id, lines, now=order.created_at)
         await announce(tx, OrderCreated, order, Cause())
-        created = CreatedOrder(OrderView(order, (), None), client_secret)
+        created = CreatedOrder(OrderView(order, (), (), None), client_secret)
         if remember is not None:
             await remember(tx, created)
     return created

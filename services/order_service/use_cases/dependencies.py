@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from services.order_service.use_cases.ports import PaymentsClient, UnitOfWorkFactory
@@ -36,3 +36,5 @@ class Dependencies:
     ports: Ports
     shop: Shop
     rules: OrderRules
+    command_key: bytes | None = field(default=None, repr=False)
+    """Signs the commands that ask payment_service to give money back. None: nothing is asked back by itself."""

@@ -13,7 +13,8 @@ from services.order_service.domain.models import OrderStatus
 from services.order_service.domain.transitions import CLOSABLE, may_end_without_money
 from services.order_service.use_cases.close_payment import close_payment
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.settle_order import Cause, settle
+from services.order_service.use_cases.settle_order import settle
+from services.order_service.use_cases.settling import Cause
 from shared.errors import PayrailError
 
 log = structlog.get_logger()
@@ -52,7 +53,7 @@ async def expire_order(order_id: str, deps: Dependencies) -> bool:
             payments = await tx.payments.of_order(order_id)
             if may_end_without_money(payments):
                 closing = replace(order, closed_as=OrderStatus.EXPIRED)
-                await settle(tx, closing, payments, now=now, shop=deps.shop, cause=Cause(reason="time_is_up"))
+                await settle(tx, closing, payments, now=now, deps=deps, cause=Cause(reason="time_is_up"))
                 return True
         to_close = [payment for payment in payments if payment.status in CLOSABLE and payment.payment_id not in asked]
         if not to_close:

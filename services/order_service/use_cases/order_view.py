@@ -1,21 +1,33 @@
-"""An order with what belongs to its document, read in one transaction."""
+"""Orders with what belongs to their documents, read in one transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.order_service.domain.models import Order, OrderPayment
-from services.order_service.use_cases.ports import OrderTransaction
+from services.order_service.use_cases.ports import OrderTransaction, RefundRecord
 
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
     order: Order
     payments: tuple[OrderPayment, ...]
+    refunds: tuple[RefundRecord, ...]
     invoice_number: int | None
 
 
 async def view_of(tx: OrderTransaction, order: Order) -> OrderView:
-    payments = await tx.payments.of_order(order.id)
-    numbers = await tx.invoices.numbers_of([order.id])
-    return OrderView(order, tuple(payments), numbers.get(order.id))
+    (view,) = await views_of(tx, [order])
+    return view
+
+
+async def views_of(tx: OrderTransaction, orders: Sequence[Order]) -> list[OrderView]:
+    ids = [order.id for order in orders]
+    payments = await tx.payments.of_orders(ids)
+    refunds = await tx.refunds.of_orders(ids)
+    numbers = await tx.invoices.numbers_of(ids)
+    return [
+        OrderView(order, tuple(payments.get(order.id, ())), tuple(refunds.get(order.id, ())), numbers.get(order.id))
+        for order in orders
+    ]

@@ -33,7 +33,8 @@ from services.order_service.use_cases.close_payment import (
 )
 from services.order_service.use_cases.dependencies import Dependencies, OrderRules
 from services.order_service.use_cases.ports import OpenedPayment, OrderTransaction, PaymentRequest
-from services.order_service.use_cases.settle_order import Cause, apply_payment, forget_unopened_payment, settle
+from services.order_service.use_cases.settle_order import apply_payment, forget_unopened_payment, settle
+from services.order_service.use_cases.settling import Cause
 from shared.clock import to_rfc3339
 from shared.errors import FieldError, GatewayError, InfrastructureError
 
@@ -125,7 +126,7 @@ async def _plan(command: PayOrder, deps: Dependencies, left_open: set[str]) -> _
         if payment is None:
             payment = _new_payment(order, command, deps)
             await tx.payments.add(payment)
-            await settle(tx, order, [*payments, payment], now=now, shop=deps.shop, cause=Cause())
+            await settle(tx, order, [*payments, payment], now=now, deps=deps, cause=Cause())
         return _Plan(_request(order, payment))
 
 
@@ -194,7 +195,7 @@ async def _open(request: PaymentRequest, deps: Dependencies) -> OpenedPayment:
                 request.payment_id,
                 as_=PaymentStatus.FAILED,
                 now=deps.ports.clock.now(),
-                shop=deps.shop,
+                deps=deps,
             )
         raise
 
@@ -204,7 +205,7 @@ async def _record(
 ) -> PaySession | None:
     """Write down what the payment service said. None: that payment has ended and the shopper needs another."""
     async with deps.uow() as tx:
-        settled = await apply_payment(tx, opened.snapshot, now=deps.ports.clock.now(), shop=deps.shop)
+        settled = await apply_payment(tx, opened.snapshot, now=deps.ports.clock.now(), deps=deps)
         assert settled is not None, "an order does not vanish"
         payment = settled.payment(request.payment_id)
         assert payment is not None, "its payment was applied just now"

@@ -15,6 +15,7 @@ from services.order_service.domain.models import (
     PaymentSnapshot,
     PaymentTerms,
     Product,
+    Refund,
     ReservationStatus,
 )
 from shared.money import Money
@@ -37,10 +38,22 @@ def invoice_label(number: int) -> str:
     return f"INV-{number:06d}"
 
 
+ORDER_PAID = "order_paid"
+REFUND_SUCCEEDED = "refund_succeeded"
+
+
 @dataclass(frozen=True, slots=True)
-class DueNotification:
+class NotificationKey:
+    """One mail. ``reference`` is what it is about where the order alone does not say it: a refund's id."""
+
     order_id: str
     kind: str
+    reference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DueNotification:
+    key: NotificationKey
     attempts: int
 
 
@@ -69,6 +82,14 @@ class Products(Protocol):
     async def hold(self, order_id: str, items: Sequence[LineItem], *, now: datetime) -> None: ...
     async def end_reservations(self, order_id: str, as_: ReservationStatus, *, now: datetime) -> int:
         """Deduct or release what the order still holds; each reservation ends once. Returns how many ended now."""
+        ...
+
+    async def hold_again(self, order_id: str, *, now: datetime) -> int:
+        """Reserve anew what was released; the caller holds the products' locks and has compared what is left."""
+        ...
+
+    async def restore(self, order_id: str, *, now: datetime) -> int:
+        """Put what was sold back on the shelf, once. Returns how many reservations that ended."""
         ...
 
 
@@ -113,6 +134,23 @@ class OrderPayments(Protocol):
     async def close_later(self, payment_id: str, *, at: datetime) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class RefundRecord:
+    """A refund as the order's document shows it."""
+
+    refund: Refund
+    created_at: datetime
+    updated_at: datetime
+
+
+class Refunds(Protocol):
+    async def find(self, refund_id: str) -> Refund | None: ...
+    async def put(self, refund: Refund, *, now: datetime) -> None: ...
+    async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[RefundRecord]]:
+        """Oldest first."""
+        ...
+
+
 class Invoices(Protocol):
     async def issue(self, order_id: str, snapshot: Mapping[str, Any], *, now: datetime) -> int:
         """The next number of the series. Its counter's lock is held until the commit, so no number is ever left out."""
@@ -123,11 +161,14 @@ class Invoices(Protocol):
 
 
 class Notifications(Protocol):
-    async def add(self, order_id: str, kind: str, *, now: datetime) -> None: ...
+    async def add(self, order_id: str, kind: str, *, now: datetime, reference: str = "") -> None:
+        """Once for each order, kind and reference, whoever asks again."""
+        ...
+
     async def claim_due(self, *, now: datetime, lease_until: datetime, limit: int) -> list[DueNotification]: ...
-    async def mark_sent(self, order_id: str, kind: str, *, now: datetime) -> None: ...
+    async def mark_sent(self, key: NotificationKey, *, now: datetime) -> None: ...
     async def mark_failed(
-        self, order_id: str, kind: str, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
+        self, key: NotificationKey, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
     ) -> None: ...
 
 
@@ -149,6 +190,8 @@ class OrderTransaction(TransactionPort, Protocol):
     def orders(self) -> Orders: ...
     @property
     def payments(self) -> OrderPayments: ...
+    @property
+    def refunds(self) -> Refunds: ...
     @property
     def invoices(self) -> Invoices: ...
     @property

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from services.order_service.use_cases.access import Access, require_access
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.order_view import OrderView, view_of
+from services.order_service.use_cases.order_view import OrderView, view_of, views_of
 from services.order_service.use_cases.order_watch import OrderWatch
 from services.order_service.use_cases.ports import OrderFilter
 from shared.errors import Unauthenticated
@@ -43,8 +43,4 @@ async def list_orders(criteria: OrderFilter, access: Access, deps: Dependencies)
             raise Unauthenticated
         criteria = replace(criteria, customer_subject=access.subject)
     async with deps.uow() as tx:
-        orders = await tx.orders.search(criteria)
-        ids = [order.id for order in orders]
-        payments = await tx.payments.of_orders(ids)
-        numbers = await tx.invoices.numbers_of(ids)
-    return [OrderView(order, tuple(payments.get(order.id, ())), numbers.get(order.id)) for order in orders]
+        return await views_of(tx, await tx.orders.search(criteria))

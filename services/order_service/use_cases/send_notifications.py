@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from datetime import timedelta
 
 import structlog
 
-from services.order_service.use_cases.compose_mail import order_paid_mail
+from services.order_service.use_cases.compose_mail import order_paid_mail, refund_mail
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.ports import DueNotification, InvoiceRenderer, Mail, Mailer, MailNotSent
+from services.order_service.use_cases.ports import (
+    REFUND_SUCCEEDED,
+    DueNotification,
+    InvoiceRenderer,
+    Mail,
+    Mailer,
+    MailNotSent,
+    NotificationKey,
+)
 from shared.errors import PayrailError
 
 log = structlog.get_logger()
@@ -50,10 +59,10 @@ async def _send_or_postpone(
         except PayrailError:
             raise
         except Exception as error:  # a bug that this mail shows; it counts as an attempt, so it ends
-            log.exception("notification_broken", order_id=notification.order_id, kind=notification.kind)
+            log.exception("notification_broken", **_fields(notification))
             await _postpone(notification, deps, MailNotSent(type(error).__name__))
     except PayrailError as error:
-        log.warning("notification_left_to_its_lease", order_id=notification.order_id, code=error.code)
+        log.warning("notification_left_to_its_lease", **_fields(notification), code=error.code)
 
 
 async def _send(
@@ -63,20 +72,38 @@ async def _send(
     mail = await _compose(notification, deps, invoices, mail_domain)
     await mailer.send(mail)
     async with deps.uow() as tx:
-        await tx.notifications.mark_sent(notification.order_id, notification.kind, now=deps.ports.clock.now())
-    log.info("notification_sent", order_id=notification.order_id, kind=notification.kind)
+        await tx.notifications.mark_sent(notification.key, now=deps.ports.clock.now())
+    log.info("notification_sent", **_fields(notification))
 
 
 async def _compose(
     notification: DueNotification, deps: Dependencies, invoices: InvoiceRenderer, mail_domain: str
 ) -> Mail:
+    key = notification.key
+    if key.kind == REFUND_SUCCEEDED:
+        return await _compose_refund(key, deps, mail_domain)
     async with deps.uow() as tx:
-        order = await tx.orders.find(notification.order_id)
-        record = await tx.invoices.find(notification.order_id)
+        order = await tx.orders.find(key.order_id)
+        record = await tx.invoices.find(key.order_id)
     assert order is not None, "a notification commits with its order"
     assert record is not None, "a notification commits with its invoice"
     pdf = await invoices.as_pdf(record)
     return order_paid_mail(order, record, pdf, shop=deps.shop, mail_domain=mail_domain)
+
+
+async def _compose_refund(key: NotificationKey, deps: Dependencies, mail_domain: str) -> Mail:
+    async with deps.uow() as tx:
+        order = await tx.orders.find(key.order_id)
+        records = (await tx.refunds.of_orders([key.order_id])).get(key.order_id, [])
+    assert order is not None, "a notification commits with its order"
+    record = next((record for record in records if record.refund.refund_id == key.reference), None)
+    assert record is not None, "a notification commits with its refund"
+    return refund_mail(order, record, shop=deps.shop, mail_domain=mail_domain)
+
+
+def _fields(notification: DueNotification) -> dict[str, str]:
+    """What a log line says about it; no name and no address."""
+    return {name: value for name, value in asdict(notification.key).items() if value}
 
 
 async def _postpone(notification: DueNotification, deps: Dependencies, error: MailNotSent) -> None:
@@ -85,16 +112,14 @@ async def _postpone(notification: DueNotification, deps: Dependencies, error: Ma
     is_hopeless = error.permanent or notification.attempts >= MAX_ATTEMPTS
     async with deps.uow() as tx:
         await tx.notifications.mark_failed(
-            notification.order_id,
-            notification.kind,
+            notification.key,
             next_attempt_at=now + wait,
             error=str(error),
             given_up_at=now if is_hopeless else None,
         )
     log.warning(
         "notification_not_sent",
-        order_id=notification.order_id,
-        kind=notification.kind,
+        **_fields(notification),
         attempts=notification.attempts,
         given_up=is_hopeless,
     )

@@ -17,18 +17,24 @@ from services.order_service.domain.models import (
     OrderStatus,
     PaymentSnapshot,
     PaymentStatus,
+    Refund,
+    RefundStatus,
     ReservationStatus,
 )
+from services.order_service.domain.refunds import is_news
 from services.order_service.domain.transitions import CLOSABLE, Consequence, consequences, derive, state_of
-from services.order_service.use_cases.dependencies import Shop
+from services.order_service.use_cases.dependencies import Dependencies, Shop
 from services.order_service.use_cases.invoice_snapshot import invoice_snapshot
-from services.order_service.use_cases.ports import OrderTransaction
+from services.order_service.use_cases.ports import ORDER_PAID, REFUND_SUCCEEDED, OrderTransaction
+from services.order_service.use_cases.resolve_money import resolve_money
+from services.order_service.use_cases.settling import Cause
 from shared.contracts.order_events import (
     OrderAttentionRequired,
     OrderCanceled,
     OrderEventData,
     OrderExpired,
     OrderPaid,
+    OrderRefunded,
 )
 
 log = structlog.get_logger()
@@ -41,19 +47,11 @@ SESSION_LEFT_OPEN = "session_left_open"
 
 _EVENTS: dict[Consequence, type[OrderEventData]] = {
     Consequence.PAID: OrderPaid,
+    Consequence.REFUNDED: OrderRefunded,
     Consequence.CANCELED: OrderCanceled,
     Consequence.EXPIRED: OrderExpired,
     Consequence.ATTENTION: OrderAttentionRequired,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why an order changes, for its events."""
-
-    payment_id: str | None = None
-    reason: str | None = None
-    causation_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +66,19 @@ class Settled:
 
 
 async def settle(
-    tx: OrderTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, shop: Shop, cause: Cause
+    tx: OrderTransaction,
+    order: Order,
+    payments: Sequence[OrderPayment],
+    *,
+    now: datetime,
+    deps: Dependencies,
+    cause: Cause,
 ) -> Settled:
-    """Derive, save, and do what follows. The caller holds the order's lock and passes a changed order or payment."""
-    before, after = state_of(order), derive(order, payments)
+    """Decide, derive, save, and do what follows. The caller holds the order's lock and passes a changed order or
+    payment."""
+    before = state_of(order)
+    order, payments = await resolve_money(tx, order, payments, now=now, deps=deps, cause=cause)
+    after = derive(order, payments)
     happened = consequences(before, after)
     settled = replace(
         order,
@@ -80,14 +87,16 @@ async def settle(
         attention=after.attention,
         confirmed_by=after.confirmed_by,
         confirmed_at=now if Consequence.PAID in happened else order.confirmed_at,
+        refunded_at=now if Consequence.REFUNDED in happened else order.refunded_at,
         closed_at=now if {Consequence.CANCELED, Consequence.EXPIRED} & set(happened) else order.closed_at,
         updated_at=now,
         version=order.version + 1,
     )
     await tx.orders.save(settled)
     for consequence in happened:
-        await _follow(tx, consequence, settled, payments, now=now, shop=shop)
-        await announce(tx, _EVENTS[consequence], settled, cause)
+        await _follow(tx, consequence, settled, payments, now=now, shop=deps.shop)
+        if consequence in _EVENTS:
+            await announce(tx, _EVENTS[consequence], settled, _explained(cause, happened))
     can_still_be_paid = any(payment.status in CLOSABLE for payment in payments)
     has_ended = settled.status is not OrderStatus.OPEN
     if has_ended and can_still_be_paid and await tx.payments.mark_leftovers(order.id, now=now):
@@ -101,13 +110,13 @@ async def apply_payment(
     news: PaymentSnapshot,
     *,
     now: datetime,
-    shop: Shop,
-    outcome_unknown: bool | None = None,
+    deps: Dependencies,
+    refund: Refund | None = None,
     causation_id: str | None = None,
 ) -> Settled | None:
     """Take in a payment's newer state; an older one changes nothing (failure O11). None: the order is not ours.
 
-    ``outcome_unknown`` comes from the events that say so; they may carry the version that is known already.
+    ``refund`` comes with the events of refunds. Several of them may carry one version of their payment.
     """
     order = await tx.orders.get_for_update(news.order_id)
     if order is None:
@@ -115,21 +124,24 @@ async def apply_payment(
         return None
     payments = await tx.payments.of_order(order.id)
     known = next((payment for payment in payments if payment.payment_id == news.payment_id), None)
-    changed = _changed(known, news, outcome_unknown=outcome_unknown, now=now)
-    if changed is None:
-        return Settled(order, tuple(payments))
+    changed = _changed(known, news, now=now)
     if known is None:
+        assert changed is not None, "a payment that nobody knew is news"
         await tx.payments.add(changed)
-    else:
+    elif changed is not None:
         await tx.payments.save(changed)
+    is_refund_news = refund is not None and await _apply_refund(tx, refund, now=now)
+    if changed is None and not is_refund_news:
+        return Settled(order, tuple(payments))
     others = [payment for payment in payments if payment.payment_id != news.payment_id]
-    newest = sorted([*others, changed], key=lambda payment: payment.payment_id)
+    current = [payment for payment in (changed or known,) if payment is not None]
+    newest = sorted([*others, *current], key=lambda payment: payment.payment_id)
     cause = Cause(payment_id=news.payment_id, causation_id=causation_id)
-    return await settle(tx, order, newest, now=now, shop=shop, cause=cause)
+    return await settle(tx, order, newest, now=now, deps=deps, cause=cause)
 
 
 async def forget_unopened_payment(
-    tx: OrderTransaction, order_id: str, payment_id: str, *, as_: PaymentStatus, now: datetime, shop: Shop
+    tx: OrderTransaction, order_id: str, payment_id: str, *, as_: PaymentStatus, now: datetime, deps: Dependencies
 ) -> None:
     """End a payment that the payment service does not know. Should it turn up there after all, its version wins."""
     order = await tx.orders.get_for_update(order_id)
@@ -142,20 +154,31 @@ async def forget_unopened_payment(
     ended = replace(unopened, snapshot=replace(unopened.snapshot, status=as_), updated_at=now)
     await tx.payments.save(ended)
     newest = [ended if payment is unopened else payment for payment in payments]
-    await settle(tx, order, newest, now=now, shop=shop, cause=Cause(payment_id=payment_id))
+    await settle(tx, order, newest, now=now, deps=deps, cause=Cause(payment_id=payment_id))
 
 
-def _changed(
-    known: OrderPayment | None, news: PaymentSnapshot, *, outcome_unknown: bool | None, now: datetime
-) -> OrderPayment | None:
+def _changed(known: OrderPayment | None, news: PaymentSnapshot, *, now: datetime) -> OrderPayment | None:
     if known is None:
-        return OrderPayment(replace(news, outcome_unknown=bool(outcome_unknown)), None, created_at=now, updated_at=now)
+        return OrderPayment(news, None, created_at=now, updated_at=now)
     if news.version > known.snapshot.version:
-        return replace(known, snapshot=replace(news, outcome_unknown=bool(outcome_unknown)), updated_at=now)
-    is_known_version = news.version == known.snapshot.version
-    if is_known_version and outcome_unknown is not None and outcome_unknown is not known.snapshot.outcome_unknown:
-        return replace(known, snapshot=replace(known.snapshot, outcome_unknown=outcome_unknown), updated_at=now)
+        return replace(known, snapshot=news, updated_at=now)
     return None
+
+
+async def _apply_refund(tx: OrderTransaction, news: Refund, *, now: datetime) -> bool:
+    """Whether it says something new about the refund. The customer is told once that it has succeeded."""
+    known = await tx.refunds.find(news.refund_id)
+    if not is_news(known, news):
+        return False
+    await tx.refunds.put(news, now=now)
+    if news.status is RefundStatus.SUCCEEDED:
+        await tx.notifications.add(news.order_id, REFUND_SUCCEEDED, now=now, reference=news.refund_id)
+    return True
+
+
+def _explained(cause: Cause, happened: Sequence[Consequence]) -> Cause:
+    """Why an order that was over is paid all the same."""
+    return replace(cause, reason="late_payment") if Consequence.REOPENED in happened else cause
 
 
 async def _follow(
@@ -167,11 +190,15 @@ async def _follow(
     now: datetime,
     shop: Shop,
 ) -> None:
-    if consequence is Consequence.PAID:
+    if consequence is Consequence.REOPENED:
+        await tx.products.hold_again(order.id, now=now)
+    elif consequence is Consequence.PAID:
         await tx.products.end_reservations(order.id, ReservationStatus.DEDUCTED, now=now)
-        await tx.notifications.add(order.id, "order_paid", now=now)
+        await tx.notifications.add(order.id, ORDER_PAID, now=now)
         # Last, because the counter's lock holds up every other sale until this transaction ends.
         await tx.invoices.issue(order.id, invoice_snapshot(order, payments, shop=shop), now=now)
+    elif consequence is Consequence.REFUNDED:
+        await tx.products.restore(order.id, now=now)
     elif consequence in (Consequence.CANCELED, Consequence.EXPIRED):
         await tx.products.end_reservations(order.id, ReservationStatus.RELEASED, now=now)
 

@@ -21,4 +21,6 @@ def get_return_budget(request: Request) -> float:
 UseCaseContext = Annotated[Context, Depends(get_context)]
 ReturnBudget = Annotated[float, Depends(get_return_budget)]
 PaymentsReader = Annotated[Principal, Depends(require_scope("payments:read"))]
+CapturesWriter = Annotated[Principal, Depends(require_scope("captures:write"))]
+RefundsWriter = Annotated[Principal, Depends(require_scope("refunds:write"))]
 PaymentsWriter = Annotated[Principal, Depends(require_scope("payments:write"))]

@@ -8,21 +8,22 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from services.payment_service.api.dependencies import PaymentsReader, PaymentsWriter, ReturnBudget, UseCaseContext
+from services.payment_service.api.fields import GatewayName, OptionalStorable, Storable
+from services.payment_service.api.money_schemas import CaptureOut, DisputeOut, RefundOut, VoidOut
 from services.payment_service.api.schemas import (
     ClosePaymentIn,
     CreatePaymentIn,
     GatewayList,
-    GatewayName,
     GatewayOut,
-    OptionalStorable,
     PaymentDetailsOut,
     PaymentOut,
     PaymentPage,
-    Storable,
     SyncedPaymentOut,
     fact_out,
 )
 from services.payment_service.domain.models import FactSource, PaymentStatus
+from services.payment_service.domain.operations import OperationKind
+from services.payment_service.gateways.registry import Gateways
 from services.payment_service.use_cases.close_payment import close_payment
 from services.payment_service.use_cases.create_payment import create_payment
 from services.payment_service.use_cases.follow_return import follow_return
@@ -44,9 +45,13 @@ _GATEWAY = problem_responses(502, 503)
 
 @router.get("/gateways", responses=problem_responses(503))
 async def list_gateways(request: Request) -> GatewayList:
-    """The gateways that a shopper can pay with."""
-    adapters = request.app.state.gateways.adapters
-    return GatewayList(data=[GatewayOut.of(adapter.facts) for adapter in adapters.values()])
+    """The gateways that are enabled, and whether a shopper can pay with them just now (``available``)."""
+    gateways: Gateways = request.app.state.gateways
+    return GatewayList(
+        data=[
+            GatewayOut.of(adapter.facts, gateways.breakers.health(name)) for name, adapter in gateways.adapters.items()
+        ]
+    )
 
 
 @router.post(
@@ -94,8 +99,16 @@ async def get_payment(payment_id: PaymentIdPath, context: UseCaseContext, _: Pay
             raise NotFound
         attempt = await tx.attempts.latest(payment_id)
         facts = await tx.facts.all(payment_id)
-    shown = PaymentOut.of(payment, attempt)
-    return PaymentDetailsOut(**shown.model_dump(), facts=[fact_out(fact) for fact in facts])
+        operations = await tx.operations.of_payment(payment_id)
+        disputes = await tx.disputes.of_payment(payment_id)
+    return PaymentDetailsOut(
+        **PaymentOut.of(payment, attempt).model_dump(),
+        facts=[fact_out(fact) for fact in facts],
+        captures=[CaptureOut.of(o) for o in operations if o.kind is OperationKind.CAPTURE],
+        voids=[VoidOut.of(o) for o in operations if o.kind is OperationKind.VOID],
+        refunds=[RefundOut.of(o) for o in operations if o.kind is OperationKind.REFUND],
+        disputes=[DisputeOut.of(dispute) for dispute in disputes],
+    )
 
 
 @router.post("/payments/{payment_id}/sync", responses={**_AUTH, **problem_responses(404, 422), **_GATEWAY})

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
+from services.payment_service.api.fields import GatewayName, MoneyIn, MoneyOut, Storable, Strict, Text, Url
+from services.payment_service.api.money_schemas import CaptureOut, DisputeOut, RefundOut, VoidOut
+from services.payment_service.domain.breaker import BreakerState, OperationClass
 from services.payment_service.domain.models import (
     OPEN,
     Attempt,
@@ -18,68 +22,29 @@ from services.payment_service.domain.models import (
     Payment,
 )
 from services.payment_service.gateways.port import Facts
+from services.payment_service.use_cases.breakers import BreakerHealth
 from services.payment_service.use_cases.create_payment import CreatePayment
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.payment_events import PaymentStatusName
-from shared.money import CURRENCY_EXPONENT, MAX_AMOUNT_MINOR, Money
+from shared.money import MAX_AMOUNT_MINOR
 
 PaymentId = Annotated[str, StringConstraints(pattern=r"^pay_[0-9a-hjkmnp-tv-z]{26}$")]
 OrderId = Annotated[str, StringConstraints(pattern=r"^ord_[0-9a-hjkmnp-tv-z]{26}$")]
-GatewayName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,31}$")]
 
 
-def _storable(value: str) -> str:
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("a character that cannot be stored")
-    return value
-
-
-def _web_address(value: str) -> str:
-    if not urlsplit(value).hostname:  # raises ValueError for what is no address at all
-        raise ValueError("no host")
-    return value
-
-
-Storable = AfterValidator(_storable)
-"""For every text that reaches the database: PostgreSQL takes neither NUL nor a lone surrogate."""
-
-OptionalStorable = AfterValidator(lambda value: value if value is None else _storable(value))
-
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=250, strip_whitespace=True), Storable]
-_Url = Annotated[
-    str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$"), Storable, AfterValidator(_web_address)
-]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class MoneyIn(_Strict):
-    amount_minor: Annotated[int, Field(ge=1, le=MAX_AMOUNT_MINOR)]
-    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-
-    @field_validator("currency")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in CURRENCY_EXPONENT:
-            raise ValueError("not an ISO 4217 currency")
-        return value
-
-
-class CustomerIn(_Strict):
+class CustomerIn(Strict):
     email: Annotated[str, StringConstraints(min_length=3, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$"), Storable]
-    name: _Text
+    name: Text
     phone: Annotated[str, StringConstraints(max_length=40), Storable] | None = None
 
 
-class ItemIn(_Strict):
-    name: _Text
+class ItemIn(Strict):
+    name: Text
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
     unit_amount_minor: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MINOR)]
 
 
-class CreatePaymentIn(_Strict):
+class CreatePaymentIn(Strict):
     """What order_service asks for. ``payment_id`` is its own choice, so that repeating the call is safe."""
 
     payment_id: PaymentId
@@ -88,12 +53,12 @@ class CreatePaymentIn(_Strict):
     amount: MoneyIn
     capture: Literal["automatic", "manual"] = "automatic"
     method: Annotated[str, StringConstraints(max_length=40)] | None = None
-    description: _Text
+    description: Text
     customer: CustomerIn
-    items: Annotated[list[ItemIn], Field(max_length=100)] = []
-    success_url: _Url
-    failure_url: _Url
-    cancel_url: _Url
+    items: list[ItemIn] = Field(default_factory=list, max_length=100)
+    success_url: Url
+    failure_url: Url
+    cancel_url: Url
     expires_at: Annotated[datetime, Field(strict=False)]
 
     @field_validator("expires_at")
@@ -110,7 +75,7 @@ class CreatePaymentIn(_Strict):
             payment_id=self.payment_id,
             order_id=self.order_id,
             gateway=self.gateway,
-            amount=Money(self.amount.amount_minor, self.amount.currency),
+            amount=self.amount.to_money(),
             capture=CaptureMode(self.capture),
             description=self.description,
             customer=Customer(self.customer.email, self.customer.name, self.customer.phone),
@@ -122,13 +87,8 @@ class CreatePaymentIn(_Strict):
         )
 
 
-class ClosePaymentIn(_Strict):
+class ClosePaymentIn(Strict):
     reason: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] = "closed"
-
-
-class MoneyOut(BaseModel):
-    amount_minor: int
-    currency: str
 
 
 class NextActionOut(BaseModel):
@@ -169,11 +129,17 @@ class PaymentOut(BaseModel):
     next_action: NextActionOut | None = Field(description="what the browser has to do while the session is open")
     amount: MoneyOut
     capture: Literal["automatic", "manual"]
-    amount_authorized: int
+    amount_authorized: int = Field(description="held, what was captured of it included")
+    amount_capture_pending: int
     amount_captured: int
     amount_refund_pending: int
     amount_refunded: int
-    amount_disputed: int
+    amount_disputed: int = Field(description="open and lost disputes")
+    amount_excess: int = Field(description="what refunds and disputes take beyond what was captured")
+    amount_capturable: int = Field(description="what a new capture may take")
+    amount_refundable: int = Field(description="what a new refund may take")
+    outcome_unknown: bool = Field(description="a call to the gateway is unanswered: money may have moved")
+    capture_before: Rfc3339 | None = Field(description="when the hold ends")
     failure_code: str | None
     conflict: str | None = Field(description="why the payment is conflicted")
     duplicate_of: str | None = Field(description="the payment of the same order that succeeded first")
@@ -198,10 +164,16 @@ class PaymentOut(BaseModel):
             amount=MoneyOut(amount_minor=payment.amount.amount_minor, currency=payment.amount.currency),
             capture=payment.terms.capture.value,
             amount_authorized=state.amount_authorized,
+            amount_capture_pending=state.amount_capture_pending,
             amount_captured=state.amount_captured,
             amount_refund_pending=state.amount_refund_pending,
             amount_refunded=state.amount_refunded,
             amount_disputed=state.amount_disputed,
+            amount_excess=state.amount_excess,
+            amount_capturable=state.amount_capturable,
+            amount_refundable=state.amount_refundable,
+            outcome_unknown=payment.outcome_unknown,
+            capture_before=payment.capture_before,
             failure_code=state.failure_code,
             conflict=state.conflict,
             duplicate_of=payment.duplicate_of,
@@ -219,6 +191,10 @@ class SyncedPaymentOut(PaymentOut):
 
 class PaymentDetailsOut(PaymentOut):
     facts: list[FactOut]
+    captures: list[CaptureOut]
+    voids: list[VoidOut]
+    refunds: list[RefundOut]
+    disputes: list[DisputeOut]
 
 
 class PaymentPage(BaseModel):
@@ -226,21 +202,39 @@ class PaymentPage(BaseModel):
     next_cursor: str | None
 
 
+class BreakerOut(BaseModel):
+    """The circuit breaker of one class of operations: ``half_open`` when the next call, or a running one, decides."""
+
+    state: Literal["closed", "open", "half_open"]
+    retry_after_seconds: int | None = Field(description="until it is tried again, while open")
+    reason: str | None = Field(description="why it opened")
+
+
+class BreakersOut(BaseModel):
+    session: BreakerOut = Field(description="opening and closing hosted pages")
+    read: BreakerOut = Field(description="asking about payments")
+    money: BreakerOut = Field(description="captures, voids, refunds, completions")
+
+
 class GatewayOut(BaseModel):
     name: str
     display_name: str
     enabled: bool
+    available: bool = Field(description="whether to offer it at checkout: its session breaker is not open")
     capabilities: list[str]
     currencies: list[str] | None = Field(description="null: any ISO 4217 currency")
+    breakers: BreakersOut
 
     @classmethod
-    def of(cls, facts: Facts) -> GatewayOut:
+    def of(cls, facts: Facts, health: Mapping[OperationClass, BreakerHealth]) -> GatewayOut:
         return cls(
             name=facts.name,
             display_name=facts.display_name,
             enabled=True,
+            available=health[OperationClass.SESSION].state is not BreakerState.OPEN,
             capabilities=sorted(capability.value for capability in facts.capabilities),
             currencies=sorted(facts.currencies) if facts.currencies is not None else None,
+            breakers=BreakersOut.model_validate({each.value: asdict(state) for each, state in health.items()}),
         )
 
 

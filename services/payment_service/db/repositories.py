@@ -7,11 +7,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, insert, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, Select, exists, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.payment_service.db.tables import (
+    operations,
     parked_events,
     payment_attempts,
     payment_facts,
@@ -89,10 +90,17 @@ class Payments:
                 status=state.status.value,
                 version=payment.version,
                 amount_authorized=state.amount_authorized,
+                amount_capture_pending=state.amount_capture_pending,
                 amount_captured=state.amount_captured,
                 amount_refund_pending=state.amount_refund_pending,
                 amount_refunded=state.amount_refunded,
                 amount_disputed=state.amount_disputed,
+                amount_dispute_lost=state.amount_dispute_lost,
+                amount_excess=state.amount_excess,
+                has_unknown_operation=state.has_unknown_operation,
+                session_unknown=payment.session_unknown,
+                capture_before=payment.capture_before,
+                capture_warned_at=payment.capture_warned_at,
                 failure_code=state.failure_code,
                 conflict=state.conflict,
                 gateway_reference=payment.gateway_reference,
@@ -146,6 +154,29 @@ class Payments:
             .where(payments.c.order_id == payment.order_id, payments.c.payment_id != payment.payment_id)
             .where((payments.c.amount_captured > 0) | (payments.c.amount_authorized > 0))
             .order_by(payments.c.duplicate_of.is_not(None), payments.c.payment_id)  # the one that keeps the order first
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def holds_to_warn(self, until: datetime, *, limit: int) -> list[str]:
+        return await self._holds(payments.c.capture_warned_at.is_(None), until, limit)
+
+    async def holds_to_decide(self, until: datetime, request_key: str, *, limit: int) -> list[str]:
+        decided = exists().where(
+            operations.c.payment_id == payments.c.payment_id, operations.c.request_key == request_key
+        )
+        return await self._holds(~decided, until, limit)
+
+    async def holds_over(self, now: datetime, *, asked_before: datetime, limit: int) -> list[str]:
+        not_asked = payments.c.asked_at.is_(None) | (payments.c.asked_at < asked_before)
+        return await self._holds(not_asked, now, limit)
+
+    async def _holds(self, condition: ColumnElement[bool], until: datetime, limit: int) -> list[str]:
+        statement = (
+            select(payments.c.payment_id)
+            .where(payments.c.status.in_(sorted(HOLDING)), payments.c.capture_before <= until, condition)
+            .where(payments.c.amount_authorized > payments.c.amount_captured)
+            .order_by(payments.c.capture_before)
+            .limit(limit)
         )
         return list((await self._connection.execute(statement)).scalars())
 
@@ -232,6 +263,9 @@ class Facts:
             "amount_minor": observation.amount.amount_minor if observation.amount else None,
             "currency": observation.amount.currency if observation.amount else None,
             "reason": observation.reason,
+            "about": observation.about,
+            "operation": observation.operation,
+            "capture_before": observation.capture_before,
             "learnt_by": learnt_by,
             "occurred_at": observation.occurred_at,
             "received_at": fact.received_at,
@@ -334,6 +368,7 @@ def _payment_values(payment: Payment) -> dict[str, Any]:
         "created_at": payment.created_at,
         "updated_at": payment.updated_at,
         "expires_at": payment.expires_at,
+        "authorization_valid_for": payment.authorization_valid_for,
     }
 
 
@@ -346,10 +381,14 @@ def _payment(row: RowMapping) -> Payment:
         state=PaymentState(
             status=PaymentStatus(row["status"]),
             amount_authorized=row["amount_authorized"],
+            amount_capture_pending=row["amount_capture_pending"],
             amount_captured=row["amount_captured"],
             amount_refund_pending=row["amount_refund_pending"],
             amount_refunded=row["amount_refunded"],
             amount_disputed=row["amount_disputed"],
+            amount_dispute_lost=row["amount_dispute_lost"],
+            amount_excess=row["amount_excess"],
+            has_unknown_operation=row["has_unknown_operation"],
             failure_code=row["failure_code"],
             conflict=row["conflict"],
         ),
@@ -367,6 +406,10 @@ def _payment(row: RowMapping) -> Payment:
         gateway_reference=row["gateway_reference"],
         duplicate_of=row["duplicate_of"],
         asked_at=row["asked_at"],
+        session_unknown=row["session_unknown"],
+        authorization_valid_for=row["authorization_valid_for"],
+        capture_before=row["capture_before"],
+        capture_warned_at=row["capture_warned_at"],
     )
 
 
@@ -388,7 +431,16 @@ def _attempt(row: RowMapping) -> Attempt:
 
 def _fact(row: RowMapping) -> Fact:
     amount = Money(row["amount_minor"], row["currency"]) if row["currency"] is not None else None
-    observation = Observation(FactKind(row["kind"]), row["object_reference"], amount, row["occurred_at"], row["reason"])
+    observation = Observation(
+        FactKind(row["kind"]),
+        row["object_reference"],
+        amount,
+        row["occurred_at"],
+        row["reason"],
+        row["about"],
+        row["operation"],
+        row["capture_before"],
+    )
     return Fact(observation, FactSource(row["source"]), row["received_at"])
 
 

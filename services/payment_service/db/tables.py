@@ -173,6 +173,7 @@ operations = Table(
     Column("origin", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("target", Text),
+    Column("is_whole", Boolean, nullable=False, server_default=false()),
     Column("is_final", Boolean, nullable=False, server_default=false()),
     Column("reason", Text),
     Column("merchant_reference", Text),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.payment_service.db.ledger import Ledger
+from services.payment_service.db.operations import Disputes, Operations
 from services.payment_service.db.repositories import Attempts, Facts, Parked, Payments
+from services.payment_service.db.timeline import Timeline
 from shared.db.session import Database
 from shared.db.unit_of_work import Transaction, UnitOfWork
 from shared.ports import Ports
@@ -17,6 +20,17 @@ class PaymentTransaction(Transaction):
         self.attempts = Attempts(connection)
         self.facts = Facts(connection)
         self.parked = Parked(connection)
+        self.operations = Operations(connection)
+        self.disputes = Disputes(connection)
+        self.timeline = Timeline(connection)
+        self.ledger = Ledger(connection)
+        self._ids = ports.ids
+
+    def new_id(self, prefix: str) -> str:
+        return self._ids.new(prefix)
+
+    def new_reference(self) -> str:
+        return self._ids.new_reference()
 
 
 def unit_of_work(database: Database, ports: Ports) -> UnitOfWork[PaymentTransaction]:

@@ -7,9 +7,11 @@ posting of a payment is ``postings(PaymentState(), state)``, whatever path led t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from services.payment_service.domain.models import PaymentState
+from shared.money import Money
 
 
 class Account(StrEnum):
@@ -20,7 +22,7 @@ class Account(StrEnum):
     AUTHORIZATIONS_DUE = "authorizations_due"
     """Memo: the other side of it."""
     GATEWAY_RECEIVABLE = "gateway_receivable"
-    """What the gateway owes us before fees: captured, less refunds and disputes, less payouts."""
+    """What the gateway owes us before fees: captured, less refunds, disputes and what it took beyond, less payouts."""
     CUSTOMER_PAYMENTS = "customer_payments"
     """What shoppers paid for orders, less what is going back to them."""
     REFUNDS_PENDING = "refunds_pending"
@@ -28,6 +30,8 @@ class Account(StrEnum):
     DISPUTES_WITHHELD = "disputes_withheld"
     """Taken by the gateway while a dispute is open."""
     DISPUTE_LOSSES = "dispute_losses"
+    RETURNED_IN_EXCESS = "returned_in_excess"
+    """What refunds and disputes took beyond what was captured: the gateway has it, and a person has to look."""
     GATEWAY_FEES = "gateway_fees"
     """Brought by settlement."""
     PAYOUTS = "payouts"
@@ -38,6 +42,34 @@ class Account(StrEnum):
 class Posting:
     account: Account
     amount_minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A posting as it was booked."""
+
+    account: Account
+    gateway: str
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One change of a payment's totals. ``cause`` is the source of the fact that changed them."""
+
+    entry_id: int
+    payment_id: str
+    payment_version: int
+    cause: str
+    at: datetime
+    lines: tuple[LedgerLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    gateway: str
+    account: Account
+    amount: Money
 
 
 def postings(before: PaymentState, after: PaymentState) -> tuple[Posting, ...]:
@@ -57,6 +89,8 @@ def postings(before: PaymentState, after: PaymentState) -> tuple[Posting, ...]:
             Account.GATEWAY_RECEIVABLE,
             after.amount_dispute_lost - before.amount_dispute_lost,
         ),
+        # It is gone from what the gateway owes us, whether or not it fits our totals: settlement will say so too.
+        (Account.RETURNED_IN_EXCESS, Account.GATEWAY_RECEIVABLE, after.amount_excess - before.amount_excess),
     )
     sums: dict[Account, int] = {}
     for debit, credit, amount in pairs:

@@ -78,6 +78,8 @@ class Operation:
     updated_at: datetime
     target: str | None = None
     """The gateway's object that it takes from: the authorization, the captured payment, the session."""
+    is_whole: bool = False
+    """The amount is all that the target still had when it was reserved."""
     is_final: bool = False
     """A capture after which the rest of the hold is released."""
     reason: str | None = None
@@ -90,9 +92,9 @@ class Operation:
     key_number: int = 1
     """Which idempotency key the call carries; a new one only on proof that nothing ran under the old."""
     calls: int = 0
-    """How often it was sent."""
+    """How often it was sent and may have arrived, under its present key."""
     looks: int = 0
-    """How often the gateway was asked what became of it, since it was last sent."""
+    """How often it was looked at or tried without an answer; the waits grow by it."""
     first_sent_at: datetime | None = None
     last_sent_at: datetime | None = None
     next_look_at: datetime | None = None

@@ -97,6 +97,16 @@ def object_of(source: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
+def entries_of(source: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """A nested list of objects; an absent or null one reads as empty."""
+    value = source.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise UnexpectedShape(f"{key} is not a list of objects")
+    return value
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):

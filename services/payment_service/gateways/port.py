@@ -164,8 +164,8 @@ class UnreadableWebhook(Exception):
 class Facts:
     """A gateway's standing facts. ``currencies`` None: any ISO 4217 currency.
 
-    ``authorization_valid_for``: how long funds stay held. ``key_valid_for``: how long a money call may be repeated under
-    its key without running again (None: the gateway has no such key, and the call is never repeated blindly).
+    ``authorization_valid_for``: how long funds stay held. ``key_valid_for``: how long a money call may be repeated
+    under its key without running again (None: it has no such key, and the call is never repeated blindly).
     ``absence_proves_after``: how long after the last call "the gateway knows nothing of it" proves that it never ran
     (None: never). ``unknown_horizon``: after this long without an answer a person is called.
     """
@@ -210,9 +210,9 @@ class GatewayAdapter(Protocol):
     async def capture(self, call: MoneyCall) -> Outcome:
         """Take held money. Errors as the module says: GatewayRejected proves that nothing moved by this call.
 
-        A refusal that only says "that is done already" is not a rejection: look, and answer with what is there, or raise
-        GatewayOutcomeUnknown. A stored 5xx that the key replays for ever raises KeyUsedUp once a look has shown that
-        nothing ran.
+        A refusal that only says "that is done already" is not a rejection: look, and answer with what is there, or
+        raise GatewayOutcomeUnknown. A stored 5xx that the key replays for ever raises KeyUsedUp once a look has shown
+        that nothing ran.
         """
         ...
 

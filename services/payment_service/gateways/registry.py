@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.gateways.generic import Generic, GenericSettings
+from services.payment_service.gateways.guarded import GuardedAdapter
+from services.payment_service.gateways.paypal import PayPal, PayPalSettings
 from services.payment_service.gateways.port import GatewayAdapter
+from services.payment_service.gateways.razorpay import Razorpay, RazorpaySettings
 from services.payment_service.gateways.stripe import Stripe, StripeSettings
 from services.payment_service.settings import PaymentSettings
+from services.payment_service.use_cases.breakers import Breakers
 from shared.http import HttpCaller, HttpClient, build_http_client
 from shared.ports import Ports
 
@@ -23,6 +28,20 @@ def _stripe(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | Non
     return Stripe(StripeSettings(settings.stripe_api_key.get_secret_value(), settings.stripe_api_base), http)
 
 
+def _paypal(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
+    if settings.paypal_client_id is None or settings.paypal_client_secret is None:
+        return None
+    secret = settings.paypal_client_secret.get_secret_value()
+    return PayPal(PayPalSettings(settings.paypal_client_id, secret, settings.paypal_api_base), http)
+
+
+def _razorpay(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
+    if settings.razorpay_key_id is None or settings.razorpay_key_secret is None:
+        return None
+    secret = settings.razorpay_key_secret.get_secret_value()
+    return Razorpay(RazorpaySettings(settings.razorpay_key_id, secret, settings.razorpay_api_base), http)
+
+
 def _generic(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
     if settings.generic_api_base is None:
         return None
@@ -30,15 +49,16 @@ def _generic(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | No
     return Generic(GenericSettings(settings.generic_api_base, key, settings.generic_display_name), http)
 
 
-REGISTRY: Mapping[str, Build] = {"stripe": _stripe, "generic": _generic}
+REGISTRY: Mapping[str, Build] = {"stripe": _stripe, "generic": _generic, "paypal": _paypal, "razorpay": _razorpay}
 
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """The enabled adapters by name, each over an HTTP pool of its own, so that one cannot starve another (failure
-    H15)."""
+    """The enabled adapters by name, each behind its breakers and over an HTTP pool of its own, so that one cannot
+    starve another (failure H15)."""
 
     adapters: Mapping[str, GatewayAdapter]
+    breakers: Breakers
     clients: tuple[HttpClient, ...] = ()
 
     def get(self, name: str) -> GatewayAdapter:
@@ -48,6 +68,11 @@ class Gateways:
         except KeyError:
             raise GatewayNotEnabled(f"the gateway {name!r} is not enabled here") from None
 
+    def require_available(self, name: str, operation_class: OperationClass) -> None:
+        """Raises GatewayNotEnabled, or GatewayUnavailable while its breaker is open."""
+        self.get(name)
+        self.breakers.require_available(name, operation_class)
+
     def __contains__(self, name: str) -> bool:
         return name in self.adapters
 
@@ -56,7 +81,7 @@ class Gateways:
             await client.aclose()
 
 
-def build_gateways(settings: PaymentSettings, ports: Ports) -> Gateways:
+def build_gateways(settings: PaymentSettings, ports: Ports, breakers: Breakers) -> Gateways:
     adapters: dict[str, GatewayAdapter] = {}
     clients: list[HttpClient] = []
     for name, build in REGISTRY.items():
@@ -68,5 +93,5 @@ def build_gateways(settings: PaymentSettings, ports: Ports) -> Gateways:
         clients.append(client)
         adapter = build(settings, HttpCaller(client, ports))
         if adapter is not None:
-            adapters[name] = adapter
-    return Gateways(adapters, tuple(clients))
+            adapters[name] = GuardedAdapter(adapter, name, breakers)
+    return Gateways(adapters, breakers, tuple(clients))

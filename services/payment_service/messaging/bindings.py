@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from services.payment_service.messaging.handlers import WebhookHandler
+from collections.abc import Mapping, Sequence
+
+from services.payment_service.messaging.handlers import CommandHandler, WebhookHandler
 from services.payment_service.use_cases.ports import Context
-from shared.contracts.topology import PAYMENT_WEBHOOKS
+from shared.contracts.topology import PAYMENT_COMMANDS, PAYMENT_WEBHOOKS
 from shared.db.session import Database
 from shared.messaging.bus import Subscription
 
 
-def subscriptions(context: Context, database: Database) -> tuple[Subscription, ...]:
-    return (Subscription(PAYMENT_WEBHOOKS, WebhookHandler(context), database, concurrency=8),)
+def subscriptions(
+    context: Context, database: Database, senders: Mapping[str, Sequence[bytes]]
+) -> tuple[Subscription, ...]:
+    return (
+        Subscription(PAYMENT_WEBHOOKS, WebhookHandler(context), database, concurrency=8),
+        Subscription(PAYMENT_COMMANDS, CommandHandler(context, senders), database, concurrency=2),
+    )

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from services.payment_service.domain.errors import PaymentEnded
 from services.payment_service.domain.models import OPEN, AttemptStatus, FactKind, FactSource, Observation, Payment
+from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import Snapshot
 from services.payment_service.use_cases.open_session import LEASE_SECONDS, open_session
 from services.payment_service.use_cases.ports import Context
 from services.payment_service.use_cases.record_facts import Learnt, record_facts
-from services.payment_service.use_cases.sync_payment import record_snapshot
+from services.payment_service.use_cases.sync_payment import record_snapshot, sync_payment
 from shared.errors import GatewayRejected, NotFound
 
 
@@ -44,10 +45,19 @@ async def close_payment(payment_id: str, reason: str, context: Context) -> Payme
             raise
     if attempt.gateway_reference is None:  # paid, though its session was never confirmed
         return await _payment(payment_id, context)
+    if await _is_being_completed(payment_id, context):
+        # The shopper has approved and we are taking the money: whatever comes of it is known before the page can close.
+        return (await sync_payment(payment_id, FactSource.API, context)).payment
     adapter = context.gateways.get(payment.gateway)
     snapshot = await adapter.close_session(attempt.gateway_reference, our_reference=attempt.reference)
     named = Snapshot(snapshot.references, tuple(_with_reason(o, reason) for o in snapshot.observations))
     return (await record_snapshot(payment_id, named, FactSource.API, context)).payment
+
+
+async def _is_being_completed(payment_id: str, context: Context) -> bool:
+    async with context.uow() as tx:
+        operations = await tx.operations.of_payment(payment_id)
+    return any(o.kind is OperationKind.COMPLETION and o.is_unsettled for o in operations)
 
 
 async def _payment(payment_id: str, context: Context) -> Payment:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.errors import PaymentIdReused
 from services.payment_service.domain.models import CaptureMode, Customer, Item, Payment, PaymentState, Terms
+from services.payment_service.domain.timeline import TimelineEntry, request_entry
+from services.payment_service.use_cases.announce import event_of
 from services.payment_service.use_cases.open_session import OpenedSession, new_attempt, open_session
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
-from services.payment_service.use_cases.record_facts import event_of
 from shared.contracts.payment_events import PaymentCreated
+from shared.correlation import current_correlation
 from shared.money import Money
 
 
@@ -48,15 +51,18 @@ async def create_payment(command: CreatePayment, context: Context) -> OpenedSess
     """Record the payment, then open its session; repeating it with the same ``payment_id`` goes on where it stopped.
 
     The row is committed before the gateway is called, so a crash in between leaves a payment whose session is opened
-    (or found) by the next call. Raises GatewayNotEnabled, CurrencyNotSupported, CapabilityNotSupported before any row;
+    (or found) by the next call. Raises GatewayNotEnabled, CurrencyNotSupported, CapabilityNotSupported, or
+    GatewayUnavailable while the gateway's breaker is open, and leaves no row then (failure PY16);
     PaymentIdReused for another request under the same id; then what ``open_session`` raises.
     """
     adapter = context.gateways.get(command.gateway)
     adapter.check(command.amount, command.capture)
-    payment = _payment_of(command, context)
+    payment = _payment_of(command, adapter.facts.authorization_valid_for, context)
     async with context.uow() as tx:
         is_new = await tx.payments.add(payment)
         if is_new:
+            # Here, so that a repeat whose session is open already is answered, and so that a refusal leaves no row.
+            context.gateways.require_available(payment.gateway, OperationClass.SESSION)
             await _first_steps(tx, payment, context)
         else:
             existing = await tx.payments.get(payment.payment_id)
@@ -73,10 +79,11 @@ async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Contex
     await tx.parked.lock_references(payment.gateway, known_as)
     if await tx.parked.wake(payment.gateway, known_as):
         tx.hint(PARKED_CHANNEL)
+    await tx.timeline.add(payment.payment_id, _created_entry(payment))
     await tx.outbox.add(event_of(PaymentCreated, payment), subject=payment.payment_id, correlation_id=payment.order_id)
 
 
-def _payment_of(command: CreatePayment, context: Context) -> Payment:
+def _payment_of(command: CreatePayment, authorization_valid_for: timedelta | None, context: Context) -> Payment:
     now = context.clock.now()
     return Payment(
         payment_id=command.payment_id,
@@ -95,4 +102,18 @@ def _payment_of(command: CreatePayment, context: Context) -> Payment:
         created_at=now,
         updated_at=now,
         expires_at=command.expires_at,
+        authorization_valid_for=authorization_valid_for,
+    )
+
+
+def _created_entry(payment: Payment) -> TimelineEntry:
+    correlation = current_correlation()
+    request_id = correlation.request_id if correlation else None
+    return request_entry(
+        "create the payment",
+        "order_service",
+        request_id,
+        at=payment.created_at,
+        amount=payment.amount,
+        order_id=payment.order_id,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.errors import PaymentEnded, SessionBusy
 from services.payment_service.domain.models import OPEN, WITH_MONEY, Attempt, AttemptStatus, FactSource, Payment
+from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import CreateSession, Session
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
-from services.payment_service.use_cases.record_facts import Learnt, event_of, record_facts
-from shared.contracts.payment_events import PaymentOutcomeResolved, PaymentOutcomeUnknown
+from services.payment_service.use_cases.record_facts import Learnt, record_facts, settle
+from services.payment_service.use_cases.stopwatch import Stopwatch
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
 
 LEASE_SECONDS = 25.0
@@ -94,6 +96,7 @@ async def _claim(
         await tx.attempts.add(attempt)
     if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
         return payment, attempt, False
+    context.gateways.require_available(payment.gateway, OperationClass.SESSION)  # raising takes the lease back, too
     await tx.attempts.save(replace(attempt, status=AttemptStatus.SENDING, lease_token=token))
     return payment, attempt, True
 
@@ -107,19 +110,21 @@ def _is_stale(attempt: Attempt, context: Context) -> bool:
 async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
     adapter = context.gateways.get(payment.gateway)
     repeated = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
+    stopwatch = Stopwatch("create_session", payment.gateway, context.clock)
     try:
         session = await adapter.create_session(_request(payment, attempt, context), repeated=repeated)
-    except GatewayUnavailable:
+    except GatewayUnavailable as error:
         # Nothing moved now; but an earlier call of this attempt may have, and then it stays unknown.
-        await _end_call(attempt, token, attempt.status if repeated else AttemptStatus.CREATED, context)
+        status = AttemptStatus.UNKNOWN if repeated else AttemptStatus.CREATED
+        await _end_call(attempt, token, status, stopwatch.entry(error, attempt.reference), context)
         raise
-    except GatewayRejected:
-        await _end_call(attempt, token, AttemptStatus.REJECTED, context)
+    except GatewayRejected as error:
+        await _end_call(attempt, token, AttemptStatus.REJECTED, stopwatch.entry(error, attempt.reference), context)
         raise
-    except GatewayOutcomeUnknown:
-        await _end_call(attempt, token, AttemptStatus.UNKNOWN, context)
+    except GatewayOutcomeUnknown as error:
+        await _end_call(attempt, token, AttemptStatus.UNKNOWN, stopwatch.entry(error, attempt.reference), context)
         raise
-    return await _record_session(payment, attempt, session, token, context, was_unknown=repeated)
+    return await _record_session(payment, attempt, session, token, stopwatch.entry(None, attempt.reference), context)
 
 
 def _request(payment: Payment, attempt: Attempt, context: Context) -> CreateSession:
@@ -141,20 +146,22 @@ def _request(payment: Payment, attempt: Attempt, context: Context) -> CreateSess
     )
 
 
-async def _end_call(attempt: Attempt, token: str, status: AttemptStatus, context: Context) -> None:
+async def _end_call(
+    attempt: Attempt, token: str, status: AttemptStatus, entry: TimelineEntry, context: Context
+) -> None:
     async with context.uow() as tx:
         if not await tx.attempts.release(attempt.attempt_id, token=token):
             return  # somebody else holds it by now, and what they learn is newer (failure PY18)
-        if status is AttemptStatus.UNKNOWN and attempt.status is not AttemptStatus.UNKNOWN:
-            payment = await tx.payments.get_for_update(attempt.payment_id)
-            assert payment is not None
-            event = event_of(PaymentOutcomeUnknown, payment, reason="session_not_confirmed", at=context.clock.now())
-            await tx.outbox.add(event, subject=payment.payment_id, correlation_id=payment.order_id)
         await tx.attempts.save(replace(attempt, status=status, lease_token=None))
+        payment = await tx.payments.get_for_update(attempt.payment_id)
+        assert payment is not None
+        learnt = Learnt(FactSource.API, context.clock.now(), by=attempt.attempt_id)
+        after = replace(payment, session_unknown=status is AttemptStatus.UNKNOWN)
+        await settle(tx, payment, learnt, after=after, entries=(entry,))
 
 
 async def _record_session(
-    asked_for: Payment, attempt: Attempt, session: Session, token: str, context: Context, *, was_unknown: bool
+    asked_for: Payment, attempt: Attempt, session: Session, token: str, entry: TimelineEntry, context: Context
 ) -> OpenedSession:
     now, payment_id, gateway = context.clock.now(), asked_for.payment_id, asked_for.gateway
     async with context.uow() as tx:
@@ -181,10 +188,9 @@ async def _record_session(
             learnt,
             references=session.references,
             session_reference=session.gateway_reference,
+            session_known=True,
+            entries=(entry,),
         )
         if await tx.parked.wake(payment.gateway, session.references):
             tx.hint(PARKED_CHANNEL)
-        if was_unknown:
-            event = event_of(PaymentOutcomeResolved, recorded.payment, reason="session_confirmed", at=now)
-            await tx.outbox.add(event, subject=payment_id, correlation_id=payment.order_id)
     return OpenedSession(recorded.payment, opened)

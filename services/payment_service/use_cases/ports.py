@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
-from services.payment_service.domain.ledger import Posting
+from services.payment_service.domain.breaker import OperationClass
+from services.payment_service.domain.ledger import Account, Balance, LedgerEntry, Posting
 from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, ParkedStatus, Payment, PaymentStatus
-from services.payment_service.domain.operations import Dispute, Operation
+from services.payment_service.domain.operations import Dispute, Operation, OperationStatus
 from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import GatewayAdapter
 from shared.clock import Clock
@@ -65,6 +66,18 @@ class PaymentRepository(Protocol):
         """Other payments of the same order that hold or took money; locks the order against a concurrent answer."""
         ...
 
+    async def holds_to_warn(self, until: datetime, *, limit: int) -> list[str]:
+        """Payments whose hold ends by then and of which nobody was warned."""
+        ...
+
+    async def holds_to_decide(self, until: datetime, request_key: str, *, limit: int) -> list[str]:
+        """Payments whose hold ends by then and that have no operation with this request key."""
+        ...
+
+    async def holds_over(self, now: datetime, *, asked_before: datetime, limit: int) -> list[str]:
+        """Payments whose hold should have ended, and that were not asked about since."""
+        ...
+
     async def mark_asked(self, payment_id: str, at: datetime) -> None: ...
 
 
@@ -97,8 +110,7 @@ class AttemptRepository(Protocol):
 
 class OperationRepository(Protocol):
     async def add(self, operation: Operation) -> None:
-        """Raises DuplicateOperation where the payment has one of that kind with this request key or merchant
-        reference."""
+        """The caller holds the payment's lock and has seen that neither its request key nor its reference is used."""
         ...
 
     async def get(self, operation_id: str) -> Operation | None: ...
@@ -117,13 +129,17 @@ class OperationRepository(Protocol):
         """False where the lease has passed to somebody else: then nothing about the call may be written."""
         ...
 
-    async def take_due(self, now: datetime) -> Operation | None:
-        """Lock one operation whose next look is due and which nobody holds; others' locks are skipped."""
+    async def take_due(self, now: datetime, *, token: str, seconds: float) -> Operation | None:
+        """Lease one operation whose next look is due and which nobody holds; others' locks are skipped."""
         ...
+
+    async def put_off(self, operation_id: str, until: datetime) -> None: ...
 
     async def look_now(self, payment_id: str, now: datetime) -> int:
         """Make the unsettled operations of a payment due: something new was learnt about it."""
         ...
+
+    async def count_unsettled(self) -> Mapping[OperationStatus, int]: ...
 
 
 class DisputeRepository(Protocol):
@@ -135,14 +151,65 @@ class DisputeRepository(Protocol):
 
 
 class TimelineRepository(Protocol):
-    async def add(self, payment_id: str, entry: TimelineEntry) -> None: ...
+    async def add(self, payment_id: str, *entries: TimelineEntry) -> None:
+        """In one statement, in the order given."""
+        ...
 
-    async def of_payment(self, payment_id: str) -> list[TimelineEntry]: ...
+    async def of_payment(self, payment_id: str, *, limit: int | None = None) -> list[TimelineEntry]:
+        """In the order in which they were written; of more than ``limit`` the newest."""
+        ...
+
+    async def facts_of(self, payment_id: str, *, limit: int) -> list[tuple[Fact, str | None]]:
+        """The facts with what brought them, in the order in which they were learnt; of more than ``limit`` the
+        newest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFilter:
+    payment_id: str | None = None
+    account: Account | None = None
+    gateway: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerMarks:
+    """How far the tables that grow with every change of a payment have been looked at: the last row's number."""
+
+    entry: int = 0
+    fact: int = 0
+    timeline: int = 0
 
 
 class LedgerRepository(Protocol):
     async def post(self, payment: Payment, lines: Sequence[Posting], *, cause: str, at: datetime) -> None:
         """One entry with its lines, in the caller's transaction. Does nothing for no lines."""
+        ...
+
+    async def balances(
+        self, *, gateway: str | None = None, currency: str | None = None, at: datetime | None = None
+    ) -> list[Balance]: ...
+
+    async def entries(self, filter_: LedgerFilter, *, before: int | None, limit: int) -> list[LedgerEntry]:
+        """Newest first, each with all its lines; ``before`` is the last id of the page before."""
+        ...
+
+    async def marks(self) -> LedgerMarks:
+        """The last row of each table now."""
+        ...
+
+    async def changed_payments(self, after: LedgerMarks, until: LedgerMarks) -> list[str]: ...
+
+    async def some_payments(self, *, after: str, limit: int) -> list[str]:
+        """The next ids in their order."""
+        ...
+
+    async def untied_payments(self, payment_ids: Sequence[str], *, limit: int) -> list[str]:
+        """Those whose lines are not what their totals say, by account, gateway and currency."""
+        ...
+
+    async def unbalanced_entries(self, *, after: int, until: int, known: Sequence[int], limit: int) -> list[int]:
+        """Entries, of these numbers or known ones, that do not sum to zero for each gateway and currency."""
         ...
 
 
@@ -176,6 +243,10 @@ class ParkedRepository(Protocol):
 
 
 class PaymentTransaction(TransactionPort, Protocol):
+    def new_id(self, prefix: str) -> str: ...
+
+    def new_reference(self) -> str: ...
+
     @property
     def payments(self) -> PaymentRepository: ...
 
@@ -207,7 +278,21 @@ UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[PaymentTransaction]
 class GatewaysPort(Protocol):
     def get(self, name: str) -> GatewayAdapter: ...
 
+    def require_available(self, name: str, operation_class: OperationClass) -> None:
+        """Raises GatewayUnavailable, with no query, where a call of that class would be refused now: its breaker is
+        open, or the gateway limits our rate. Ask before a row says that money may move (failure PY16).
+        """
+        ...
+
     def __contains__(self, name: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRules:
+    """``lease_seconds``: how long one driver holds an operation; what a kill leaves behind is taken up after it."""
+
+    lease_seconds: float = 60.0
+    give_up_after: timedelta = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +305,4 @@ class Context:
     ids: Ids
     public_base_url: str
     tolerance_minor: int = 0
+    operations: OperationRules = OperationRules()

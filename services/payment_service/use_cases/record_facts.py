@@ -1,5 +1,9 @@
-"""The one way in for everything that is learnt about a payment: append facts, reduce, announce, in the caller's
-transaction."""
+"""The one way in for everything that is learnt about a payment: append facts, derive, write all that follows, in the
+caller's transaction.
+
+What follows from facts and calls is derived by ``domain.transitions.derive``; this module writes it down: the payment's
+state, its operations and disputes, the ledger, the timeline, the events.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.payment_service.domain.models import WITH_MONEY, Fact, FactSource, Observation, Payment, PaymentState
-from services.payment_service.domain.transitions import is_late_success, reduce_facts
-from services.payment_service.use_cases.ports import PaymentTransaction
-from shared.contracts.payment_events import (
-    STATUS_EVENTS,
-    PaymentDuplicateDetected,
-    PaymentEventData,
-    PaymentLateSuccess,
+from services.payment_service.domain.ledger import postings
+from services.payment_service.domain.models import (
+    OPEN,
+    WITH_MONEY,
+    Fact,
+    FactKind,
+    FactSource,
+    Observation,
+    Payment,
 )
-from shared.metrics import PAYMENT_TRANSITIONS
+from services.payment_service.domain.operation_state import DisputeClaim, RefundClaim
+from services.payment_service.domain.operations import (
+    CallState,
+    Dispute,
+    DisputeStatus,
+    Operation,
+    OperationKind,
+    OperationStatus,
+    Origin,
+)
+from services.payment_service.domain.timeline import (
+    TimelineEntry,
+    dispute_entry,
+    fact_entry,
+    operation_entry,
+    status_entry,
+)
+from services.payment_service.domain.transitions import Derived, derive
+from services.payment_service.use_cases.announce import Changes, announce, events_of_change
+from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, PaymentTransaction
+from shared.money import Money
+
+_ID_PREFIXES = {
+    OperationKind.CAPTURE: "cap",
+    OperationKind.VOID: "voi",
+    OperationKind.REFUND: "ref",
+    OperationKind.COMPLETION: "cmp",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +65,7 @@ class Recorded:
     payment: Payment
     changed: bool
     """Whether the payment's state is another one than before."""
+    operations: tuple[Operation, ...] = ()
 
 
 async def record_facts(
@@ -43,32 +76,231 @@ async def record_facts(
     *,
     references: Sequence[str] = (),
     session_reference: str | None = None,
+    session_known: bool = False,
+    entries: Sequence[TimelineEntry] = (),
+    derive_again: bool = False,
 ) -> Recorded:
     """Append what is new and derive the state again. ``payment`` must be locked by this transaction.
 
     Repeating it with the same observations changes nothing (failures W1, W2, PY14), whichever sources bring them.
+    ``session_known``: the call that opens its session has been answered by now. ``entries``: what else the timeline
+    tells. ``derive_again``: the caller has changed an operation's call, so derive even if no fact is new.
     """
     if references:
         await tx.payments.add_references(payment.payment_id, payment.gateway, references)
-    fresh = False
+    fresh: list[Fact] = []
     for observation in dict.fromkeys(observations):
-        fresh |= await tx.facts.add(
-            payment.payment_id, Fact(observation, learnt.source, learnt.at), learnt_by=learnt.by
-        )
+        fact = Fact(observation, learnt.source, learnt.at)
+        if await tx.facts.add(payment.payment_id, fact, learnt_by=learnt.by):
+            fresh.append(fact)
     # The session's own id is what the payment is called by, even where a webhook has named another one before.
     reference = session_reference or payment.gateway_reference or next(iter(references), None)
-    if not fresh and reference == payment.gateway_reference:
+    named = replace(payment, gateway_reference=reference, session_unknown=payment.session_unknown and not session_known)
+    if not fresh and named == payment and not derive_again:
+        if entries:
+            await tx.timeline.add(payment.payment_id, *entries)
         return Recorded(payment, changed=False)
-    state = reduce_facts(payment.terms, await tx.facts.all(payment.payment_id))
-    if state == payment.state and reference == payment.gateway_reference:
-        return Recorded(payment, changed=False)
-    after = replace(
-        payment, state=state, version=payment.version + 1, gateway_reference=reference, updated_at=learnt.at
+    if fresh and payment.state.has_unknown_operation:
+        await tx.operations.look_now(payment.payment_id, learnt.at)
+        tx.hint(OPERATIONS_CHANNEL)
+    told = [*entries, *(fact_entry(fact, learnt.by) for fact in fresh)]
+    return await settle(tx, payment, learnt, after=named, entries=told)
+
+
+async def settle(
+    tx: PaymentTransaction,
+    before: Payment,
+    learnt: Learnt,
+    *,
+    after: Payment | None = None,
+    added: Sequence[Operation] = (),
+    entries: Sequence[TimelineEntry] = (),
+) -> Recorded:
+    """Derive from all facts and calls, and write what has changed. The caller holds the payment's lock.
+
+    ``after``: the payment with what the caller has changed of it. ``added``: operations that begin with this
+    transaction. ``entries``: what else the timeline tells.
+    """
+    payment = after or before
+    for operation in added:
+        await tx.operations.add(operation)
+    facts = await tx.facts.all(payment.payment_id)
+    known = await tx.operations.of_payment(payment.payment_id)
+    derived = derive(payment.terms, facts, known)
+    changes = Changes(before=before, operations=[(None, operation) for operation in added])
+    written = await _write_operations(tx, payment, known, derived, facts, learnt, changes)
+    await _write_disputes(tx, payment, derived.disputes, learnt, changes)
+    payment = replace(payment, state=derived.state, capture_before=_capture_before(payment, facts))
+    if payment == before and not changes.operations and not changes.disputes:
+        if entries:
+            await tx.timeline.add(payment.payment_id, *entries)
+        return Recorded(before, changed=False, operations=tuple(written))
+    payment = await _mark_duplicate(tx, replace(payment, updated_at=learnt.at))
+    events = events_of_change(payment, changes)
+    if events:  # a version is what an event tells of: what no event tells of is no new one
+        payment = replace(payment, version=before.version + 1)
+    await tx.payments.save(payment)
+    lines = postings(before.state, payment.state)
+    if lines:
+        await tx.ledger.post(payment, lines, cause=learnt.source.value, at=learnt.at)
+    told = [*entries, *_entries(before, payment, changes, learnt)]
+    await tx.timeline.add(payment.payment_id, *told)
+    await announce(tx, payment, before, events, learnt)
+    return Recorded(payment, changed=payment.state != before.state, operations=tuple(written))
+
+
+async def _write_operations(
+    tx: PaymentTransaction,
+    payment: Payment,
+    known: Sequence[Operation],
+    derived: Derived,
+    facts: Sequence[Fact],
+    learnt: Learnt,
+    changes: Changes,
+) -> list[Operation]:
+    written = []
+    for old, settled in zip(known, derived.operations, strict=True):
+        new = _stamped(settled, learnt) if settled != old else old
+        if new is not old:
+            await tx.operations.save(new)
+        if new.status is not old.status:
+            changes.operations.append((old.status, new))
+        written.append(new)
+    for claim in derived.imported:
+        imported = _import(tx, payment, claim, learnt)
+        if imported is not None:
+            await tx.operations.add(imported)
+            changes.operations.append((None, imported))
+            written.append(imported)
+    completion = _completion_due(tx, payment, derived, facts, learnt)
+    if completion is not None:
+        await tx.operations.add(completion)
+        changes.operations.append((None, completion))
+        written.append(completion)
+        tx.hint(OPERATIONS_CHANNEL)
+    return written
+
+
+def _stamped(operation: Operation, learnt: Learnt) -> Operation:
+    """An operation that is settled has nothing left to do; one that is taken up again later is looked at again."""
+    settled_at = None if operation.is_unsettled else operation.settled_at or learnt.at
+    next_look_at = operation.next_look_at if operation.is_unsettled else None
+    return replace(operation, updated_at=learnt.at, settled_at=settled_at, next_look_at=next_look_at)
+
+
+def _import(tx: PaymentTransaction, payment: Payment, claim: RefundClaim, learnt: Learnt) -> Operation | None:
+    """The row of a refund that was made at the gateway without us (failure RF6)."""
+    if claim.amount_minor <= 0 or claim.currency is None or claim.object_reference is None:
+        return None
+    return Operation(
+        operation_id=tx.new_id("ref"),
+        payment_id=payment.payment_id,
+        kind=OperationKind.REFUND,
+        reference=tx.new_reference(),
+        amount=Money(claim.amount_minor, claim.currency),
+        origin=Origin.GATEWAY,
+        actor=payment.gateway,
+        created_at=learnt.at,
+        updated_at=learnt.at,
+        target=claim.about,
+        status=claim.status,
+        call=CallState.ANSWERED,
+        gateway_reference=claim.object_reference,
+        failure_code=claim.failure_code,
+        settled_at=None if claim.status is OperationStatus.SUBMITTED else learnt.at,
     )
-    after = await _mark_duplicate(tx, after)
-    await tx.payments.save(after)
-    await _announce(tx, payment, after, learnt)
-    return Recorded(after, changed=state != payment.state)
+
+
+def _completion_due(
+    tx: PaymentTransaction, payment: Payment, derived: Derived, facts: Sequence[Fact], learnt: Learnt
+) -> Operation | None:
+    """The shopper has approved, and at this gateway nothing moves before we say so.
+
+    One completion at a time, and a new one only for a new approval: one that was declined sends the shopper back.
+    """
+    approvals = [fact.observation for fact in facts if fact.observation.kind is FactKind.APPROVED]
+    done = [operation for operation in derived.operations if operation.kind is OperationKind.COMPLETION]
+    if derived.state.status not in OPEN or len(done) >= len(approvals):
+        return None
+    if any(operation.is_unsettled or operation.status is OperationStatus.SUCCEEDED for operation in done):
+        return None
+    operation = new_operation(
+        tx,
+        payment,
+        OperationKind.COMPLETION,
+        payment.amount,
+        origin=Origin.POLICY,
+        actor="shopper_approved",
+        learnt=learnt,
+    )
+    return replace(operation, target=approvals[-1].object_reference, request_key=f"approval:{len(done) + 1}")
+
+
+def new_operation(
+    tx: PaymentTransaction,
+    payment: Payment,
+    kind: OperationKind,
+    amount: Money,
+    *,
+    origin: Origin,
+    actor: str,
+    learnt: Learnt,
+) -> Operation:
+    """An operation that the runner sends at once; the caller adds its target and what makes it unique."""
+    return Operation(
+        operation_id=tx.new_id(_ID_PREFIXES[kind]),
+        payment_id=payment.payment_id,
+        kind=kind,
+        reference=tx.new_reference(),
+        amount=amount,
+        origin=origin,
+        actor=actor,
+        created_at=learnt.at,
+        updated_at=learnt.at,
+        next_look_at=learnt.at,
+    )
+
+
+async def _write_disputes(
+    tx: PaymentTransaction, payment: Payment, claims: Sequence[DisputeClaim], learnt: Learnt, changes: Changes
+) -> None:
+    if not claims:
+        return
+    known = {dispute.gateway_reference: dispute for dispute in await tx.disputes.of_payment(payment.payment_id)}
+    for claim in claims:
+        before = known.get(claim.object_reference)
+        now = _dispute(tx, payment, claim, before, learnt)
+        if now != before:
+            await tx.disputes.save(now)
+            changes.disputes.append((before.status if before else None, now))
+
+
+def _dispute(
+    tx: PaymentTransaction, payment: Payment, claim: DisputeClaim, before: Dispute | None, learnt: Learnt
+) -> Dispute:
+    is_over = claim.status is not DisputeStatus.OPEN
+    return Dispute(
+        dispute_id=before.dispute_id if before else tx.new_id("dsp"),
+        payment_id=payment.payment_id,
+        gateway_reference=claim.object_reference,
+        amount=claim.amount or Money(0, payment.amount.currency),
+        status=claim.status,
+        reason=claim.reason,
+        opened_at=before.opened_at if before else learnt.at,
+        closed_at=((before.closed_at if before else None) or learnt.at) if is_over else None,
+    )
+
+
+def _capture_before(payment: Payment, facts: Sequence[Fact]) -> datetime | None:
+    """When the hold ends: what the gateway named, else its usual time after the first authorization."""
+    holds = [fact for fact in facts if fact.observation.kind is FactKind.AUTHORIZED]
+    named = [fact.observation.capture_before for fact in holds if fact.observation.capture_before is not None]
+    if named:
+        return max(named)  # a hold that was renewed names a later moment
+    if not holds or payment.authorization_valid_for is None:
+        return None
+    since = min(fact.observation.occurred_at or fact.received_at for fact in holds)
+    return since + payment.authorization_valid_for
 
 
 async def _mark_duplicate(tx: PaymentTransaction, payment: Payment) -> Payment:
@@ -79,61 +311,9 @@ async def _mark_duplicate(tx: PaymentTransaction, payment: Payment) -> Payment:
     return replace(payment, duplicate_of=others[0]) if others else payment
 
 
-async def _announce(tx: PaymentTransaction, before: Payment, after: Payment, learnt: Learnt) -> None:
-    if after.status is not before.status:
-        PAYMENT_TRANSITIONS.labels(after.gateway, after.status).inc()
-    late = is_late_success(before.status, after.status)
-    if late:
-        await _publish(tx, PaymentLateSuccess, before.state, after, learnt, reason=f"after_{before.status}")
-    if after.duplicate_of is not None and before.duplicate_of is None:
-        await _publish(
-            tx, PaymentDuplicateDetected, before.state, after, learnt, reason=f"duplicate_of:{after.duplicate_of}"
-        )
-    if after.state != before.state:
-        reason = after.state.conflict or after.state.failure_code
-        await _publish(tx, STATUS_EVENTS[after.status], before.state, after, learnt, reason=reason)
-
-
-async def _publish(
-    tx: PaymentTransaction,
-    model: type[PaymentEventData],
-    before: PaymentState,
-    payment: Payment,
-    learnt: Learnt,
-    *,
-    reason: str | None,
-) -> None:
-    event = event_of(model, payment, previous=before, learnt_from=learnt.source.value, reason=reason, at=learnt.at)
-    await tx.outbox.add(event, subject=payment.payment_id, correlation_id=payment.order_id, causation_id=learnt.by)
-
-
-def event_of(
-    model: type[PaymentEventData],
-    payment: Payment,
-    *,
-    previous: PaymentState | None = None,
-    learnt_from: str | None = None,
-    reason: str | None = None,
-    at: datetime | None = None,
-) -> PaymentEventData:
-    """The payment's whole state as one event: a consumer never adds up deltas (design.md §5)."""
-    state = payment.state
-    return model(
-        payment_id=payment.payment_id,
-        order_id=payment.order_id,
-        gateway=payment.gateway,
-        gateway_reference=payment.gateway_reference,
-        status=state.status.value,
-        previous_status=previous.status.value if previous is not None else None,
-        version=payment.version,
-        amount=payment.amount.amount_minor,
-        currency=payment.amount.currency,
-        amount_authorized=state.amount_authorized,
-        amount_captured=state.amount_captured,
-        amount_refund_pending=state.amount_refund_pending,
-        amount_refunded=state.amount_refunded,
-        amount_disputed=state.amount_disputed,
-        reason=reason,
-        learnt_from=learnt_from,
-        occurred_at=at,
-    )
+def _entries(before: Payment, after: Payment, changes: Changes, learnt: Learnt) -> list[TimelineEntry]:
+    told = [operation_entry(operation, was) for was, operation in changes.operations]
+    told += [dispute_entry(dispute, was, at=learnt.at, source=learnt.source.value) for was, dispute in changes.disputes]
+    if after.state != before.state or after.duplicate_of != before.duplicate_of:
+        told.append(status_entry(before, after, learnt))
+    return told

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.payment_service.domain.models import FactSource, Payment
+from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import Snapshot
 from services.payment_service.use_cases.ports import Context
 from services.payment_service.use_cases.record_facts import Learnt, record_facts
+from services.payment_service.use_cases.run_operations import complete_approved
 from shared.errors import GatewayObjectNotFound, NotFound
 
 
@@ -16,6 +18,8 @@ class Synced:
     payment: Payment
     changed: bool
     """Whether the gateway told us something that changed the payment's state."""
+    is_approved: bool = False
+    """Whether a completion of it is to be made, or under way."""
 
 
 async def sync_payment(payment_id: str, source: FactSource, context: Context, *, asked_by: str | None = None) -> Synced:
@@ -35,7 +39,15 @@ async def sync_payment(payment_id: str, source: FactSource, context: Context, *,
         snapshot = await context.gateways.get(payment.gateway).retrieve(references, our_reference=attempt.reference)
     except GatewayObjectNotFound:
         snapshot = Snapshot((), ())
-    return await record_snapshot(payment_id, snapshot, source, context, learnt_by=asked_by)
+    synced = await record_snapshot(payment_id, snapshot, source, context, learnt_by=asked_by)
+    if not synced.is_approved:
+        return synced
+    # The shopper has agreed, at a gateway where that alone moves nothing: complete it now, while they wait.
+    await complete_approved(payment_id, context)
+    async with context.uow() as tx:
+        completed = await tx.payments.get(payment_id)
+    assert completed is not None
+    return Synced(completed, changed=True)
 
 
 async def record_snapshot(
@@ -49,4 +61,6 @@ async def record_snapshot(
         await tx.payments.mark_asked(payment_id, now)
         learnt = Learnt(source, now, by=learnt_by)
         recorded = await record_facts(tx, payment, snapshot.observations, learnt, references=snapshot.references)
-    return Synced(recorded.payment, recorded.changed)
+        operations = recorded.operations or await tx.operations.of_payment(payment_id)
+    is_approved = any(o.kind is OperationKind.COMPLETION and o.is_unsettled for o in operations)
+    return Synced(recorded.payment, recorded.changed, is_approved)

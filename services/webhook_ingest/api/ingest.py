@@ -20,7 +20,13 @@ from services.webhook_ingest.api.schemas import Acknowledged
 from services.webhook_ingest.domain.errors import MalformedDelivery, TooManyFailedDeliveries
 from services.webhook_ingest.domain.models import Arrival
 from services.webhook_ingest.signatures.registry import IngestGateway
-from services.webhook_ingest.use_cases.accept_delivery import RefusedFor, find_gateway, store_delivery, verify_delivery
+from services.webhook_ingest.use_cases.accept_delivery import (
+    RefusedFor,
+    find_gateway,
+    prepare_gateway,
+    store_delivery,
+    verify_delivery,
+)
 from services.webhook_ingest.use_cases.keep_reject import keep_reject
 from services.webhook_ingest.use_cases.ports import AppendResult
 from shared.correlation import current_correlation
@@ -143,7 +149,7 @@ async def _take_in(request: Request, edge: Edge, gateway_name: str, account: str
 
 async def _verify_and_store(edge: Edge, arrival: Arrival, gateway: IngestGateway) -> AppendResult:
     try:
-        verification = verify_delivery(arrival, gateway)
+        verification = verify_delivery(arrival, await prepare_gateway(arrival, gateway))
     except DomainError as error:
         # Only failures count and only they are held off: a genuine delivery from a busy address still comes through.
         if not await edge.limiter.count_failure(arrival.remote_address):

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from shared.errors import InfrastructureError
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,27 @@ class SignatureScheme(Protocol):
     def verify(
         self, delivery: RawDelivery, secrets: Sequence[SigningSecret], received_at: datetime
     ) -> Verification: ...
+
+
+@runtime_checkable
+class PreparingScheme(Protocol):
+    """A scheme that needs something from outside to verify: a certificate, or the gateway's own judgement."""
+
+    async def prepare(
+        self, delivery: RawDelivery, secrets: Sequence[SigningSecret], received_at: datetime
+    ) -> SignatureScheme:
+        """A scheme that holds what it takes to verify this delivery, without any further call.
+
+        What its headers alone refuse is asked about nowhere. Raises EvidenceUnavailable: then nothing is known, and the
+        gateway is told to send it again.
+        """
+        ...
+
+
+class EvidenceUnavailable(InfrastructureError):
+    """What proves this delivery could not be fetched just now; send it again."""
+
+    code = "evidence_unavailable"
 
 
 class InvalidSchemeConfig(ValueError):

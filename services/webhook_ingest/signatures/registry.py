@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.webhook_ingest.signatures.generic import generic_scheme
+from services.webhook_ingest.signatures.paypal import paypal_scheme
 from services.webhook_ingest.signatures.port import InvalidSchemeConfig, SignatureScheme, SigningSecret
-from services.webhook_ingest.signatures.providers import STRIPE
+from services.webhook_ingest.signatures.providers import RAZORPAY, STRIPE
 from services.webhook_ingest.signatures.schemes import HmacScheme
+from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
+from shared.http import HttpCaller
 
 MIN_OWN_SECRET_BYTES = 16
 """SEC-41: the shortest secret where we choose it ourselves."""
@@ -47,28 +50,55 @@ class IngestGateway:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How one gateway is set up: the variable with its secrets, and what builds its scheme."""
+    """How one gateway is set up: the variable with its secrets, and what builds its scheme.
+
+    ``build_preparing``: instead of ``build``, for a scheme that fetches what it verifies with. ``variables``: where the
+    names of its other settings begin, if they do not contain WEBHOOK.
+    """
 
     name: str
     secret_variable: str
-    build: Callable[[GatewayValues], SignatureScheme]
+    build: Callable[[GatewayValues], SignatureScheme] | None = None
     we_choose_the_secret: bool = False
     acknowledgement: Acknowledgement | None = None
+    build_preparing: Callable[[GatewayValues, Surroundings], SignatureScheme] | None = None
+    variables: tuple[str, ...] = ()
+
+    def scheme(self, values: GatewayValues, surroundings: Surroundings) -> SignatureScheme:
+        if self.build_preparing is not None:
+            return self.build_preparing(values, surroundings)
+        assert self.build is not None, "a registration builds its scheme one way or the other"
+        return self.build(values)
 
 
 REGISTRATIONS: Sequence[Registration] = (
-    Registration("generic", "WEBHOOK_SECRET", generic_scheme, we_choose_the_secret=True),
+    Registration("generic", "WEBHOOK_SECRET", generic_scheme, we_choose_the_secret=True, variables=("GENERIC_",)),
     Registration("stripe", "STRIPE_WEBHOOK_SECRET", lambda _values: HmacScheme(STRIPE)),
+    # The secret is typed into Razorpay's dashboard by us, and after a change retries keep the old one for a day.
+    Registration(
+        "razorpay", "RAZORPAY_WEBHOOK_SECRET", lambda _values: HmacScheme(RAZORPAY), we_choose_the_secret=True
+    ),
+    # The webhook's id is what is signed along with the body: one per listener, told to us by PayPal.
+    Registration("paypal", "PAYPAL_WEBHOOK_ID", build_preparing=paypal_scheme, variables=("PAYPAL_",)),
 )
 
+SETTING_PREFIXES = tuple(prefix for registration in REGISTRATIONS for prefix in registration.variables)
+"""Which variables the settings hand over, besides those with WEBHOOK in their name."""
 
-def build_registry(values: GatewayValues, *, production: bool) -> Mapping[str, IngestGateway]:
-    """The enabled gateways by name. Raises InvalidSchemeConfig with every mistake at once and no secret's value."""
+
+def build_registry(
+    values: GatewayValues, *, production: bool, http: HttpCaller | None = None
+) -> Mapping[str, IngestGateway]:
+    """The enabled gateways by name. Raises InvalidSchemeConfig with every mistake at once and no secret's value.
+
+    ``http``: what schemes fetch certificates and judgements with; without it those verify nothing.
+    """
+    surroundings = Surroundings(production=production, http=http)
     gateways: dict[str, IngestGateway] = {}
     problems: list[str] = []
     for registration in REGISTRATIONS:
         try:
-            gateway = _enable(registration, values, production=production)
+            gateway = _enable(registration, values, surroundings)
         except InvalidSchemeConfig as problem:
             problems.append(str(problem))
         else:
@@ -84,7 +114,7 @@ def account_key(account: str) -> str:
     return re.sub(r"[^A-Z0-9]", "_", account.upper())
 
 
-def _enable(registration: Registration, values: GatewayValues, *, production: bool) -> IngestGateway | None:
+def _enable(registration: Registration, values: GatewayValues, surroundings: Surroundings) -> IngestGateway | None:
     secrets = tuple(map(SigningSecret, values.secrets(registration.secret_variable)))
     prefix = f"{registration.secret_variable}__"
     accounts = {
@@ -94,10 +124,11 @@ def _enable(registration: Registration, values: GatewayValues, *, production: bo
     accounts = {account: own for account, own in accounts.items() if own}
     if not secrets and not accounts:
         return None
-    scheme = registration.build(values)
+    scheme = registration.scheme(values, surroundings)
     for secret in (*secrets, *(secret for own in accounts.values() for secret in own)):
         scheme.check_secret(secret)
-        if registration.we_choose_the_secret and production and len(secret.text.encode()) < MIN_OWN_SECRET_BYTES:
+        is_ours = registration.we_choose_the_secret and surroundings.production
+        if is_ours and len(secret.text.encode()) < MIN_OWN_SECRET_BYTES:
             raise InvalidSchemeConfig(
                 f"{registration.secret_variable} must have at least {MIN_OWN_SECRET_BYTES} bytes in production"
             )

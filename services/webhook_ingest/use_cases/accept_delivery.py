@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -17,7 +18,7 @@ from services.webhook_ingest.domain.errors import (
 from services.webhook_ingest.domain.models import Arrival, Delivery, dedupe_key
 from services.webhook_ingest.domain.sanitizing import safe_headers, safe_text, without_card_numbers
 from services.webhook_ingest.metrics import CARD_NUMBERS, WEBHOOK_KEYS
-from services.webhook_ingest.signatures.port import Refusal, Verification
+from services.webhook_ingest.signatures.port import PreparingScheme, Refusal, Verification
 from services.webhook_ingest.signatures.registry import IngestGateway
 from services.webhook_ingest.use_cases.announce import first_announcement
 from services.webhook_ingest.use_cases.ports import AppendResult, UnitOfWorkPort
@@ -42,6 +43,15 @@ def find_gateway(gateways: Mapping[str, IngestGateway], name: str, account: str 
     if gateway is None or not is_well_formed or not gateway.secrets_for(account):
         raise UnknownGateway
     return gateway
+
+
+async def prepare_gateway(arrival: Arrival, gateway: IngestGateway) -> IngestGateway:
+    """The gateway with whatever verifying this delivery takes; most need nothing. Raises EvidenceUnavailable."""
+    scheme = gateway.scheme
+    if not isinstance(scheme, PreparingScheme) or not arrival.raw.body:
+        return gateway
+    secrets = gateway.secrets_for(arrival.account) or ()
+    return replace(gateway, scheme=await scheme.prepare(arrival.raw, secrets, arrival.received_at))
 
 
 def verify_delivery(arrival: Arrival, gateway: IngestGateway) -> Verification:

@@ -132,3 +132,37 @@ async def test_a_form_that_did_not_come_from_the_page_is_refused(
 async def test_an_unknown_page_is_404(sandbox: RunningSandbox) -> None:
     for url in ("/sandbox/stripe/checkout/cs_test_none", "/sandbox/nobody/checkout/x"):
         assert (await sandbox.client.get(url)).status_code == 404
+
+
+def told_on(page: httpx.Response) -> list[tuple[str, str, str]]:
+    """Name, sentence and amount of each line that says what became of the payment."""
+    return re.findall(
+        r'<li data-testid="([a-z-]+)"><span>([^<]*)</span><span class="amount">([^<]*)</span></li>', page.text
+    )
+
+
+async def test_the_page_of_a_payment_says_what_became_of_its_money(
+    sandbox: RunningSandbox, create_session: CreateSession
+) -> None:
+    session = await create_session(capture="manual")
+    payment_id, url = session["payment_id"], session["checkout_url"]
+    assert told_on(await sandbox.client.get(url)) == []
+    await sandbox.outcome("generic", payment_id, "succeed")
+    assert told_on(await sandbox.client.get(url)) == [("held", "Held, not captured yet", "150.00 USD")]
+    await sandbox.control("generic", f"sessions/{payment_id}/captures", amount_minor=10000)
+    refunded = await sandbox.control("generic", f"sessions/{payment_id}/refunds", amount_minor=2550)
+    await sandbox.control("generic", f"sessions/{payment_id}/disputes", amount_minor=100)
+    assert told_on(await sandbox.client.get(url)) == [
+        ("captured", "Partly captured", "100.00 USD"),
+        ("released", "Released", "50.00 USD"),
+        ("refunded", "Refunded", "25.50 USD"),
+        ("disputed", "Disputed by the buyer", "1.00 USD"),
+    ]
+    await sandbox.control("generic", f"refunds/{refunded.json()['refunds'][0]['refund_id']}", status="failed")
+    assert ("refund-failed", "Refund failed", "25.50 USD") in told_on(await sandbox.client.get(url))
+
+
+async def test_the_page_writes_amounts_in_the_currencys_digits(sandbox: RunningSandbox) -> None:
+    session = await a_stripe_session(sandbox)
+    await press(sandbox, session["url"], "succeed")
+    assert told_on(await sandbox.client.get(session["url"])) == [("captured", "Captured", "10.240 KWD")]

@@ -169,3 +169,87 @@ async def test_a_counted_fault_hits_exactly_that_many_of_many_calls_at_once(
     await sandbox.faults("generic", {"operation": "create_session", "kind": "error_5xx", "status": 503, "count": 3})
     answers = await asyncio.gather(*(generic("POST", "/v1/sessions", json=a_session()) for _ in range(12)))
     assert sorted(answer.status_code for answer in answers) == [201] * 9 + [503] * 3
+
+
+async def a_paid_payment(sandbox: RunningSandbox, create_session: CreateSession) -> str:
+    payment_id: str = (await create_session())["payment_id"]
+    await sandbox.outcome("generic", payment_id, "succeed")
+    return payment_id
+
+
+async def test_a_fault_can_hit_every_third_call(generic: Call, sandbox: RunningSandbox) -> None:
+    await sandbox.faults(
+        "generic",
+        {"operation": "create_session", "kind": "error_5xx", "status": 503, "every": 3, "count": None},
+        {"operation": "list", "kind": "error_5xx", "status": 502},
+    )
+    statuses = [(await generic("POST", "/v1/sessions", json=a_session())).status_code for _ in range(9)]
+    assert statuses == [201, 201, 503] * 3
+
+
+async def test_a_call_that_one_fault_lets_pass_meets_the_next_one(generic: Call, sandbox: RunningSandbox) -> None:
+    await sandbox.faults(
+        "generic",
+        {"operation": "create_session", "kind": "error_5xx", "status": 503, "every": 2, "count": 1},
+        {"operation": "*", "kind": "rate_limit"},
+    )
+    statuses = [(await generic("POST", "/v1/sessions", json=a_session())).status_code for _ in range(4)]
+    assert statuses == [429, 503, 201, 201]
+
+
+async def test_a_third_of_many_refunds_at_once_breaks_off_and_no_key_runs_twice(
+    generic: Call, sandbox: RunningSandbox, create_session: CreateSession
+) -> None:
+    payment_id = await a_paid_payment(sandbox, create_session)
+    await sandbox.faults(
+        "generic", {"operation": "refund", "kind": "timeout_after", "seconds": 0, "every": 3, "count": None}
+    )
+
+    async def refund(number: int) -> bool:
+        body, headers = {"amount": 1, "reference": f"RF{number}"}, {"Idempotency-Key": f"key-{number}"}
+        try:
+            answer = await generic("POST", f"/v1/payments/{payment_id}/refunds", json=body, headers=headers)
+        except httpx.RemoteProtocolError:
+            return False
+        assert answer.status_code == 201
+        return True
+
+    answered = await asyncio.gather(*(refund(number) for number in range(12)))
+    assert answered.count(False) == 4
+    await sandbox.faults("generic")
+    await asyncio.gather(*(refund(number) for number in range(12)))
+    [payment] = (await sandbox.books("generic"))["payments"]
+    made = {(each["reference"], each["idempotency_key"]) for each in payment["refunds"]}
+    assert made == {(f"RF{number}", f"key-{number}") for number in range(12)}
+    assert (len(payment["refunds"]), payment["refunded_minor"]) == (12, 1200)
+    sent = [each["idempotency_key"] for each in payment["operations"] if each["operation"] == "refund"]
+    assert len(sent) == len(set(sent)) == 12
+
+
+@pytest.mark.parametrize("code", [None, "card_closed"])
+async def test_a_refused_refund_moves_nothing_and_is_remembered(
+    generic: Call, sandbox: RunningSandbox, create_session: CreateSession, code: str | None
+) -> None:
+    payment_id = await a_paid_payment(sandbox, create_session)
+    await sandbox.faults("generic", {"operation": "refund", "kind": "reject", **({"code": code} if code else {})})
+    for replayed in (None, "true"):
+        answer = await generic("POST", f"/v1/payments/{payment_id}/refunds", json={}, headers=KEY)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, code or "insufficient_funds")
+        assert answer.headers.get("idempotent-replayed") == replayed
+    [payment] = (await sandbox.books("generic"))["payments"]
+    assert (payment["refunds"], payment["refunded_minor"]) == ([], 0)
+
+
+async def test_a_pending_refund_is_settled_by_the_control_api(
+    generic: Call, sandbox: RunningSandbox, create_session: CreateSession
+) -> None:
+    payment_id = await a_paid_payment(sandbox, create_session)
+    await sandbox.faults("generic", {"operation": "refund", "kind": "pending"})
+    refund = (await generic("POST", f"/v1/payments/{payment_id}/refunds", json={"amount": 40}, headers=KEY)).json()
+    assert refund["status"] == "pending"
+    session = (await generic("GET", f"/v1/sessions/{payment_id}")).json()
+    assert (session["refunded_amount"], session["refunds"][0]["status"]) == (0, "pending")
+    settled = await sandbox.control("generic", f"refunds/{refund['refund_id']}", status="succeeded")
+    assert (settled.status_code, settled.json()["refunds"][0]["status"]) == (200, "succeeded")
+    session = (await generic("GET", f"/v1/sessions/{payment_id}")).json()
+    assert (session["refunded_amount"], session["refunds"][0]["status"]) == (40, "succeeded")

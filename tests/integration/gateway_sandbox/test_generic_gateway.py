@@ -130,7 +130,7 @@ async def test_a_manual_payment_is_captured_and_refunded(
     assert (await sandbox.outcome("generic", payment_id, "succeed")).json()["status"] == "authorized"
     captured = await generic("POST", f"/v1/payments/{payment_id}/captures", json={"amount": 100, "reference": "CAP1"})
     assert (captured.status_code, captured.json()["status"]) == (201, "completed")
-    assert '"amount_captured":100.00' in captured.text
+    assert '"captured_amount":100.00' in captured.text
     refund = await generic("POST", f"/v1/payments/{payment_id}/refunds", json={"amount": 99.5, "reference": "RF1"})
     assert (refund.status_code, refund.json()["status"]) == (201, "succeeded")
     assert (await generic("GET", f"/v1/refunds/{refund.json()['refund_id']}")).json() == refund.json()

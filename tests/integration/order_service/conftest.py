@@ -16,6 +16,8 @@ from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.main import create_application
 from services.order_service.settings import OrderSettings
 from shared.clock import Clock
+from shared.contracts.commands import RefundRequested
+from shared.contracts.envelope import EventEnvelope
 from shared.ids import TimeOrderedIds
 from shared.messaging.in_process import InProcessBus
 from shared.ports import Ports
@@ -26,6 +28,7 @@ from tests.support.clock import FakeClock
 from tests.support.postgres import ServiceDatabase
 
 SHARED_KEY = "a-development-key-of-more-than-32-bytes"
+COMMAND_KEY = bytes(range(32))
 
 
 @dataclass
@@ -116,6 +119,14 @@ class World:
         sql = "SELECT type FROM outbox_messages WHERE CAST(:id AS text) IS NULL OR subject = :id ORDER BY position"
         return [row["type"] for row in await self.rows(sql, id=order_id)]
 
+    async def commands(self) -> list[RefundRequested]:
+        """What payment_service is told to give back, oldest first. Each is signed."""
+        sql = "SELECT convert_from(body, 'UTF8') AS body FROM outbox_messages WHERE type = :type ORDER BY position"
+        envelopes = [EventEnvelope.from_json(row["body"]) for row in await self.rows(sql, type=RefundRequested.TYPE)]
+        commands = [RefundRequested.model_validate(envelope.data) for envelope in envelopes]
+        assert all(command.is_signed_by([COMMAND_KEY]) for command in commands)
+        return commands
+
 
 BuildWorld = Callable[..., Awaitable[World]]
 
@@ -140,6 +151,7 @@ async def build_world(service_database: ServiceDatabase, clock: FakeClock) -> As
                 "environment": "development",
                 "database_url": url,
                 "jwt_shared_key": SHARED_KEY,
+                "command_signing_key": COMMAND_KEY.hex(),
                 "return_url_allowed_origins": "https://shop.example",
                 "max_open_orders_per_email": 1000,
                 "order_rate_per_minute": 100_000,

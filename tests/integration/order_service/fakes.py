@@ -13,7 +13,7 @@ from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.messaging.handlers import PaymentEventsHandler
 from services.order_service.use_cases.ports import Mail, MailNotSent, OpenedPayment, PaymentRequest
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.payment_events import STATUS_EVENTS, PaymentEventData
+from shared.contracts.payment_events import STATUS_EVENTS, PaymentEventData, RefundEventData
 from shared.unit_of_work import InboxClaim
 
 GATEWAY_PAGE = "https://gateway.example/page/"
@@ -99,7 +99,7 @@ class FakeMailer:
         self.sent.append(mail)
 
 
-def an_event(snapshot: PaymentSnapshot, type_: type[PaymentEventData] | None = None) -> PaymentEventData:
+def an_event(snapshot: PaymentSnapshot, type_: type[PaymentEventData] | None = None, **more: Any) -> PaymentEventData:
     """The event that payment_service publishes about this state."""
     return (type_ or STATUS_EVENTS[snapshot.status.value])(
         payment_id=snapshot.payment_id,
@@ -115,6 +115,30 @@ def an_event(snapshot: PaymentSnapshot, type_: type[PaymentEventData] | None = N
         amount_refund_pending=snapshot.amount_refund_pending,
         amount_refunded=snapshot.amount_refunded,
         amount_disputed=snapshot.amount_disputed,
+        amount_excess=snapshot.amount_excess,
+        outcome_unknown=snapshot.outcome_unknown,
+        **more,
+    )
+
+
+def a_refund_event(
+    snapshot: PaymentSnapshot,
+    type_: type[RefundEventData],
+    *,
+    refund_id: str = "ref_1",
+    amount: int | None = None,
+    status: str | None = None,
+    **more: Any,
+) -> PaymentEventData:
+    """What payment_service publishes about a refund, with the payment as it is after it."""
+    named = type_.TYPE.split(".")[1]
+    return an_event(
+        snapshot,
+        type_,
+        refund_id=refund_id,
+        refund_amount=snapshot.amount_captured if amount is None else amount,
+        refund_status=status or ("pending" if named == "created" else named),
+        **more,
     )
 
 

@@ -76,10 +76,13 @@ async def test_a_payment_in_another_currency_does_not_pay(world: World) -> None:
 async def test_an_unknown_outcome_is_flagged_until_it_is_resolved(world: World) -> None:
     order = await world.order()
     payment_id = await world.open_session(order)
-    snapshot = world.payments.sessions[payment_id]
-    await deliver(world.container, an_event(snapshot, PaymentOutcomeUnknown))
-    assert (await world.see(order))["attention"] == "unknown_outcome"
-    await deliver(world.container, an_event(snapshot, PaymentOutcomeResolved))
+    unknown = world.payments.becomes(payment_id, PaymentStatus.REQUIRES_ACTION, outcome_unknown=True)
+    known = world.payments.becomes(payment_id, PaymentStatus.REQUIRES_ACTION, outcome_unknown=False)
+    await deliver(world.container, an_event(unknown, PaymentOutcomeUnknown))
+    seen = await world.see(order)
+    assert (seen["attention"], seen["payments"][0]["outcome_unknown"]) == ("unknown_outcome", True)
+    await deliver(world.container, an_event(known, PaymentOutcomeResolved))
+    await deliver(world.container, an_event(unknown, PaymentOutcomeUnknown))  # late news is no news
     assert (await world.see(order))["attention"] is None
 
 

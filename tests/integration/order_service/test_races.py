@@ -98,6 +98,7 @@ async def test_cancel_against_paid_two_hundred_times(world: World) -> None:
     rounds = 200
     await world.has_product(stock=rounds)
     outcomes: Counter[str] = Counter()
+    too_late: list[str] = []
     for number in range(rounds):
         order = await world.order()
         payment_id = await world.open_session(order)
@@ -127,6 +128,7 @@ async def test_cancel_against_paid_two_hundred_times(world: World) -> None:
             assert (cancel.status_code, seen["attention"]) == (409, None)
         else:
             assert (seen["status"], cancel.status_code, seen["attention"]) == ("canceled", 200, "late_payment")
+            too_late.append(payment_id)
         assert seen["payment_status"] == "paid"
         outcomes[seen["status"]] += 1
     confirmed = outcomes["confirmed"]
@@ -134,6 +136,9 @@ async def test_cancel_against_paid_two_hundred_times(world: World) -> None:
     assert await world.value("SELECT count(*) FROM invoices") == confirmed
     assert (await world.events()).count("order.paid.v1") == confirmed
     assert (await world.events()).count("order.canceled.v1") == rounds - confirmed
+    # The loser's effect is compensated (failure O6): what was taken for a canceled order is asked back, once.
+    assert [command.payment_id for command in await world.commands()] == too_late
+    assert {command.reason for command in await world.commands()} == {"order_canceled"}
     assert outcomes["confirmed"] > 0
     assert outcomes["canceled"] > 0
 

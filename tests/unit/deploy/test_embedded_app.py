@@ -51,3 +51,12 @@ async def test_posting_to_a_page_is_405_and_to_no_page_404(pages: httpx.AsyncCli
         (405, "method_not_allowed"),
         (404, "not_found"),
     ]
+
+
+async def test_only_the_shop_may_post_forms_and_only_to_where_gateways_are(pages: httpx.AsyncClient) -> None:
+    """A gateway that wants a form posted (next_action form_post) is at an origin of its own."""
+    policies = {path: (await pages.get(path)).headers["content-security-policy"] for path in ("/", "/mailbox", "/docs")}
+    assert policies["/"].endswith("form-action 'self' https: http://127.0.0.1:* http://localhost:*")
+    assert policies["/mailbox"].endswith("form-action 'none'")
+    assert policies["/docs"].endswith("form-action 'none'")
+    assert all("script-src 'self';" in policy for policy in policies.values())

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import random
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,17 @@ from hypothesis import strategies as st
 from services.gateway_sandbox.domain.deliveries import Delivery, next_try_at
 from services.gateway_sandbox.domain.faults import OPERATIONS, Fault, FaultKind
 from services.gateway_sandbox.domain.json_text import from_json, to_json
-from services.gateway_sandbox.domain.models import BookEntry, CaptureMode, EntryStatus, IllegalMove, MoreThanThereIs
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookEntry,
+    BookRefund,
+    CaptureMode,
+    EntryStatus,
+    IllegalMove,
+    MoreThanThereIs,
+    RefundStatus,
+)
 from services.gateway_sandbox.gateways.port import WireError
 from services.gateway_sandbox.gateways.stripe import money
 from services.gateway_sandbox.gateways.stripe.search import parse_query
@@ -93,6 +105,105 @@ def test_refunded_never_exceeds_captured_nor_captured_the_amount(captures: list[
     assert 0 <= entry.refunded_minor <= entry.captured_minor <= entry.amount_minor
 
 
+def a_refund(amount_minor: int = 400, status: RefundStatus = "pending") -> BookRefund:
+    return BookRefund("generic", "gr_1", "gp_1", None, amount_minor, status, None, created_at=A_MOMENT)
+
+
+def a_capture(amount_minor: int) -> BookCapture:
+    return BookCapture("generic", "gc_1", "gp_1", None, amount_minor, "pending", is_final=True, created_at=A_MOMENT)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refunded_minor"),
+    [
+        ("pending", "succeeded", 400),
+        ("pending", "failed", 0),
+        ("succeeded", "failed", 0),
+        ("succeeded", "reversed", 0),
+        ("succeeded", "succeeded", 400),
+    ],
+)
+def test_a_refund_that_does_not_reach_the_buyer_is_the_shops_again(
+    before: RefundStatus, after: RefundStatus, refunded_minor: int
+) -> None:
+    entry, refund = an_entry(), a_refund(status=before)
+    entry.pay()
+    entry.give_back(400)
+    assert refund.move(after, entry) is (before != after)
+    assert (refund.status, entry.refunded_minor, entry.refundable_minor) == (
+        after,
+        refunded_minor,
+        1000 - refunded_minor,
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("failed", "succeeded"), ("reversed", "failed"), ("pending", "reversed"), ("failed", "pending")],
+)
+def test_a_refund_that_has_ended_stays_so(before: RefundStatus, after: RefundStatus) -> None:
+    entry = an_entry()
+    entry.pay()
+    entry.give_back(400)
+    with pytest.raises(IllegalMove):
+        a_refund(status=before).move(after, entry)
+    assert entry.refunded_minor == 400
+
+
+@given(st.lists(st.sampled_from(["new", "succeeded", "failed", "reversed"]), max_size=30), st.randoms())
+def test_the_refunded_total_is_always_the_sum_of_the_refunds_that_count(
+    steps: list[str], choice: random.Random
+) -> None:
+    entry, refunds = an_entry(), [a_refund(1, "failed")]
+    entry.pay()
+    for step in steps:
+        with suppress(IllegalMove, MoreThanThereIs):
+            if step == "new":
+                amount_minor = choice.randint(1, 600)
+                entry.give_back(amount_minor)
+                refunds.append(a_refund(amount_minor))
+            else:
+                choice.choice(refunds).move(cast("RefundStatus", step), entry)
+    counted = sum(refund.amount_minor for refund in refunds if refund.status in ("pending", "succeeded"))
+    assert entry.refunded_minor == counted <= entry.captured_minor
+
+
+def test_a_pending_capture_that_fails_gives_the_money_back() -> None:
+    entry, capture = a_held_entry(), a_capture(1000)
+    entry.take(1000, final=True)
+    assert capture.move("failed", entry)
+    assert (capture.status, entry.captured_minor) == ("failed", 0)
+    with pytest.raises(IllegalMove):
+        capture.move("succeeded", entry)
+
+
+def test_a_hold_that_lapses_keeps_what_was_captured_before() -> None:
+    untouched, half_taken = a_held_entry(), a_held_entry()
+    half_taken.take(500, final=False)
+    untouched.lapse()
+    half_taken.lapse()
+    assert (untouched.status, half_taken.status) == (EntryStatus.EXPIRED, EntryStatus.COMPLETED)
+    with pytest.raises(IllegalMove):
+        untouched.lapse()
+
+
+def test_a_dispute_is_decided_once() -> None:
+    dispute = BookDispute("generic", "gd_1", "gp_1", 1000, "open", "fraudulent", created_at=A_MOMENT)
+    assert dispute.close("won", A_MOMENT)
+    assert not dispute.close("won", A_MOMENT)
+    with pytest.raises(IllegalMove):
+        dispute.close("lost", A_MOMENT)
+    assert (dispute.status, dispute.closed_at) == ("won", A_MOMENT)
+
+
+def test_no_more_is_disputed_than_was_captured() -> None:
+    entry = a_held_entry()
+    entry.take(500, final=True)
+    entry.check_disputable(500)
+    with pytest.raises(MoreThanThereIs):
+        entry.check_disputable(501)
+
+
 def test_a_decimal_keeps_its_digits_in_json() -> None:
     body = {"amount": Decimal("150.00"), "small": Decimal("0.001"), "none": None, "list": [1, "ä\n", True]}
     assert to_json(body) == '{"amount":150.00,"small":0.001,"none":null,"list":[1,"\\u00e4\\n",true]}'
@@ -124,6 +235,8 @@ def test_a_fault_fits_its_operation(operation: str) -> None:
     else:
         assert FaultKind.TIMEOUT_AFTER in kinds
         assert (FaultKind.WRONG_AMOUNT in kinds) == (operation in ("retrieve", "list"))
+        assert (FaultKind.PENDING in kinds) == (operation in ("complete", "capture", "refund"))
+        assert (FaultKind.REJECT in kinds) == (operation in ("complete", "capture", "void", "refund"))
 
 
 def _is_accepted(fault: Fault) -> bool:

@@ -44,3 +44,16 @@ def test_the_order_lifetime_is_in_minutes_or_for_tests_in_seconds() -> None:
 def test_a_blank_smtp_url_is_none_as_the_compose_file_passes_it_on(monkeypatch: pytest.MonkeyPatch, blank: str) -> None:
     monkeypatch.setenv("SMTP_URL", blank)
     assert settings().smtp_url is None
+
+
+def test_the_command_key_is_hex_and_long_enough() -> None:
+    assert settings(command_signing_key="0f" * 32).command_key == b"\x0f" * 32
+    assert settings().command_key is None
+    assert settings(command_signing_key=" ").command_key is None
+
+
+@pytest.mark.parametrize("key", ["0f" * 31, "not hex " * 10])
+def test_a_weak_command_key_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="COMMAND_SIGNING_KEY") as refused:
+        settings(command_signing_key=key)
+    assert key not in str(refused.value)

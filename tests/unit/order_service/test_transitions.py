@@ -171,6 +171,60 @@ def test_an_unanswered_call_is_flagged() -> None:
     assert derive(an_order(), [a_payment(1, P.PROCESSING, outcome_unknown=True)]).attention is A.UNKNOWN_OUTCOME
 
 
+def a_part(number: int, *, captured: int, authorized: int) -> OrderPayment:
+    payment = a_payment(number, P.PARTIALLY_CAPTURED, captured=captured)
+    return replace(payment, snapshot=replace(payment.snapshot, amount_authorized=authorized))
+
+
+@pytest.mark.parametrize(
+    ("captured", "authorized", "expected"),
+    [
+        (900, 3900, (S.OPEN, PS.AUTHORIZED, None)),
+        (900, 900, (S.CONFIRMED, PS.PAID, A.AMOUNT_MISMATCH)),
+        (0, 0, (S.OPEN, PS.AUTHORIZED, None)),
+    ],
+)
+def test_a_part_pays_when_nothing_of_the_hold_is_left(
+    captured: int, authorized: int, expected: tuple[object, ...]
+) -> None:
+    state = derive(an_order(), [a_part(1, captured=captured, authorized=authorized)])
+    assert (state.status, state.payment_status, state.attention) == expected
+
+
+def test_an_order_that_late_money_reopened_is_confirmed_by_it() -> None:
+    order = replace(an_order(closed_as=S.EXPIRED), reopened_by="pay_2")
+    state = derive(order, [a_payment(1, P.CAPTURED, refunded=3900), a_payment(2, P.CAPTURED)])
+    assert (state.status, state.confirmed_by, state.payment_status) == (S.CONFIRMED, "pay_2", PS.PAID)
+    assert state.attention is None
+    assert consequences(state_of(an_order(closed_as=S.EXPIRED)), state) == (Consequence.REOPENED, Consequence.PAID)
+
+
+def test_a_full_refund_has_its_consequence_once() -> None:
+    paid, back = [a_payment(1, P.CAPTURED)], [a_payment(1, P.CAPTURED, refunded=3900)]
+    confirmed = replace(an_order(confirmed_by="pay_1"), payment_status=PS.PAID)
+    assert consequences(state_of(confirmed), derive(confirmed, back)) == (Consequence.REFUNDED,)
+    restored = replace(confirmed, refunded_at=NOW)
+    assert consequences(state_of(restored), derive(restored, paid)) == ()
+    assert consequences(state_of(restored), derive(restored, back)) == ()
+
+
+def test_paid_and_refunded_learnt_at_once_are_both_done() -> None:
+    after = derive(an_order(), [a_payment(1, P.CAPTURED, refunded=3900)])
+    assert consequences(state_of(an_order()), after) == (Consequence.PAID, Consequence.REFUNDED)
+
+
+def test_an_order_whose_money_the_gateway_took_back_is_flagged() -> None:
+    state = derive(an_order(confirmed_by="pay_1"), [a_payment(1, P.FAILED)])
+    assert (state.status, state.attention) == (S.CONFIRMED, A.AMOUNT_MISMATCH)
+
+
+def test_books_that_do_not_add_up_are_flagged() -> None:
+    payment = a_payment(1, P.CAPTURED, refunded=3900)
+    excess = replace(payment, snapshot=replace(payment.snapshot, amount_excess=1))
+    assert derive(an_order(confirmed_by="pay_1"), [payment]).attention is None
+    assert derive(an_order(confirmed_by="pay_1"), [excess]).attention is A.AMOUNT_MISMATCH
+
+
 STATUSES = st.lists(st.sampled_from(list(PaymentStatus)), max_size=5)
 
 

@@ -17,6 +17,7 @@ from shared.clock import to_rfc3339
 from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
+    GatewayRateLimited,
     GatewayRejected,
     GatewayServerError,
     GatewayUnavailable,
@@ -268,7 +269,7 @@ def an_error(status: int, code: str = "nope") -> httpx.Response:
         (an_error(422, "idempotency_key_reused"), GatewayOutcomeUnknown, 1),
         (an_error(409, "amount_not_supported"), GatewayRejected, 1),
         (says({"error": ["odd"]}, 400), GatewayRejected, 1),
-        (an_error(429), GatewayUnavailable, 3),
+        (an_error(429), GatewayRateLimited, 3),
         (an_error(500), GatewayServerError, 3),
         (httpx.Response(504), GatewayServerError, 3),
         (httpx.ReadTimeout("late"), GatewayOutcomeUnknown, 3),

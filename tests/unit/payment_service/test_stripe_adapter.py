@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, Item
 from services.payment_service.gateways.port import GatewayEvent, UnreadableWebhook
-from services.payment_service.gateways.stripe import Stripe, StripeSettings, to_stripe_minor
+from services.payment_service.gateways.stripe import to_stripe_minor
 from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
+    GatewayRateLimited,
     GatewayRejected,
     GatewayServerError,
     GatewayUnavailable,
@@ -28,54 +29,21 @@ from tests.unit.payment_service.gateway_world import (
     POT,
     TEA,
     Answer,
-    ScriptedGateway,
     a_delivery,
     a_request,
     json_around,
     says,
     told,
 )
-
-USD_1999 = Money(1999, "USD")
-
-
-def adapter_over(*answers: Answer, key: str = "sk_test_1") -> tuple[Stripe, ScriptedGateway]:
-    gateway = ScriptedGateway(list(answers))
-    return Stripe(StripeSettings(key, "https://stripe.test/"), gateway.caller()), gateway
-
-
-def an_intent(status: str = "succeeded", **changes: Any) -> dict[str, Any]:
-    intent = {
-        "id": "pi_1",
-        "object": "payment_intent",
-        "status": status,
-        "amount": 1999,
-        "amount_received": 1999 if status == "succeeded" else 0,
-        "amount_capturable": 1999 if status == "requires_capture" else 0,
-        "currency": "usd",
-        "livemode": False,
-        "metadata": {"order_ref": "PR00000000000000001A", "payment_id": "pay_1", "capture": "automatic"},
-    }
-    return intent | changes
-
-
-def a_session(status: str = "open", **changes: Any) -> dict[str, Any]:
-    session = {
-        "id": "cs_test_1",
-        "object": "checkout.session",
-        "status": status,
-        "url": "https://stripe.test/c/pay/cs_test_1" if status == "open" else None,
-        "payment_status": "unpaid",
-        "payment_intent": None,
-        "amount_total": 1999,
-        "currency": "usd",
-        "expires_at": int(EXPIRES_AT.timestamp()),
-        "client_reference_id": "PR00000000000000001A",
-        "livemode": False,
-        "metadata": {"order_ref": "PR00000000000000001A", "payment_id": "pay_1", "capture": "automatic"},
-    }
-    return session | changes
-
+from tests.unit.payment_service.stripe_world import (
+    USD_1999,
+    a_list,
+    a_session,
+    adapter_over,
+    an_error,
+    an_event,
+    an_intent,
+)
 
 # --- creating ------------------------------------------------------------------------------------------------------
 
@@ -199,10 +167,6 @@ async def test_an_answer_that_is_not_the_session_we_asked_for_is_not_used(change
 STORED_500 = httpx.Response(500, content=b'{"error": {"type": "api_error"}}')
 
 
-def a_list(*sessions: dict[str, Any], has_more: bool = False) -> httpx.Response:
-    return says({"object": "list", "data": list(sessions), "has_more": has_more})
-
-
 async def test_a_session_that_a_stored_failure_left_behind_is_found_by_our_reference() -> None:
     other = a_session(id="cs_other", client_reference_id="PR0000000000000000OTHER")
     stripe, gateway = adapter_over(
@@ -298,7 +262,7 @@ DECLINE = {"last_payment_error": {"type": "card_error", "code": "card_declined",
                 "complete",
                 payment_intent=an_intent("requires_capture", amount_received=500, amount_capturable=1499),
             ),
-            {("authorized", "pi_1", Money(1499, "USD")), ("captured", "pi_1", Money(500, "USD"))},
+            {("authorized", "pi_1", USD_1999), ("captured", "pi_1", Money(500, "USD"))},
         ),
         (
             a_session("complete", payment_status="paid", payment_intent=an_intent("requires_capture")),
@@ -346,7 +310,7 @@ async def test_what_a_session_means(session: dict[str, Any], expected: set[Any])
     snapshot = await stripe.retrieve(("pi_1", "cs_test_1"), our_reference="ours")
     assert told(snapshot.observations) == expected
     assert gateway.sent.url.path == "/v1/checkout/sessions/cs_test_1"
-    assert gateway.sent.url.params["expand[]"] == "payment_intent"
+    assert gateway.sent.url.params["expand[]"] == "payment_intent.latest_charge"
 
 
 async def test_the_decline_code_is_the_reason() -> None:
@@ -406,14 +370,11 @@ async def test_an_answer_that_does_not_say_expired_is_not_taken_as_closed() -> N
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
-def an_error(status: int, kind: str = "invalid_request_error", **more: Any) -> httpx.Response:
-    return says({"error": {"type": kind, "message": "no", **more}}, status)
-
-
 ERRORS: list[tuple[Answer, type[PayrailError], int]] = [
     (an_error(400), GatewayRejected, 1),
     (an_error(400, code="amount_too_small"), GatewayRejected, 1),
-    (an_error(400, code="rate_limit"), GatewayUnavailable, 1),
+    (an_error(400, code="rate_limit"), GatewayRateLimited, 1),
+    (an_error(400, code="lock_timeout"), GatewayRateLimited, 1),
     (an_error(400, "idempotency_error"), GatewayOutcomeUnknown, 1),
     (an_error(401), GatewayUnavailable, 1),
     (httpx.Response(401, content=b"<html>who are you</html>"), GatewayUnavailable, 1),
@@ -423,7 +384,7 @@ ERRORS: list[tuple[Answer, type[PayrailError], int]] = [
     (an_error(404, code="resource_missing"), GatewayObjectNotFound, 1),
     (an_error(409, code="idempotency_key_in_use"), GatewayOutcomeUnknown, 1),
     (an_error(409), GatewayOutcomeUnknown, 1),
-    (an_error(429, code="lock_timeout"), GatewayUnavailable, 3),
+    (an_error(429, code="lock_timeout"), GatewayRateLimited, 3),
     (an_error(500, "api_error"), GatewayServerError, 3),
     (httpx.Response(503), GatewayServerError, 3),
     (httpx.ReadTimeout("late"), GatewayOutcomeUnknown, 3),
@@ -470,18 +431,6 @@ async def test_our_key_is_in_no_error() -> None:
 
 
 # --- webhooks: the fact sheet's table -------------------------------------------------------------------------------
-
-
-def an_event(event_type: str, subject: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    event = {
-        "id": "evt_1",
-        "object": "event",
-        "type": event_type,
-        "created": 1767225600,
-        "livemode": False,
-        "data": {"object": subject},
-    }
-    return event | changes
 
 
 def translate(event: dict[str, Any] | str, *, key: str = "sk_test_1") -> GatewayEvent:

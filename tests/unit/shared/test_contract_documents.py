@@ -12,6 +12,7 @@ import jsonschema_rs
 import pytest
 
 from shared.contracts.catalogue import CATALOGUE, read_event
+from shared.contracts.commands import RefundRequested
 from shared.contracts.documents import (
     DIRECTORY,
     WRITE_COMMAND,
@@ -26,7 +27,14 @@ from shared.contracts.documents import (
 )
 from shared.contracts.envelope import EventData, EventEnvelope
 from shared.contracts.order_events import OrderEventData
-from shared.contracts.payment_events import PaymentEventData
+from shared.contracts.payment_events import (
+    CaptureEventData,
+    DisputeEventData,
+    GatewayHealthChanged,
+    PaymentAuthorizationExpiring,
+    PaymentEventData,
+    RefundEventData,
+)
 from shared.contracts.reconciliation_events import ReconciliationRunCompleted
 from shared.contracts.topology import QUEUES
 from shared.contracts.webhook_events import WebhookParked, WebhookReceived
@@ -35,17 +43,44 @@ from tests.support.clock import A_MOMENT
 
 A_TYPE = "payment.captured.v1"
 
+A_PAYMENT: Mapping[str, Any] = {
+    "payment_id": "pay_01",
+    "order_id": "ord_01",
+    "gateway": "stripe",
+    "status": "captured",
+    "version": 3,
+    "amount": 12500,
+    "currency": "KWD",
+    "amount_captured": 12500,
+    "occurred_at": A_MOMENT,
+}
 SAMPLES: Mapping[type[EventData], Mapping[str, Any]] = {
-    PaymentEventData: {
+    # A family stands before the one that it is part of.
+    CaptureEventData: {
+        **A_PAYMENT,
+        "capture_id": "cap_01",
+        "capture_status": "succeeded",
+        "capture_amount": 12500,
+        "is_final": True,
+    },
+    RefundEventData: {**A_PAYMENT, "refund_id": "ref_01", "refund_status": "succeeded", "refund_amount": 500},
+    DisputeEventData: {**A_PAYMENT, "dispute_id": "dsp_01", "dispute_status": "open", "dispute_amount": 12500},
+    PaymentAuthorizationExpiring: {**A_PAYMENT, "capture_before": A_MOMENT},
+    PaymentEventData: A_PAYMENT,
+    GatewayHealthChanged: {
+        "gateway": "stripe",
+        "operation_class": "money",
+        "state": "open",
+        "previous_state": "closed",
+        "retry_after_seconds": 30,
+    },
+    RefundRequested: {
+        "sender": "order_service",
+        "command_key": "pay_01:late_payment",
+        "signature": "0f" * 32,
         "payment_id": "pay_01",
         "order_id": "ord_01",
-        "gateway": "stripe",
-        "status": "captured",
-        "version": 3,
-        "amount": 12500,
-        "currency": "KWD",
-        "amount_captured": 12500,
-        "occurred_at": A_MOMENT,
+        "reason": "late_payment",
     },
     OrderEventData: {
         "order_id": "ord_01",
@@ -76,8 +111,9 @@ SAMPLES: Mapping[type[EventData], Mapping[str, Any]] = {
 }
 """What an event of each family carries; a new family needs a line here."""
 
-PERSONAL_NAMES_WITHOUT_PERSONS: frozenset[str] = frozenset()
-"""Fields named like personal data that carry none, each with its reason; there is none."""
+PERSONAL_NAMES_WITHOUT_PERSONS: frozenset[str] = frozenset({"signature"})
+"""Fields named like personal data or secrets that carry none: a command's signature is worth nothing without its key,
+and is for that one command."""
 
 
 def an_event(type_: str, **changes: Any) -> EventEnvelope:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from shared.correlation import Correlation, correlated
-from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayUnavailable
+from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRateLimited, GatewayUnavailable
 from shared.http import MAX_RESPONSE_BYTES, CallPolicy, HttpCaller, build_http_client, parse_retry_after
 from shared.ports import Ports
 from shared.unit_of_work import IN_TRANSACTION
@@ -78,9 +79,10 @@ async def test_a_server_error_may_have_moved_money(status: int) -> None:
 
 
 async def test_a_rate_limit_moved_nothing_and_carries_its_wait() -> None:
-    with pytest.raises(GatewayUnavailable) as limited:
+    with pytest.raises(GatewayRateLimited) as limited:
         await a_caller(Gateway(httpx.Response(429, headers={"retry-after": "7"}))).send("POST", "/", policy=ONCE)
     assert limited.value.retry_after_seconds == 7
+    assert isinstance(limited.value, GatewayUnavailable)
 
 
 async def test_a_call_that_never_arrived_is_sent_again() -> None:
@@ -111,6 +113,54 @@ async def test_attempts_end() -> None:
     with pytest.raises(GatewayUnavailable):
         await a_caller(gateway).send("GET", "/", policy=REPEATABLE)
     assert len(gateway.requests) == 3
+
+
+async def test_a_pool_that_is_exhausted_is_not_waited_for_again() -> None:
+    gateway = Gateway(httpx.PoolTimeout("busy"), httpx.Response(200))
+    with pytest.raises(GatewayUnavailable):
+        await a_caller(gateway).send("GET", "/", policy=REPEATABLE)
+    assert len(gateway.requests) == 1
+
+
+async def send_often(caller: HttpCaller, count: int) -> None:
+    for _ in range(count):
+        with contextlib.suppress(GatewayError):
+            await caller.send("GET", "/", policy=REPEATABLE)
+
+
+async def test_an_outage_gets_a_tenth_more_calls_and_not_three_times_as_many() -> None:
+    gateway = Gateway(httpx.ReadTimeout("slow"))
+    await send_often(a_caller(gateway), 1000)
+    assert 1100 <= len(gateway.requests) <= 1000 + 10 + 1000 // 10
+
+
+async def test_calls_that_need_no_retry_save_up_for_those_that_do() -> None:
+    gateway = Gateway(httpx.ConnectError("refused"))
+    caller = a_caller(gateway)
+    await send_often(caller, 100)  # by now the budget is spent
+    gateway.requests.clear()
+    gateway.answers = [httpx.Response(200)]
+    await send_often(caller, 20)
+    gateway.requests.clear()
+    gateway.answers = [httpx.ConnectError("refused")]
+    await send_often(caller, 1)
+    assert len(gateway.requests) == 3
+
+
+async def test_no_more_than_ten_retries_are_saved_up() -> None:
+    gateway = Gateway(httpx.Response(200))
+    caller = a_caller(gateway)
+    await send_often(caller, 1000)
+    gateway.requests.clear()
+    gateway.answers = [httpx.ConnectError("refused")]
+    await send_often(caller, 9)
+    assert len(gateway.requests) == 9 + 10
+
+
+async def test_each_party_has_a_retry_budget_of_its_own() -> None:
+    down, gateway = Gateway(httpx.ConnectError("refused")), Gateway(httpx.ConnectError("refused"), httpx.Response(200))
+    await send_often(a_caller(down), 100)
+    assert (await a_caller(gateway).send("GET", "/", policy=REPEATABLE)).status == 200
 
 
 async def test_waits_between_attempts_grow_and_retry_after_is_obeyed() -> None:

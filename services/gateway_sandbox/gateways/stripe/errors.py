@@ -33,6 +33,11 @@ def refused(message: str, *, code: str | None = None, param: str | None = None, 
     return WireError(_answer(400, "invalid_request_error", message, param=param, code=code, **more))
 
 
+def card_declined(code: str) -> WireError:
+    """The card said no."""
+    return WireError(_answer(402, "card_error", "Your card was declined.", code=code, decline_code="generic_decline"))
+
+
 def missing_resource(kind: str, identifier: str, param: str) -> WireError:
     message = f"No such {kind}: '{identifier}'"
     return WireError(_answer(404, "invalid_request_error", message, code="resource_missing", param=param))

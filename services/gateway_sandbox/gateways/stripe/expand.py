@@ -13,6 +13,7 @@ _EXPANDABLE = {
     "checkout.session": {"payment_intent", "line_items", "customer", "invoice", "setup_intent", "subscription"},
     "payment_intent": {"latest_charge", "customer", "payment_method", "review"},
     "charge": {"balance_transaction", "customer", "payment_intent", "review"},
+    "dispute": {"charge", "payment_intent"},
     "refund": {"balance_transaction", "charge", "payment_intent"},
 }
 

@@ -10,13 +10,23 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, EntryStatus, IllegalMove, Outcome
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookEntry,
+    BookRefund,
+    CaptureStatus,
+    DisputeStatus,
+    EntryStatus,
+    IllegalMove,
+    Outcome,
+    RefundStatus,
+)
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
 from services.gateway_sandbox.gateways.port import (
-    Announcement,
     Books,
     CheckoutLine,
     CheckoutView,
@@ -26,19 +36,20 @@ from services.gateway_sandbox.gateways.port import (
     WireError,
     WireRoute,
 )
-from services.gateway_sandbox.gateways.stripe import errors, objects
+from services.gateway_sandbox.gateways.stripe import disputes, errors, objects, refunds
+from services.gateway_sandbox.gateways.stripe.events import announce
 from services.gateway_sandbox.gateways.stripe.expand import expand, expand_list
 from services.gateway_sandbox.gateways.stripe.form import Parameters, parse_body, parse_pairs
 from services.gateway_sandbox.gateways.stripe.money import to_books
 from services.gateway_sandbox.gateways.stripe.new_session import new_session
 from services.gateway_sandbox.gateways.stripe.objects import Json
+from services.gateway_sandbox.gateways.stripe.reading import amount_of, intent_of, limit_of, our_reference, page_of
 from services.gateway_sandbox.gateways.stripe.search import parse_query
 from shared.money import Money
 
 _LONGEST_IDEMPOTENCY_KEY = 255
 _SEARCHED = 1000  # a development account has no more payments than this worth searching
 _CANCEL_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer", "abandoned"})
-_REFUND_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
 _CAPTURE_PARAMETERS = frozenset(
     {
         "amount_details",
@@ -54,22 +65,14 @@ _CAPTURE_PARAMETERS = frozenset(
         "hooks",
     }
 )
-_REFUND_PARAMETERS = frozenset(
-    {
-        "amount",
-        "charge",
-        "currency",
-        "customer",
-        "expand",
-        "instructions_email",
-        "metadata",
-        "origin",
-        "payment_intent",
-        "reason",
-        "refund_application_fee",
-        "reverse_transfer",
-    }
-)
+_USUAL_REFUSALS = {
+    "capture": "capture_charge_authorization_expired",
+    "void": "payment_intent_unexpected_state",
+    "refund": "balance_insufficient",
+}
+_CARD_CODES = frozenset({"card_declined", "expired_card", "insufficient_funds", "processing_error"})
+_HOLD_LIFE = timedelta(days=7)
+_MOST_CAPTURES = 50
 _DECLINE = {"code": "card_declined", "decline_code": "generic_decline", "message": "Your card was declined."}
 
 
@@ -93,10 +96,12 @@ class StripeSandbox:
             WireRoute("GET", "/v1/payment_intents/{id}", "retrieve", self.retrieve_intent),
             WireRoute("POST", "/v1/payment_intents/{id}/capture", "capture", self.capture_intent),
             WireRoute("POST", "/v1/payment_intents/{id}/cancel", "void", self.cancel_intent),
-            WireRoute("POST", "/v1/refunds", "refund", self.create_refund),
-            WireRoute("GET", "/v1/refunds", "list", self.list_refunds),
-            WireRoute("GET", "/v1/refunds/{id}", "retrieve", self.retrieve_refund),
-            WireRoute("GET", "/v1/disputes", "list", self.list_disputes),
+            WireRoute("POST", "/v1/refunds", "refund", refunds.create_refund),
+            WireRoute("GET", "/v1/refunds", "list", refunds.list_refunds),
+            WireRoute("GET", "/v1/refunds/{id}", "retrieve", refunds.retrieve_refund),
+            WireRoute("POST", "/v1/refunds/{id}/cancel", "void", refunds.cancel_refund),
+            WireRoute("GET", "/v1/disputes", "list", disputes.list_disputes),
+            WireRoute("GET", "/v1/disputes/{id}", "retrieve", disputes.retrieve_dispute),
         )
 
     # --- what every call meets ---------------------------------------------------------------------------------
@@ -131,6 +136,12 @@ class StripeSandbox:
     def too_busy(self, retry_after_seconds: int) -> WireAnswer:
         headers = {"Retry-After": str(retry_after_seconds), "Stripe-Rate-Limited-Reason": "global-rate"}
         return replace(errors.rate_limited(), headers=headers)
+
+    def refusal(self, operation: str, code: str | None) -> WireError:
+        code = code or _USUAL_REFUSALS[operation]
+        if code in _CARD_CODES:
+            return errors.card_declined(code)
+        return errors.refused(f"This {operation} cannot be made ({code}).", code=code)
 
     def finish(self, call: WireCall, answer: WireAnswer, request_id: str, *, replayed: bool) -> WireAnswer:
         headers = {
@@ -167,7 +178,7 @@ class StripeSandbox:
             entry = await books.find(intent)
             entries, has_more = ([entry] if entry is not None and entry.payment_reference == intent else []), False
         else:
-            entries, has_more = await _page(query, books, paid_only=False)
+            entries, has_more = await page_of(query, books, paid_only=False)
         data = [objects.session(entry, self._page_url(entry)) for entry in entries]
         page = objects.as_list(data, "/v1/checkout/sessions", has_more=has_more)
         return WireAnswer.json(200, expand_list(page, entries, query.texts("expand")))
@@ -200,13 +211,13 @@ class StripeSandbox:
     # --- payment intents ---------------------------------------------------------------------------------------
 
     async def retrieve_intent(self, call: WireCall, books: Books) -> WireAnswer:
-        entry = await _intent(call.path_values["id"], books)
+        entry = await intent_of(call.path_values["id"], books)
         query = Parameters(parse_pairs(call.query))
         return WireAnswer.json(200, expand(objects.payment_intent(entry), entry, query.texts("expand")))
 
     async def list_intents(self, call: WireCall, books: Books) -> WireAnswer:
         query = Parameters(parse_pairs(call.query))
-        entries, has_more = await _page(query, books, paid_only=True)
+        entries, has_more = await page_of(query, books, paid_only=True)
         data = [objects.payment_intent(entry) for entry in entries]
         page = objects.as_list(data, "/v1/payment_intents", has_more=has_more)
         return WireAnswer.json(200, expand_list(page, entries, query.texts("expand")))
@@ -215,7 +226,7 @@ class StripeSandbox:
         query = Parameters(parse_pairs(call.query))
         matches = parse_query(query.required_text("query"))
         entries = await books.search(EntryFilter(paid_only=True, limit=_SEARCHED))
-        found = [entry for entry in entries if matches(objects.payment_intent(entry))][: _limit(query)]
+        found = [entry for entry in entries if matches(objects.payment_intent(entry))][: limit_of(query)]
         data = [objects.payment_intent(entry) for entry in found]
         page: Json = {
             "object": "search_result",
@@ -229,85 +240,115 @@ class StripeSandbox:
     async def capture_intent(self, call: WireCall, books: Books) -> WireAnswer:
         parameters = Parameters(parse_body(call.body))
         parameters.allow_only(_CAPTURE_PARAMETERS)
-        entry = await _intent(call.path_values["id"], books, for_update=True)
-        if not entry.is_held():
+        entry = await intent_of(call.path_values["id"], books, for_update=True)
+        if objects.intent_status(entry) != "requires_capture":
             raise _unexpected_state(entry, "captured", "requires_capture")
-        amount_minor = _amount(parameters, "amount_to_capture", entry) or entry.capturable_minor
+        amount_minor = amount_of(parameters, "amount_to_capture", entry) or entry.capturable_minor
         if amount_minor > entry.capturable_minor:
             message = "The amount to capture is larger than the amount that can be captured."
             raise errors.refused(message, code="amount_too_large", param="amount_to_capture")
-        entry.take(amount_minor, final=parameters.boolean("final_capture") is not False)
-        entry.details["intent"]["metadata"] |= parameters.metadata()
-        await books.record(entry, "capture", amount_minor)
-        if entry.status is EntryStatus.COMPLETED:
-            self._announce(entry, books, "payment_intent.succeeded", call)
+        final = parameters.boolean("final_capture") is not False
+        if not final and len(await books.captures_of(entry)) >= _MOST_CAPTURES - 1:
+            raise errors.refused(f"A PaymentIntent can be captured {_MOST_CAPTURES} times.", param="final_capture")
+        metadata = parameters.metadata()
+        entry.details["intent"]["metadata"] |= metadata
+        await self._capture(entry, amount_minor, our_reference(metadata), books, call, final=final)
         return WireAnswer.json(200, expand(objects.payment_intent(entry), entry, parameters.texts("expand")))
 
     async def cancel_intent(self, call: WireCall, books: Books) -> WireAnswer:
         parameters = Parameters(parse_body(call.body))
         parameters.allow_only(frozenset({"cancellation_reason", "expand"}))
         reason = parameters.choice("cancellation_reason", _CANCEL_REASONS)
-        entry = await _intent(call.path_values["id"], books, for_update=True)
-        if not entry.is_held():
+        entry = await intent_of(call.path_values["id"], books, for_update=True)
+        if objects.intent_status(entry) != "requires_capture":
             raise _unexpected_state(entry, "canceled", "requires_capture")
         released_minor = entry.capturable_minor
         entry.release()
-        entry.details |= {"cancellation_reason": reason, "canceled_at": objects.unix(books.now)}
+        if entry.status is EntryStatus.CANCELED:
+            entry.details |= {"cancellation_reason": reason, "canceled_at": objects.unix(books.now)}
+        _remember_release(entry, released_minor, books)
         await books.record(entry, "void", released_minor)
-        is_canceled = entry.status is EntryStatus.CANCELED
-        self._announce(entry, books, "payment_intent.canceled" if is_canceled else "payment_intent.succeeded", call)
+        self._announce(entry, books, _event_of_end(entry), call)
         return WireAnswer.json(200, expand(objects.payment_intent(entry), entry, parameters.texts("expand")))
 
-    # --- refunds -----------------------------------------------------------------------------------------------
-
-    async def create_refund(self, call: WireCall, books: Books) -> WireAnswer:
-        parameters = Parameters(parse_body(call.body))
-        parameters.allow_only(_REFUND_PARAMETERS)
-        reason = parameters.choice("reason", _REFUND_REASONS)
-        metadata = parameters.metadata()
-        entry = await _refunded_intent(parameters, books)
-        amount_minor = _refund_amount(parameters, entry)
-        entry.give_back(amount_minor)
-        refund = BookRefund(
+    async def _capture(
+        self,
+        entry: BookEntry,
+        amount_minor: int,
+        reference: str | None,
+        books: Books,
+        call: WireCall | None = None,
+        *,
+        final: bool,
+    ) -> None:
+        """A capture is no object at Stripe; its record here tells tests which call took what."""
+        released_minor = entry.capturable_minor - amount_minor
+        entry.take(amount_minor, final=final)
+        if final and released_minor:
+            _remember_release(entry, released_minor, books)
+        if books.answers_later:
+            entry.details["capture_pending_minor"] = amount_minor
+        capture = BookCapture(
             gateway=self.name,
-            refund_id=books.new_id("re_"),
+            capture_id=books.new_id("capture_"),
             gateway_reference=entry.gateway_reference,
-            reference=metadata.get("refund_ref"),
+            reference=reference,
             amount_minor=amount_minor,
-            status="succeeded",
-            reason=reason,
+            status="pending" if books.answers_later else "succeeded",
+            is_final=final,
             created_at=books.now,
-            metadata=metadata,
-            details={"charge": objects.payment_intent(entry)["latest_charge"]},
         )
-        await books.add_refund(entry, refund)
-        self._announce_refund(entry, refund, books, call)
-        return WireAnswer.json(200, expand(objects.refund(entry, refund), entry, parameters.texts("expand")))
+        await books.add_capture(entry, capture)
+        if books.answers_later:
+            self._announce(entry, books, "payment_intent.processing", call)
+        else:
+            self._announce_captured(entry, books, call)
 
-    async def retrieve_refund(self, call: WireCall, books: Books) -> WireAnswer:
-        refund = await books.find_refund(call.path_values["id"])
-        entry = await books.find(refund.gateway_reference) if refund else None
-        if refund is None or entry is None:
-            raise errors.missing_resource("refund", call.path_values["id"], "id")
-        query = Parameters(parse_pairs(call.query))
-        return WireAnswer.json(200, expand(objects.refund(entry, refund), entry, query.texts("expand")))
+    def _announce_captured(self, entry: BookEntry, books: Books, call: WireCall | None = None) -> None:
+        announce(entry, books, "charge.captured", objects.charge, call)
+        is_done = entry.status is EntryStatus.COMPLETED
+        event_type = "payment_intent.succeeded" if is_done else "payment_intent.amount_capturable_updated"
+        self._announce(entry, books, event_type, call)
 
-    async def list_refunds(self, call: WireCall, books: Books) -> WireAnswer:
-        query = Parameters(parse_pairs(call.query))
-        entry = await _intent(query.required_text("payment_intent"), books, param="payment_intent")
-        limit = _limit(query)
-        refunds = await books.refunds_of(entry)
-        after = query.text("starting_after")
-        identifiers = [refund.refund_id for refund in refunds]
-        start = identifiers.index(after) + 1 if after in identifiers else 0
-        shown = refunds[start : start + limit]
-        data = [objects.refund(entry, refund) for refund in shown]
-        page = objects.as_list(data, "/v1/refunds", has_more=start + limit < len(refunds))
-        return WireAnswer.json(200, expand_list(page, [entry] * len(shown), query.texts("expand")))
+    # --- what happens without a call ---------------------------------------------------------------------------
 
-    async def list_disputes(self, call: WireCall, books: Books) -> WireAnswer:  # noqa: ARG002 - the port's
-        """Nobody disputes a payment in the sandbox, and a client may ask."""
-        return WireAnswer.json(200, objects.as_list([], "/v1/disputes"))
+    async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:
+        await self._capture(entry, amount_minor, None, books, final=True)
+
+    async def settle_capture(self, entry: BookEntry, capture: BookCapture, status: CaptureStatus, books: Books) -> None:
+        if not capture.move(status, entry):
+            return
+        entry.details.pop("capture_pending_minor", None)
+        if status == "failed" and not entry.is_held() and not entry.captured_minor:
+            entry.status = EntryStatus.FAILED
+            entry.details["last_payment_error"] = {**_DECLINE, "type": "card_error"}
+        await books.save_capture(entry, capture, f"capture_{status}")
+        if status == "succeeded":
+            self._announce_captured(entry, books)
+        else:
+            self._announce(entry, books, "payment_intent.payment_failed")
+
+    async def expire_hold(self, entry: BookEntry, books: Books) -> None:
+        released_minor = entry.capturable_minor
+        entry.lapse()
+        if entry.status is EntryStatus.EXPIRED:
+            entry.details |= {"cancellation_reason": "automatic", "canceled_at": objects.unix(books.now)}
+        _remember_release(entry, released_minor, books)
+        await books.record(entry, "expire_hold", released_minor)
+        announce(entry, books, "charge.expired", objects.charge)
+        self._announce(entry, books, _event_of_end(entry))
+
+    async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
+        return await refunds.refund_in_dashboard(entry, amount_minor, books)
+
+    async def settle_refund(self, entry: BookEntry, refund: BookRefund, status: RefundStatus, books: Books) -> None:
+        await refunds.settle_refund(entry, refund, status, books)
+
+    async def open_dispute(self, entry: BookEntry, amount_minor: int, reason: str | None, books: Books) -> BookDispute:
+        return await disputes.open_dispute(entry, amount_minor, reason, books)
+
+    async def close_dispute(self, entry: BookEntry, dispute: BookDispute, status: DisputeStatus, books: Books) -> None:
+        await disputes.close_dispute(entry, dispute, status, books)
 
     # --- the buyer, time, webhooks -----------------------------------------------------------------------------
 
@@ -353,8 +394,10 @@ class StripeSandbox:
 
     async def _confirm(self, entry: BookEntry, books: Books, *, late: bool) -> None:
         entry.pay(late=late)
-        _add_charge(entry, books, failure=None)
+        await _add_charge(entry, books, failure=None)
         entry.details["last_payment_error"] = None
+        if entry.is_held():
+            entry.hold_expires_at = books.now + _HOLD_LIFE
         is_held = entry.status is EntryStatus.AUTHORIZED
         await books.record(entry, "authorize" if is_held else "charge", entry.amount_minor)
         intent_event = "payment_intent.amount_capturable_updated" if is_held else "payment_intent.succeeded"
@@ -365,37 +408,18 @@ class StripeSandbox:
         """A declined card leaves the session open: the buyer may try another one on the same page."""
         if entry.status is not EntryStatus.OPEN:
             raise IllegalMove(f"a payment that is {entry.status} cannot be declined")
-        _add_charge(entry, books, failure=_DECLINE)
+        await _add_charge(entry, books, failure=_DECLINE)
         charge_id = entry.details["charges"][-1]["id"]
         entry.details["last_payment_error"] = {**_DECLINE, "charge": charge_id, "type": "card_error"}
         await books.record(entry, "decline", entry.amount_minor)
         self._announce(entry, books, "payment_intent.payment_failed")
 
     def _announce(self, entry: BookEntry, books: Books, event_type: str, call: WireCall | None = None) -> None:
-        event_id = books.new_id("evt_")
-        key = call.headers.get("idempotency-key") if call else None
+        def session(shown: BookEntry) -> Json:
+            return objects.session(shown, self._page_url(shown))
 
-        def render(shown: BookEntry) -> str:
-            is_session = event_type.startswith("checkout.")
-            data = objects.session(shown, self._page_url(shown)) if is_session else objects.payment_intent(shown)
-            return _text(objects.event(event_id, event_type, books.now, data, key))
-
-        books.announce(Announcement(event_id, event_type, entry, render))
-
-    def _announce_refund(self, entry: BookEntry, refund: BookRefund, books: Books, call: WireCall) -> None:
-        key = call.headers.get("idempotency-key")
-        for event_type in ("refund.created", "charge.refunded", "refund.updated"):
-            event_id = books.new_id("evt_")
-
-            def render(shown: BookEntry, event_id: str = event_id, event_type: str = event_type) -> str:
-                data = objects.charge(shown) if event_type.startswith("charge.") else objects.refund(shown, refund)
-                return _text(objects.event(event_id, event_type, books.now, data, key))
-
-            books.announce(Announcement(event_id, event_type, entry, render))
-
-
-def _text(event: Json) -> str:
-    return WireAnswer.json(200, event).body
+        picture = session if event_type.startswith("checkout.") else objects.payment_intent
+        announce(entry, books, event_type, picture, call)
 
 
 def _api_key(authorization: str) -> str:
@@ -410,50 +434,6 @@ def _api_key(authorization: str) -> str:
     return ""
 
 
-async def _intent(identifier: str, books: Books, *, for_update: bool = False, param: str = "intent") -> BookEntry:
-    entry = await books.find(identifier, for_update=for_update)
-    if entry is None or entry.payment_reference != identifier:
-        raise errors.missing_resource("payment_intent", identifier, param)
-    return entry
-
-
-async def _refunded_intent(parameters: Parameters, books: Books) -> BookEntry:
-    intent, charge = parameters.text("payment_intent"), parameters.text("charge")
-    if intent is None and charge is None:
-        message = "One of the following params should be provided for this request: payment_intent or charge."
-        raise errors.invalid_parameter(message, param="payment_intent", code="parameter_missing")
-    if intent is None:
-        raise errors.refused("The sandbox refunds by payment_intent; a charge id is not looked up.", param="charge")
-    return await _intent(intent, books, for_update=True, param="payment_intent")
-
-
-def _refund_amount(parameters: Parameters, entry: BookEntry) -> int:
-    if not entry.captured_minor:
-        message = f"This PaymentIntent ({entry.payment_reference}) does not have a successful charge to refund."
-        raise errors.refused(message, code="payment_intent_unexpected_state", param="payment_intent")
-    if not entry.refundable_minor:
-        charge = objects.payment_intent(entry)["latest_charge"]
-        raise errors.refused(
-            f"Charge {charge} has already been refunded.", code="charge_already_refunded", charge=charge
-        )
-    amount_minor = _amount(parameters, "amount", entry) or entry.refundable_minor
-    if amount_minor > entry.refundable_minor:
-        asked, left = Money(amount_minor, entry.currency), Money(entry.refundable_minor, entry.currency)
-        message = f"Refund amount ({asked}) is greater than unrefunded amount on charge ({left})"
-        raise errors.refused(message, param="amount")
-    return amount_minor
-
-
-def _amount(parameters: Parameters, key: str, entry: BookEntry) -> int | None:
-    wire_amount = parameters.integer(key)
-    if wire_amount is None:
-        return None
-    if wire_amount < 1:
-        message = "Invalid positive integer"
-        raise errors.invalid_parameter(message, param=parameters.name(key), code="parameter_invalid_integer")
-    return to_books(wire_amount, entry.currency, param=parameters.name(key))
-
-
 def _unexpected_state(entry: BookEntry, verb: str, allowed: str) -> WireError:
     status = objects.intent_status(entry)
     message = (
@@ -464,50 +444,30 @@ def _unexpected_state(entry: BookEntry, verb: str, allowed: str) -> WireError:
     return errors.refused(message, code="payment_intent_unexpected_state", payment_intent=intent)
 
 
-def _add_charge(entry: BookEntry, books: Books, *, failure: Mapping[str, str] | None) -> None:
+async def _add_charge(entry: BookEntry, books: Books, *, failure: Mapping[str, str] | None) -> None:
     """The first confirmation, also a declined one, brings the PaymentIntent into being."""
     if entry.payment_reference is None:
         entry.payment_reference, entry.payment_created_at = books.new_id("pi_"), books.now
-    charge = {
+    charge: Json = {
         "id": books.new_id("ch_"),
         "created": objects.unix(books.now),
         "failure": dict(failure) if failure else None,
     }
     entry.details["charges"] = [*entry.details.get("charges", []), charge]
+    await books.alias(entry, charge["id"])
 
 
-async def _page(query: Parameters, books: Books, *, paid_only: bool) -> tuple[list[BookEntry], bool]:
-    limit = _limit(query)
-    created = query.nested("created") or Parameters({}, "created")
-    wanted = EntryFilter(
-        paid_only=paid_only,
-        created_from=_moment(created, "gte", 0) or _moment(created, "gt", 1),
-        created_before=_moment(created, "lt", 0) or _moment(created, "lte", 1),
-        after=query.text("starting_after"),
-        limit=limit + 1,
-    )
-    found = await books.search(wanted)
-    return found[:limit], len(found) > limit
+def _remember_release(entry: BookEntry, amount_minor: int, books: Books) -> None:
+    entry.details["released"] = {
+        "id": books.new_id("re_"),
+        "amount_minor": amount_minor,
+        "at": books.now.isoformat(),
+    }
 
 
-def _moment(created: Parameters, key: str, later: int) -> datetime | None:
-    seconds = created.integer(key)
-    if seconds is None:
-        return None
-    if not 0 <= seconds < 2**33:
-        raise errors.invalid_parameter("Invalid timestamp", param=created.name(key), code="parameter_invalid_integer")
-    return datetime.fromtimestamp(seconds + later, UTC)
-
-
-def _limit(query: Parameters) -> int:
-    limit = query.integer("limit")
-    if limit is None:
-        return 10
-    if not 1 <= limit <= 100:
-        raise errors.invalid_parameter(
-            "limit must be between 1 and 100", param="limit", code="parameter_invalid_integer"
-        )
-    return limit
+def _event_of_end(entry: BookEntry) -> str:
+    """A hold that ends after a partial capture leaves a PaymentIntent that has succeeded."""
+    return "payment_intent.succeeded" if entry.captured_minor else "payment_intent.canceled"
 
 
 def _checkout_line(item: Mapping[str, Any], currency: str) -> CheckoutLine:

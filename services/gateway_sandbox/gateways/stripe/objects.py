@@ -1,16 +1,16 @@
 """Stripe's JSON objects, written from a book entry.
 
 What only Stripe knows lives in ``entry.details``: ``intent`` (metadata, description, …), ``charges``, ``line_items``,
-``last_payment_error``, ``cancellation_reason``, ``canceled_at``.
+``last_payment_error``, ``cancellation_reason``, ``canceled_at``, ``capture_pending_minor``, ``disputed``, ``released``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from services.gateway_sandbox.domain.models import BookEntry, BookRefund, CaptureMode, EntryStatus
+from services.gateway_sandbox.domain.models import BookDispute, BookEntry, BookRefund, CaptureMode, EntryStatus
 from services.gateway_sandbox.gateways.stripe.money import to_wire
 
 API_VERSION = "2026-06-24.dahlia"
@@ -24,6 +24,9 @@ _INTENT_STATUS = {
     EntryStatus.COMPLETED: "succeeded",
     EntryStatus.CANCELED: "canceled",
 }
+_REFUND_STATUS = {"pending": "pending", "succeeded": "succeeded", "failed": "failed", "reversed": "failed"}
+_DISPUTE_STATUS = {"open": "needs_response", "won": "won", "lost": "lost"}
+_EVIDENCE_TIME = timedelta(days=7)
 _CARD = {
     "brand": "visa",
     "country": "US",
@@ -42,7 +45,7 @@ def unix(moment: datetime) -> int:
 def session(entry: BookEntry, url: str) -> Json:
     """A Checkout Session; ``url`` is its hosted page, told only while it is open."""
     total = to_wire(entry.amount_minor, entry.currency)
-    status = _SESSION_STATUS.get(entry.status, "complete")
+    status = "complete" if _has_lapsed(entry) else _SESSION_STATUS.get(entry.status, "complete")
     return {
         "id": entry.gateway_reference,
         "object": "checkout.session",
@@ -82,7 +85,7 @@ def session(entry: BookEntry, url: str) -> Json:
         "payment_method_configuration_details": None,
         "payment_method_options": {},
         "payment_method_types": ["card"],
-        "payment_status": "paid" if entry.status is EntryStatus.COMPLETED else "unpaid",
+        "payment_status": "paid" if received_minor(entry) and not entry.is_held() else "unpaid",
         "permissions": None,
         "phone_number_collection": {"enabled": False},
         "recovered_from": None,
@@ -123,21 +126,39 @@ def line_items(entry: BookEntry) -> Json:
 
 
 def intent_status(entry: BookEntry) -> str:
+    if entry.details.get("capture_pending_minor"):
+        return "processing"
+    if _has_lapsed(entry):
+        return "canceled"
     return _INTENT_STATUS.get(entry.status, "requires_payment_method")
+
+
+def received_minor(entry: BookEntry) -> int:
+    """What was really captured; the books count a pending capture too."""
+    return entry.captured_minor - int(entry.details.get("capture_pending_minor", 0))
+
+
+def latest_charge_id(entry: BookEntry) -> str | None:
+    charges = entry.details.get("charges", [])
+    return charges[-1]["id"] if charges else None
+
+
+def _has_lapsed(entry: BookEntry) -> bool:
+    """The hold is over, not the session: a session that expired never held anything."""
+    return entry.status is EntryStatus.EXPIRED and entry.hold_expires_at is not None
 
 
 def payment_intent(entry: BookEntry) -> Json:
     assert entry.payment_reference is not None
     assert entry.payment_created_at is not None
     details, intent = entry.details, entry.details.get("intent", {})
-    charges = details.get("charges", [])
     return {
         "id": entry.payment_reference,
         "object": "payment_intent",
         "amount": to_wire(entry.amount_minor, entry.currency),
         "amount_capturable": to_wire(entry.capturable_minor, entry.currency),
         "amount_details": {"tip": {}},
-        "amount_received": to_wire(entry.captured_minor, entry.currency),
+        "amount_received": to_wire(received_minor(entry), entry.currency),
         "application": None,
         "application_fee_amount": None,
         "automatic_payment_methods": None,
@@ -152,7 +173,7 @@ def payment_intent(entry: BookEntry) -> Json:
         "description": entry.description,
         "excluded_payment_method_types": None,
         "last_payment_error": details.get("last_payment_error"),
-        "latest_charge": charges[-1]["id"] if charges else None,
+        "latest_charge": latest_charge_id(entry),
         "livemode": False,
         "metadata": intent.get("metadata", {}),
         "next_action": None,
@@ -183,7 +204,7 @@ def charge(entry: BookEntry, charge_id: str | None = None) -> Json:
     record = next((each for each in charges if each["id"] == charge_id), charges[-1])
     failure = record.get("failure")
     is_paid = failure is None
-    captured = entry.captured_minor if is_paid else 0
+    captured = received_minor(entry) if is_paid else 0
     return {
         "id": record["id"],
         "object": "charge",
@@ -201,7 +222,7 @@ def charge(entry: BookEntry, charge_id: str | None = None) -> Json:
         "currency": entry.currency.lower(),
         "customer": None,
         "description": entry.description,
-        "disputed": False,
+        "disputed": is_paid and bool(entry.details.get("disputed")),
         "failure_balance_transaction": None,
         "failure_code": failure["code"] if failure else None,
         "failure_message": failure["message"] if failure else None,
@@ -213,11 +234,11 @@ def charge(entry: BookEntry, charge_id: str | None = None) -> Json:
         "paid": is_paid,
         "payment_intent": entry.payment_reference,
         "payment_method": f"pm_{record['id'][3:]}",
-        "payment_method_details": {"card": _CARD, "type": "card"},
+        "payment_method_details": {"card": _card(entry), "type": "card"},
         "receipt_email": None,
         "receipt_number": None,
         "receipt_url": None,
-        "refunded": is_paid and 0 < entry.captured_minor == entry.refunded_minor,
+        "refunded": is_paid and 0 < captured == entry.refunded_minor,
         "review": None,
         "shipping": None,
         "source_transfer": None,
@@ -230,25 +251,86 @@ def charge(entry: BookEntry, charge_id: str | None = None) -> Json:
 
 
 def refund(entry: BookEntry, record: BookRefund) -> Json:
+    has_failed = record.status in ("failed", "reversed")
+    body = _refund_body(entry, record.refund_id, record.amount_minor, record.created_at)
     return {
-        "id": record.refund_id,
-        "object": "refund",
-        "amount": to_wire(record.amount_minor, entry.currency),
+        **body,
         "balance_transaction": f"txn_{record.refund_id[3:]}",
         "charge": record.details.get("charge"),
-        "created": unix(record.created_at),
+        "failure_balance_transaction": f"txn_f{record.refund_id[3:]}" if has_failed else None,
+        "failure_reason": record.details.get("failure_reason"),
+        "metadata": record.metadata,
+        "pending_reason": record.details.get("pending_reason") if record.status == "pending" else None,
+        "reason": record.reason,
+        "status": record.details.get("wire_status") or _REFUND_STATUS[record.status],
+    }
+
+
+def release_refunds(entry: BookEntry) -> list[Json]:
+    """Stripe lists what it releases of a hold as a refund of its own: no money of ours is given back by it."""
+    released = entry.details.get("released")
+    if released is None:
+        return []
+    body = _refund_body(entry, released["id"], released["amount_minor"], datetime.fromisoformat(released["at"]))
+    return [
+        {
+            **body,
+            "balance_transaction": None,
+            "charge": latest_charge_id(entry),
+            "metadata": {},
+            "reason": "expired_uncaptured_charge",
+            "status": "succeeded",
+        }
+    ]
+
+
+def _refund_body(entry: BookEntry, refund_id: str, amount_minor: int, created_at: datetime) -> Json:
+    return {
+        "id": refund_id,
+        "object": "refund",
+        "amount": to_wire(amount_minor, entry.currency),
+        "created": unix(created_at),
         "currency": entry.currency.lower(),
         "destination_details": {
             "card": {"reference_status": "pending", "reference_type": "acquirer_reference_number", "type": "refund"},
             "type": "card",
         },
-        "metadata": record.metadata,
         "payment_intent": entry.payment_reference,
-        "reason": record.reason,
         "receipt_number": None,
         "source_transfer_reversal": None,
-        "status": record.status,
         "transfer_reversal": None,
+    }
+
+
+def dispute(entry: BookEntry, record: BookDispute, now: datetime) -> Json:
+    due_by = record.created_at + _EVIDENCE_TIME
+    return {
+        "id": record.dispute_id,
+        "object": "dispute",
+        "amount": to_wire(record.amount_minor, entry.currency),
+        "balance_transactions": [],
+        "charge": record.details.get("charge"),
+        "created": unix(record.created_at),
+        "currency": entry.currency.lower(),
+        "enhanced_eligibility_types": [],
+        "evidence": {},
+        "evidence_details": {
+            "due_by": unix(due_by),
+            "enhanced_eligibility": {},
+            "has_evidence": False,
+            "past_due": now > due_by,
+            "submission_count": 0,
+        },
+        "is_charge_refundable": False,
+        "livemode": False,
+        "metadata": {},
+        "payment_intent": entry.payment_reference,
+        "payment_method_details": {
+            "card": {"brand": "visa", "case_type": "chargeback", "network_reason_code": "10.4"},
+            "type": "card",
+        },
+        "reason": record.reason,
+        "status": _DISPUTE_STATUS[record.status],
     }
 
 
@@ -305,6 +387,13 @@ def _customer_details(entry: BookEntry) -> Json | None:
         return None
     names = ("address", "business_name", "individual_name", "name", "phone", "tax_exempt", "tax_ids")
     return {"email": entry.customer_email, **dict.fromkeys(names)}
+
+
+def _card(entry: BookEntry) -> Json:
+    """``capture_before`` and ``multicapture`` are there for a card whose money is taken by a later call."""
+    if entry.capture is CaptureMode.AUTOMATIC or entry.hold_expires_at is None:
+        return _CARD
+    return {**_CARD, "capture_before": unix(entry.hold_expires_at), "multicapture": {"status": "available"}}
 
 
 def _outcome(failure: Mapping[str, Any] | None) -> Json:

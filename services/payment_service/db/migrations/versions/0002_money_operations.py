@@ -48,6 +48,25 @@ ZERO_SUM_TRIGGER = """
 CREATE CONSTRAINT TRIGGER zero_sum AFTER INSERT ON ledger_postings DEFERRABLE INITIALLY DEFERRED
 FOR EACH ROW EXECUTE FUNCTION require_zero_sum()
 """
+# What payments had collected before there was a ledger. The same as domain.ledger.postings, as it was at this revision.
+OPENING_BALANCES = """
+WITH opened AS (
+    INSERT INTO ledger_entries (payment_id, payment_version, cause, at)
+    SELECT payment_id, version, 'opening', updated_at FROM payments
+    WHERE amount_authorized > 0 OR amount_captured > 0 ORDER BY payment_id
+    RETURNING entry_id, payment_id)
+INSERT INTO ledger_postings (entry_id, line, account, gateway, currency, amount_minor)
+SELECT opened.entry_id, row_number() OVER (PARTITION BY opened.entry_id), line.account, p.gateway, p.currency, line.amount
+FROM opened JOIN payments p USING (payment_id) CROSS JOIN LATERAL (VALUES
+    ('authorizations_held', greatest(0, p.amount_authorized - p.amount_captured)),
+    ('authorizations_due', -greatest(0, p.amount_authorized - p.amount_captured)),
+    ('gateway_receivable', p.amount_captured - p.amount_refunded - p.amount_disputed),
+    ('customer_payments', p.amount_refunded + p.amount_refund_pending - p.amount_captured),
+    ('refunds_pending', -p.amount_refund_pending),
+    ('disputes_withheld', p.amount_disputed)
+) AS line(account, amount)
+WHERE line.amount <> 0
+"""
 
 
 def upgrade() -> None:
@@ -106,6 +125,7 @@ def upgrade() -> None:
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=True),
+        sa.Column("is_whole", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("is_final", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("merchant_reference", sa.Text(), nullable=True),
@@ -188,7 +208,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.CHAR(length=3), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.CheckConstraint(
-            "account IN ('authorizations_held', 'authorizations_due', 'gateway_receivable', 'customer_payments', 'refunds_pending', 'disputes_withheld', 'dispute_losses', 'gateway_fees', 'payouts')",
+            "account IN ('authorizations_held', 'authorizations_due', 'gateway_receivable', 'customer_payments', 'refunds_pending', 'disputes_withheld', 'dispute_losses', 'returned_in_excess', 'gateway_fees', 'payouts')",
             name=op.f("ck_ledger_postings_account_known"),
         ),
         sa.CheckConstraint("amount_minor <> 0", name=op.f("ck_ledger_postings_posting_not_zero")),
@@ -232,6 +252,8 @@ def upgrade() -> None:
             f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON {table} "
             "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
         )
+    op.execute(OPENING_BALANCES)
+    op.execute("SET CONSTRAINTS ALL IMMEDIATE")  # a later revision in this transaction may change these tables
 
 
 def downgrade() -> None:

@@ -1,0 +1,80 @@
+"""Act on money that its order did not wait for: reopen the order, or have payment_service give the money back.
+
+Part of ``settle``: the decision, the order that follows from it and the command commit together (failures O4, O6,
+RF18).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import structlog
+
+from services.order_service.domain.late_money import Decision, asks_the_shelf, can_fulfil, decide
+from services.order_service.domain.models import Order, OrderPayment, Resolution
+from services.order_service.domain.transitions import derive
+from services.order_service.use_cases.dependencies import Dependencies
+from services.order_service.use_cases.ports import OrderTransaction
+from services.order_service.use_cases.settling import Cause
+from shared.contracts.commands import RefundRequested
+
+log = structlog.get_logger()
+
+SENDER = "order_service"
+
+
+async def resolve_money(
+    tx: OrderTransaction,
+    order: Order,
+    payments: Sequence[OrderPayment],
+    *,
+    now: datetime,
+    deps: Dependencies,
+    cause: Cause,
+) -> tuple[Order, Sequence[OrderPayment]]:
+    """The order and its payments with what was decided about them just now. The caller holds the order's lock.
+
+    Without a key to sign with, nothing is asked back: the order's ``attention`` stays until a person has done it.
+    """
+    fulfillable = False
+    if asks_the_shelf(order, payments):
+        shelf = await tx.products.lock([item.sku for item in order.items])
+        fulfillable = can_fulfil(order.items, shelf)
+    confirmed_by = derive(order, payments).confirmed_by
+    for decision in decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable):
+        if decision.resolution is Resolution.FULFILLED:
+            order = replace(order, reopened_by=decision.payment_id)
+        elif deps.command_key is None:
+            continue
+        else:
+            await _ask_back(tx, order, decision, key=deps.command_key, cause=cause)
+        payments = [await _resolved(tx, payment, decision, now=now) for payment in payments]
+        log.info(
+            "stray_money_resolved",
+            order_id=order.id,
+            payment_id=decision.payment_id,
+            resolution=decision.resolution.value,
+            reason=decision.reason,
+        )
+    return order, payments
+
+
+async def _ask_back(tx: OrderTransaction, order: Order, decision: Decision, *, key: bytes, cause: Cause) -> None:
+    command = RefundRequested(
+        sender=SENDER,
+        command_key=decision.command_key,
+        payment_id=decision.payment_id,
+        order_id=order.id,
+        reason=decision.reason,
+    )
+    await tx.outbox.add(command.signed(key), subject=order.id, correlation_id=order.id, causation_id=cause.causation_id)
+
+
+async def _resolved(tx: OrderTransaction, payment: OrderPayment, decision: Decision, *, now: datetime) -> OrderPayment:
+    if payment.payment_id != decision.payment_id:
+        return payment
+    resolved = replace(payment, resolution=decision.resolution, updated_at=now)
+    await tx.payments.save(resolved)
+    return resolved

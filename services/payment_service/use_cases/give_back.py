@@ -1,0 +1,87 @@
+"""Give back all that a payment still has, because its order does not want the money: held funds are released, captured
+ones refunded. Late and double payments end here (design.md §4).
+
+order_service decides, because only it knows which payment confirmed the order; its decision comes as a signed command.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from services.payment_service.domain.budget import refundable_by_object
+from services.payment_service.domain.models import FactSource, Payment
+from services.payment_service.domain.operations import Operation, OperationKind, Origin
+from services.payment_service.domain.timeline import decision_entry
+from services.payment_service.domain.transitions import held_by_object
+from services.payment_service.gateways.port import Capability
+from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, Context, PaymentTransaction
+from services.payment_service.use_cases.record_facts import Learnt, new_operation, settle
+from shared.contracts.commands import RefundRequested
+from shared.errors import NotFound
+from shared.money import Money
+from shared.unit_of_work import InboxClaim
+
+log = structlog.get_logger()
+
+
+async def give_back(command: RefundRequested, claim: InboxClaim, context: Context) -> tuple[Operation, ...]:
+    """Reserve what is to go back; the runner calls the gateway. The same command again does nothing (failure RF18).
+
+    Raises NotFound where the payment is not known (yet): the message is then tried again.
+    """
+    async with context.uow() as tx:
+        if not await tx.inbox.claim(claim):
+            return ()
+        payment = await tx.payments.get_for_update(command.payment_id)
+        if payment is None or payment.order_id != command.order_id:
+            raise NotFound(f"no payment {command.payment_id} of order {command.order_id}")
+        learnt = Learnt(FactSource.API, context.clock.now(), by=command.command_key[:64])
+        planned = await _planned(tx, payment, command, learnt, context)
+        summary = f"All of this payment is to go back: {command.reason} ({len(planned)} operations)"
+        entry = decision_entry(
+            command.reason, summary, at=learnt.at, actor=command.sender, command_key=command.command_key
+        )
+        await settle(tx, payment, learnt, added=planned, entries=(entry,))
+        tx.hint(OPERATIONS_CHANNEL)
+    log.info("payment_goes_back", payment_id=payment.payment_id, reason=command.reason, operations=len(planned))
+    return planned
+
+
+async def _planned(
+    tx: PaymentTransaction, payment: Payment, command: RefundRequested, learnt: Learnt, context: Context
+) -> tuple[Operation, ...]:
+    operations = await tx.operations.of_payment(payment.payment_id)
+    if any((operation.request_key or "").startswith(f"{command.command_key}#") for operation in operations):
+        return ()
+    capabilities = context.gateways.get(payment.gateway).facts.capabilities
+    facts = await tx.facts.all(payment.payment_id)
+    planned: list[Operation] = []
+    held = payment.state.amount_authorized - payment.state.amount_captured
+    is_being_released = any(o.kind is OperationKind.VOID and o.is_unsettled for o in operations)
+    if held > 0 and not is_being_released and Capability.VOID in capabilities:
+        target = max(held_by_object(fact.observation for fact in facts), default=None)
+        planned.append(_operation(tx, payment, OperationKind.VOID, held, target, command, learnt))
+    if Capability.REFUND in capabilities:
+        left = payment.state.amount_refundable
+        for target, amount in refundable_by_object(facts, operations).items():
+            taken = min(amount, left)
+            if taken > 0:
+                planned.append(_operation(tx, payment, OperationKind.REFUND, taken, target, command, learnt))
+                left -= taken
+    return tuple(replace(o, request_key=f"{command.command_key}#{n}") for n, o in enumerate(planned, start=1))
+
+
+def _operation(
+    tx: PaymentTransaction,
+    payment: Payment,
+    kind: OperationKind,
+    amount_minor: int,
+    target: str | None,
+    command: RefundRequested,
+    learnt: Learnt,
+) -> Operation:
+    amount = Money(amount_minor, payment.amount.currency)
+    operation = new_operation(tx, payment, kind, amount, origin=Origin.POLICY, actor=command.sender, learnt=learnt)
+    return replace(operation, target=target, is_whole=True, reason=command.reason)

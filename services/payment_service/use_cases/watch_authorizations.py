@@ -1,0 +1,121 @@
+"""Holds end: warn before it, capture or release by policy, and ask the gateway once the moment has passed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Literal
+
+import structlog
+
+from services.payment_service.domain.errors import GatewayNotEnabled
+from services.payment_service.domain.models import FactSource
+from services.payment_service.domain.operations import OperationKind, Origin
+from services.payment_service.domain.timeline import decision_entry
+from services.payment_service.gateways.port import Capability
+from services.payment_service.use_cases.announce import event_of
+from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, Context
+from services.payment_service.use_cases.record_facts import Learnt, new_operation, settle
+from services.payment_service.use_cases.request_operation import Ground, Wanted, plan_capture, plan_void
+from services.payment_service.use_cases.sync_payment import sync_payment
+from shared.contracts.payment_events import PaymentAuthorizationExpiring
+from shared.errors import DomainError, GatewayError
+
+log = structlog.get_logger()
+
+AT_ONCE = 50
+ASK_AGAIN_AFTER = timedelta(hours=1)
+POLICY_KEY = "authorization_policy"
+"""The request key of the policy's operation: it acts once on a payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizationPolicy:
+    """``action`` is taken ``act_before`` the end of the hold; an event warns ``warn_before`` it."""
+
+    action: Literal["none", "capture", "void"]
+    warn_before: timedelta
+    act_before: timedelta
+
+
+async def watch_authorizations(policy: AuthorizationPolicy, context: Context) -> bool:
+    """One round over the holds that end soon, or should have ended. True where there may be more to do at once."""
+    now = context.clock.now()
+    async with context.uow() as tx:
+        to_warn = await tx.payments.holds_to_warn(now + policy.warn_before, limit=AT_ONCE)
+        to_decide: list[str] = []
+        if policy.action != "none":
+            to_decide = await tx.payments.holds_to_decide(now + policy.act_before, POLICY_KEY, limit=AT_ONCE)
+        over = await tx.payments.holds_over(now, asked_before=now - ASK_AGAIN_AFTER, limit=AT_ONCE)
+    for payment_id in to_warn:
+        await _warn(payment_id, context)
+    for payment_id in to_decide:
+        await _decide(payment_id, policy, context)
+    for payment_id in over:
+        await _ask(payment_id, context)
+    return AT_ONCE in (len(to_warn), len(to_decide), len(over))
+
+
+async def _warn(payment_id: str, context: Context) -> None:
+    now = context.clock.now()
+    async with context.uow() as tx:
+        payment = await tx.payments.get_for_update(payment_id)
+        if payment is None or payment.capture_before is None or payment.capture_warned_at is not None:
+            return
+        warned = replace(payment, capture_warned_at=now, updated_at=now)
+        await tx.payments.save(warned)
+        summary = f"The hold ends at {payment.capture_before:%Y-%m-%d %H:%M} UTC: capture it or release it"
+        await tx.timeline.add(payment_id, decision_entry("authorization_expiring", summary, at=now, actor="policy"))
+        event = event_of(PaymentAuthorizationExpiring, warned, at=now, capture_before=payment.capture_before)
+        await tx.outbox.add(event, subject=payment_id, correlation_id=payment.order_id)
+    log.warning("authorization_expiring", payment_id=payment_id, capture_before=payment.capture_before.isoformat())
+
+
+async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context) -> None:
+    """Capture all that is held, or release it. Where the rules forbid it now, the next round tries again."""
+    kind = OperationKind.CAPTURE if policy.action == "capture" else OperationKind.VOID
+    now = context.clock.now()
+    async with context.uow() as tx:
+        payment = await tx.payments.get_for_update(payment_id)
+        assert payment is not None
+        facts, operations = await tx.facts.all(payment_id), await tx.operations.of_payment(payment_id)
+        if any(o.request_key == POLICY_KEY for o in operations):
+            return
+        adapter = context.gateways.get(payment.gateway)
+        if kind is OperationKind.VOID and Capability.VOID not in adapter.facts.capabilities:
+            return  # it ends by itself, and that will be followed
+        plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
+        try:
+            planned = plan(Ground(payment, facts, operations, adapter), Wanted(kind, is_final=True))
+        except DomainError as error:
+            log.info("authorization_policy_waits", payment_id=payment_id, code=error.code)
+            return
+        learnt = Learnt(FactSource.API, now, by=POLICY_KEY)
+        operation = new_operation(
+            tx, payment, kind, planned.amount, origin=Origin.POLICY, actor=POLICY_KEY, learnt=learnt
+        )
+        operation = replace(
+            operation,
+            target=planned.target,
+            is_whole=planned.is_whole,
+            is_final=planned.is_final,
+            reason="authorization_expiring",
+            request_key=POLICY_KEY,
+        )
+        summary = f"The hold is about to end, and the policy is to {policy.action} it"
+        entry = decision_entry(POLICY_KEY, summary, at=now, actor="policy", amount=planned.amount)
+        await settle(tx, payment, learnt, added=(operation,), entries=(entry,))
+        tx.hint(OPERATIONS_CHANNEL)
+
+
+async def _ask(payment_id: str, context: Context) -> None:
+    try:
+        await sync_payment(payment_id, FactSource.SWEEP, context)
+    except (GatewayError, GatewayNotEnabled) as error:
+        log.warning("ended_hold_not_asked_about", payment_id=payment_id, code=error.code)
+        await _mark_asked(payment_id, context)
+
+
+async def _mark_asked(payment_id: str, context: Context) -> None:
+    async with context.uow() as tx:
+        await tx.payments.mark_asked(payment_id, context.clock.now())
