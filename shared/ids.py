@@ -7,7 +7,7 @@ prefix puts a letter before the digits.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from shared.clock import Clock
@@ -57,10 +57,7 @@ def time_of_reference(reference: str) -> datetime | None:
     value = 0
     for character in reference:
         value = value * 32 + _UPPER.index(character)
-    try:
-        return datetime.fromtimestamp((value >> 55) / 1000, UTC)
-    except (ValueError, OverflowError):
-        return None
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=value >> 55)
 
 
 def _encode(value: int, length: int, alphabet: str) -> str:

@@ -130,7 +130,7 @@ class Shop:
         assert answer.status_code == 200, answer.text
 
     async def no_faults(self) -> None:
-        for gateway in ("stripe", "generic"):
+        for gateway in ("stripe", "generic", "paypal", "razorpay"):
             await self.http.delete(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/faults")
 
     async def books(self, gateway: str, order: PlacedOrder) -> list[dict[str, Any]]:

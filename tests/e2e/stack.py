@@ -31,12 +31,21 @@ SECRETS = {
     "STRIPE_API_KEY": "sk_test_e2e",
     "STRIPE_WEBHOOK_SECRET": "whsec_e2e_0123456789abcdef",
     "GENERIC_API_KEY": "gk_e2e",
+    "PAYPAL_CLIENT_ID": "paypal-e2e-client",
+    "PAYPAL_CLIENT_SECRET": "paypal-e2e-secret",
+    "PAYPAL_WEBHOOK_ID": "5E2E0000E2E000000",
+    "RAZORPAY_KEY_ID": "rzp_test_e2e00000000000",
+    "RAZORPAY_KEY_SECRET": "razorpay-e2e-secret",
+    "RAZORPAY_WEBHOOK_SECRET": "razorpay-e2e-webhook-secret",
+    "COMMAND_SIGNING_KEY": "e2" * 32,
+    "COMMAND_KEYS": f"order_service:{'e2' * 32}",
 }
 # What makes things happen soon enough for a test; nothing that changes what happens.
 QUICK = {
     "EXPIRY_INTERVAL_SECONDS": "0.5",
     "SWEEP_INTERVAL_SECONDS": "1",
     "SWEEP_FIRST_CHECK_SECONDS": "3",
+    "OPERATION_LEASE_SECONDS": "8",
     "LOG_LEVEL": "info",
 }
 
@@ -186,7 +195,8 @@ class EmbeddedStack(Stack):
 
 
 class DistributedStack(Stack):
-    """Every service in processes of its own, over a real PostgreSQL and a real RabbitMQ; two order-service replicas."""
+    """Every service in processes of its own, over a real PostgreSQL and a real RabbitMQ; two replicas of
+    order_service and of payment_service."""
 
     kind = "distributed"
 
@@ -194,11 +204,12 @@ class DistributedStack(Stack):
         super().__init__(extra)
         self.postgres = ThrowawayPostgres()
         self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
-        names = [*SERVICES, "order-service-2"]
+        names = [*SERVICES, "order-service-2", "payment-service-2"]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.order_url = self._url("order-service")
         self.second_order_url = self._url("order-service-2")
         self.payment_url = self._url("payment-service")
+        self.second_payment_url = self._url("payment-service-2")
         self.ingest_url = self._url("webhook-ingest")
         self.reconciler_url = self._url("reconciler")
         self.sandbox_url = self._url("gateway-sandbox")
@@ -223,6 +234,8 @@ class DistributedStack(Stack):
             "SANDBOX_WEBHOOK_BASE_URL": self.ingest_url,
             "STRIPE_API_BASE": f"{self.sandbox_url}/sandbox/stripe",
             "GENERIC_API_BASE": f"{self.sandbox_url}/sandbox/generic",
+            "PAYPAL_API_BASE": f"{self.sandbox_url}/sandbox/paypal",
+            "RAZORPAY_API_BASE": f"{self.sandbox_url}/sandbox/razorpay",
             "DATABASE_POOL_SIZE": "5",
             "JWT_MAX_LIFETIME_SECONDS": "86400",
             **self.extra,
@@ -241,9 +254,11 @@ class DistributedStack(Stack):
             self.new_process(f"serve-{name}", ["serve", name.removesuffix("-2")], environment).start()
         for name in SERVICES:
             self.new_process(f"work-{name}", ["work", name], self._environment_of(name)).start()
+        second = "work-payment-service-2"
+        self.new_process(second, ["work", "payment-service"], self._environment_of("payment-service")).start()
         for name in self.ports:
             self.wait_ready(self.processes[f"serve-{name}"], self._url(name))
-        for name in SERVICES:
+        for name in (*SERVICES, "payment-service-2"):
             self.wait_worker(self.processes[f"work-{name}"])
         self.run("catalogue", "load", "--url", self.order_url, "--token", self._token)
 

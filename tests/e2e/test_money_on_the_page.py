@@ -75,10 +75,11 @@ def a_refund(status: str, amount: int = TOTAL) -> dict[str, Any]:
     }
 
 
-CONFIRMED, EXPIRED, OPEN = {"status": "confirmed"}, {"status": "expired", "closed_at": "2026-01-02T03:00:00Z"}, {}
-PENDING = {"amount_refund_pending": TOTAL, "refunds": [a_refund("submitted")]}
-PART = {"amount_refunded": 500, "refunds": [a_refund("succeeded", 500)]}
-ALL = {"amount_refunded": TOTAL, "refunds": [a_refund("succeeded")]}
+CONFIRMED: dict[str, Any] = {"status": "confirmed"}
+EXPIRED: dict[str, Any] = {"status": "expired", "closed_at": "2026-01-02T03:00:00Z"}
+PENDING: dict[str, Any] = {"amount_refund_pending": TOTAL, "refunds": [a_refund("submitted")]}
+PART: dict[str, Any] = {"amount_refunded": 500, "refunds": [a_refund("succeeded", 500)]}
+ALL: dict[str, Any] = {"amount_refunded": TOTAL, "refunds": [a_refund("succeeded")]}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ ALL = {"amount_refunded": TOTAL, "refunds": [a_refund("succeeded")]}
         ),
         (
             "unknown-outcome",
-            OPEN | {"payment_status": "pending", "attention": "unknown_outcome"},
+            {"payment_status": "pending", "attention": "unknown_outcome"},
             [a_payment("processing", outcome_unknown=True)],
             "Payment pending",
             ["has not answered clearly", "nothing is charged twice"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
 
 from services.payment_service.api.fields import MoneyOut
 from services.payment_service.domain.ledger import Account, Balance, LedgerEntry, LedgerLine
@@ -21,7 +21,13 @@ def _only_rfc3339(value: object) -> object:
     return value
 
 
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
+def _of_this_age(value: datetime) -> datetime:
+    if not 2000 <= value.year < 2200:  # what lies at the ends of the calendar cannot be turned into UTC
+        raise ValueError("not a time of this age")
+    return value
+
+
+MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339), AfterValidator(_of_this_age)]
 CurrencyIn = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 EntryCursor = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 """A number of at most 18 digits: every BIGINT of the column fits, and nothing larger reaches the database."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -87,7 +87,20 @@ class FactSource(StrEnum):
     """We asked about an operation whose call was not answered."""
 
 
-_REASON_COUNTS = frozenset({FactKind.DECLINED, FactKind.FAILED, FactKind.APPROVED, FactKind.OPERATION_REFUSED})
+_REASON_COUNTS = frozenset(
+    {
+        FactKind.DECLINED,
+        FactKind.FAILED,
+        FactKind.APPROVED,
+        FactKind.REFUND_FAILED,
+        FactKind.REFUND_REVERSED,
+        FactKind.DISPUTE_OPENED,
+        FactKind.DISPUTE_WON,
+        FactKind.DISPUTE_LOST,
+        FactKind.OPERATION_FAILED,
+        FactKind.OPERATION_REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +130,8 @@ class Observation:
         # Everything that the reducer reads is in the key, or the first of two would win and the order would matter.
         if self.kind in _REASON_COUNTS:
             key = f"{key}:{self.reason or '-'}"
+        if self.capture_before is not None:  # a hold that was renewed is the same object with the same amount
+            key = f"{key}:until:{self.capture_before.astimezone(UTC):%Y%m%dT%H%M%S}"
         return f"{key}:{self.about or '-'}:{self.operation or '-'}" if self.about or self.operation else key
 
 

@@ -16,6 +16,7 @@ from services.payment_service.domain.operations import (
     Operation,
     OperationKind,
     OperationStatus,
+    Origin,
 )
 from shared.money import Money
 
@@ -41,6 +42,10 @@ _BY_CALL: Mapping[CallState, OperationStatus] = {
     CallState.ANSWERED: OperationStatus.PENDING,  # with its fact in the same transaction, so this is never seen
     CallState.WITHDRAWN: OperationStatus.CANCELED,
 }
+
+
+COUNTED_AS_OURS = "counted_as_ours"
+"""The failure code of an imported refund that turned out to be one of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,31 @@ def settle_operations(operations: Sequence[Operation], observations: Iterable[Ob
     observations = tuple(observations)
     by_operation = _facts_by_operation(operations, observations)
     return tuple(
-        _settled(operation, by_operation.get(operation.reference, ()), observations) for operation in operations
+        _settled_import(operation, by_operation.get(operation.reference, ()))
+        if operation.origin is Origin.GATEWAY
+        else _settled(operation, by_operation.get(operation.reference, ()), observations)
+        for operation in operations
+    )
+
+
+def _settled_import(operation: Operation, facts: Sequence[Observation]) -> Operation:
+    """A refund that was taken for the gateway's own is all that its facts say, amount included.
+
+    Where they turn out to be about a refund of ours, whose answer came after its webhook, it counts for nothing (RF9).
+    """
+    if not facts:
+        return replace(operation, status=OperationStatus.CANCELED, failure_code=COUNTED_AS_OURS)
+    claim = _imported(operation.gateway_reference or "", facts)
+    amount = operation.amount
+    if claim.amount_minor > 0 and claim.currency is not None:
+        amount = Money(claim.amount_minor, claim.currency)
+    is_bad = claim.status in (OperationStatus.FAILED, OperationStatus.REVERSED)
+    return replace(
+        operation,
+        status=claim.status,
+        amount=amount,
+        target=claim.about or operation.target,
+        failure_code=claim.failure_code if is_bad else None,
     )
 
 
@@ -100,6 +129,8 @@ def _status(operation: Operation, kinds: set[FactKind]) -> OperationStatus:
         return OperationStatus.SUBMITTED
     if FactKind.OPERATION_REFUSED in kinds:  # last: a success learnt otherwise outweighs a refusal
         return OperationStatus.FAILED
+    if operation.call is CallState.SENT and operation.calls > 1:
+        return OperationStatus.UNKNOWN  # an earlier call of it was not answered, and this one has not been yet
     return _BY_CALL[operation.call]
 
 
@@ -143,16 +174,18 @@ def _operation_of(observation: Observation, ours: set[str], named: Mapping[str, 
 
 
 def _names_of_refunds(operations: Sequence[Operation], observations: Sequence[Observation]) -> dict[str, str]:
-    """The gateway's id of a refund → our operation's reference."""
-    ours = {operation.reference for operation in operations if operation.kind is OperationKind.REFUND}
-    named = {
-        operation.gateway_reference: operation.reference
-        for operation in operations
-        if operation.kind is OperationKind.REFUND and operation.gateway_reference is not None
-    }
+    """The gateway's id of a refund → our operation's reference. One of ours comes before one that was imported."""
+    refunds = [operation for operation in operations if operation.kind is OperationKind.REFUND]
+    own = [operation for operation in refunds if operation.origin is not Origin.GATEWAY]
+    imported = [operation for operation in refunds if operation.origin is Origin.GATEWAY]
+    ours = {operation.reference for operation in own}
+    named = {o.gateway_reference: o.reference for o in own if o.gateway_reference is not None}
     for observation in sorted(observations, key=lambda o: (o.object_reference, o.operation or "")):
         if observation.kind in _REFUND_KINDS and observation.operation in ours:
             named.setdefault(observation.object_reference, observation.operation)
+    for operation in imported:
+        if operation.gateway_reference is not None:
+            named.setdefault(operation.gateway_reference, operation.reference)
     return named
 
 

@@ -32,7 +32,7 @@ class OperationStatus(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
-    """Never sent, and given up: nothing can have run."""
+    """Never sent, and given up: nothing can have run. Or imported, and found to be a refund of ours."""
     REVERSED = "reversed"
     """It had succeeded, and the gateway took it back."""
 

@@ -34,7 +34,14 @@ from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, Pa
 from services.payment_service.use_cases.record_facts import Learnt, record_facts, settle
 from services.payment_service.use_cases.stopwatch import Stopwatch
 from shared.contracts.payment_events import PaymentOutcomeUnknown
-from shared.errors import DomainError, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
+from shared.errors import (
+    DomainError,
+    GatewayError,
+    GatewayOutcomeUnknown,
+    GatewayRejected,
+    GatewayUnavailable,
+    NotFound,
+)
 from shared.metrics import OPERATIONS_ESCALATED
 
 log = structlog.get_logger()
@@ -134,6 +141,10 @@ def limits_of(adapter: GatewayAdapter, context: Context) -> Limits:
 
 async def _send(held: Held, context: Context) -> Operation:
     """Make the call. The row says ``sent`` already, so a crash from here on leaves a call without an answer."""
+    if held.operation.status not in (OperationStatus.PENDING, OperationStatus.UNKNOWN):
+        # A webhook has said what became of it since we looked: where keys do not last, another call would run again.
+        is_open = held.operation.is_unsettled
+        return await _end_call(held, context, call=CallState.ANSWERED, look_again=is_open)
     operation, adapter = held.operation, context.gateways.get(held.payment.gateway)
     is_repeated = operation.calls > 1
     stopwatch = Stopwatch(operation.kind.value, held.payment.gateway, context.clock)
@@ -169,13 +180,13 @@ async def _look(held: Held, adapter: GatewayAdapter, limits: Limits, context: Co
     stopwatch = Stopwatch(f"find_{operation.kind}", held.payment.gateway, context.clock)
     try:
         found = await _within_lease(adapter.find_operation(held.call), context)
-    except GatewayRejected:
-        found = None  # it does not know the object that we asked about, let alone what we did to it
-    except (GatewayUnavailable, GatewayOutcomeUnknown) as error:
+    except (GatewayError, DomainError) as error:
+        # Also a refusal: wrong credentials or another account's keys prove nothing about what we did.
         held = await _call_a_person_if_due(held, limits, context)
         return await _end_call(held, context, call=operation.call, entry=stopwatch.entry(error, operation.reference))
     if found is not None:
         return await _adopt(held, found, FactSource.RESOLVER, stopwatch.entry(None, operation.reference), context)
+    held = await _call_a_person_if_due(held, limits, context)
     entry = stopwatch.entry(None, operation.reference, result="absent")
     match meaning_of_absence(operation, limits, context.clock.now()):
         case Absence.SEND_AGAIN:
@@ -183,7 +194,6 @@ async def _look(held: Held, adapter: GatewayAdapter, limits: Limits, context: Co
         case Absence.NEVER_RAN:
             return await _refuse(held, NeverArrived(), entry, context)
         case _:
-            held = await _call_a_person_if_due(held, limits, context)
             return await _end_call(held, context, call=operation.call, entry=entry)
 
 
@@ -199,9 +209,7 @@ async def _look_after_refusal(
 ) -> Operation:
     try:
         found = await _within_lease(adapter.find_operation(held.call), context)
-    except GatewayRejected:
-        found = None
-    except (GatewayUnavailable, GatewayOutcomeUnknown):
+    except (GatewayError, DomainError):
         return await _end_call(held, context, call=CallState.UNANSWERED, entry=entry)
     if found is None:
         return await _refuse(held, refusal, entry, context)
@@ -280,14 +288,34 @@ async def _write(
     Raises LeaseLost where it has passed to somebody else: nothing is written, and nothing may be sent (failure PY18).
     """
     learnt = Learnt(FactSource.RESOLVER, context.clock.now(), by=operation.operation_id)
-    async with context.uow() as tx:
+    async with context.turns.of(operation.payment_id), context.uow() as tx:
         payment = await tx.payments.get_for_update(operation.payment_id)
         assert payment is not None
         if not await _keep_lease(tx, held, release=release, context=context):
             raise LeaseLost
-        await tx.operations.save(operation)
+        await _save_call(tx, operation)
         recorded = await settle(tx, payment, learnt, entries=(entry,) if entry else ())
         return replace(held, operation=_own(recorded.operations, operation), payment=recorded.payment)
+
+
+async def _save_call(tx: PaymentTransaction, operation: Operation) -> None:
+    """Write what this driver knows of the call, and nothing else: a webhook may have settled the row meanwhile, and
+    would be announced a second time if its status were put back. The caller holds the payment's lock."""
+    known = await tx.operations.get(operation.operation_id)
+    assert known is not None
+    await tx.operations.save(
+        replace(
+            known,
+            call=operation.call,
+            key_number=operation.key_number,
+            calls=operation.calls,
+            looks=operation.looks,
+            first_sent_at=operation.first_sent_at,
+            last_sent_at=operation.last_sent_at,
+            next_look_at=operation.next_look_at if known.is_unsettled else None,
+            gateway_reference=known.gateway_reference or operation.gateway_reference,
+        )
+    )
 
 
 async def _keep_lease(tx: PaymentTransaction, held: Held, *, release: bool, context: Context) -> bool:
@@ -313,7 +341,11 @@ async def _adopt(held: Held, outcome: Outcome, source: FactSource, entry: Timeli
 async def _refuse(
     held: Held, refusal: GatewayRejected | DomainError, entry: TimelineEntry, context: Context
 ) -> Operation:
-    """Proof that nothing moved: the reservation is free again."""
+    """Proof that nothing moved: the reservation is free again.
+
+    Only while the lease is ours: whoever has taken it over may have sent the call again, and then a refusal of the
+    earlier one proves nothing. Raises LeaseLost.
+    """
     operation = held.operation
     code = getattr(refusal, "gateway_code", None) or refusal.code
     refused = Observation(
@@ -321,7 +353,7 @@ async def _refuse(
     )
     answered = replace(operation, call=CallState.ANSWERED, next_look_at=None)
     log.info("operation_refused", operation_id=operation.operation_id, gateway=held.payment.gateway, code=code)
-    return await _record(held, answered, (refused,), FactSource.API, entry, context)
+    return await _record(held, answered, (refused,), FactSource.API, entry, context, only_if_held=True)
 
 
 async def _record(
@@ -333,15 +365,18 @@ async def _record(
     context: Context,
     *,
     references: Sequence[str] = (),
+    only_if_held: bool = False,
 ) -> Operation:
     learnt = Learnt(source, context.clock.now(), by=operation.operation_id)
-    async with context.uow() as tx:
+    async with context.turns.of(operation.payment_id), context.uow() as tx:
         if references:
             await tx.parked.lock_references(held.payment.gateway, references)
         payment = await tx.payments.get_for_update(operation.payment_id)
         assert payment is not None
         if await tx.operations.release(operation.operation_id, token=held.token):
-            await tx.operations.save(operation)
+            await _save_call(tx, operation)
+        elif only_if_held:
+            raise LeaseLost
         recorded = await record_facts(
             tx, payment, facts, learnt, references=references, entries=(entry,), derive_again=True
         )

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from services.payment_service.domain.budget import refundable_by_object
+from services.payment_service.domain.budget import refundable_by_object, void_target
 from services.payment_service.domain.models import FactSource, Payment
 from services.payment_service.domain.operations import Operation, OperationKind, Origin
 from services.payment_service.domain.timeline import decision_entry
@@ -29,7 +29,8 @@ log = structlog.get_logger()
 async def give_back(command: RefundRequested, claim: InboxClaim, context: Context) -> tuple[Operation, ...]:
     """Reserve what is to go back; the runner calls the gateway. The same command again does nothing (failure RF18).
 
-    Raises NotFound where the payment is not known (yet): the message is then tried again.
+    Raises NotFound where the payment is not known (yet), OperationInProgress while a capture of it may still run
+    (failure RF17): the message is then tried again.
     """
     async with context.uow() as tx:
         if not await tx.inbox.claim(claim):
@@ -60,15 +61,19 @@ async def _planned(
     planned: list[Operation] = []
     held = payment.state.amount_authorized - payment.state.amount_captured
     is_being_released = any(o.kind is OperationKind.VOID and o.is_unsettled for o in operations)
-    if held > 0 and not is_being_released and Capability.VOID in capabilities:
-        target = max(held_by_object(fact.observation for fact in facts), default=None)
-        planned.append(_operation(tx, payment, OperationKind.VOID, held, target, command, learnt))
+    is_held = held > 0 and any(held_by_object(fact.observation for fact in facts))
+    if is_held and not is_being_released and Capability.VOID in capabilities:
+        target = void_target(payment, facts, operations)
+        planned.append(_operation(tx, payment, OperationKind.VOID, held, target, command, learnt, is_whole=True))
     if Capability.REFUND in capabilities:
         left = payment.state.amount_refundable
         for target, amount in refundable_by_object(facts, operations).items():
             taken = min(amount, left)
             if taken > 0:
-                planned.append(_operation(tx, payment, OperationKind.REFUND, taken, target, command, learnt))
+                refund = _operation(
+                    tx, payment, OperationKind.REFUND, taken, target, command, learnt, is_whole=taken == amount
+                )
+                planned.append(refund)
                 left -= taken
     return tuple(replace(o, request_key=f"{command.command_key}#{n}") for n, o in enumerate(planned, start=1))
 
@@ -78,10 +83,12 @@ def _operation(
     payment: Payment,
     kind: OperationKind,
     amount_minor: int,
-    target: str | None,
+    target: str,
     command: RefundRequested,
     learnt: Learnt,
+    *,
+    is_whole: bool,
 ) -> Operation:
     amount = Money(amount_minor, payment.amount.currency)
     operation = new_operation(tx, payment, kind, amount, origin=Origin.POLICY, actor=command.sender, learnt=learnt)
-    return replace(operation, target=target, is_whole=True, reason=command.reason)
+    return replace(operation, target=target, is_whole=is_whole, reason=command.reason)

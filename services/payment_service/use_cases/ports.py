@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, P
 from services.payment_service.domain.operations import Dispute, Operation, OperationStatus
 from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import GatewayAdapter
+from services.payment_service.use_cases.turns import Turns
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.unit_of_work import TransactionPort
@@ -306,3 +307,4 @@ class Context:
     public_base_url: str
     tolerance_minor: int = 0
     operations: OperationRules = OperationRules()
+    turns: Turns = field(default_factory=Turns)

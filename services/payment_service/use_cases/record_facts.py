@@ -167,6 +167,8 @@ async def _write_operations(
             changes.operations.append((old.status, new))
         written.append(new)
     for claim in derived.imported:
+        if _may_be_ours(claim, derived.operations):
+            continue
         imported = _import(tx, payment, claim, learnt)
         if imported is not None:
             await tx.operations.add(imported)
@@ -186,6 +188,21 @@ def _stamped(operation: Operation, learnt: Learnt) -> Operation:
     settled_at = None if operation.is_unsettled else operation.settled_at or learnt.at
     next_look_at = operation.next_look_at if operation.is_unsettled else None
     return replace(operation, updated_at=learnt.at, settled_at=settled_at, next_look_at=next_look_at)
+
+
+def _may_be_ours(claim: RefundClaim, operations: Sequence[Operation]) -> bool:
+    """A refund of ours can be known by its webhook before its call is answered, and not every webhook names our
+    reference. It is counted meanwhile, beside our reservation; once our call has ended it is ours or a stranger's
+    (failure RF9).
+    """
+    return any(
+        operation.kind is OperationKind.REFUND
+        and operation.is_unsettled
+        and operation.call in (CallState.SENT, CallState.UNANSWERED)
+        and operation.gateway_reference is None
+        and (operation.amount.amount_minor, operation.amount.currency) == (claim.amount_minor, claim.currency)
+        for operation in operations
+    )
 
 
 def _import(tx: PaymentTransaction, payment: Payment, claim: RefundClaim, learnt: Learnt) -> Operation | None:

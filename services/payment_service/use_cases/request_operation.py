@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+import structlog
+
 from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.budget import capture_target, refund_target, refundable_by_object, void_target
 from services.payment_service.domain.errors import CapabilityNotSupported, ReferenceUsed
@@ -21,8 +23,10 @@ from services.payment_service.use_cases.drive_operation import advance, send_res
 from services.payment_service.use_cases.ports import Context, PaymentTransaction
 from services.payment_service.use_cases.record_facts import Learnt, new_operation, settle
 from shared.correlation import current_correlation
-from shared.errors import IdempotencyKeyReused, InvalidAmount, NotFound
+from shared.errors import IdempotencyKeyReused, InfrastructureError, InvalidAmount, NotFound
 from shared.money import Money
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,21 @@ async def request_operation(payment_id: str, wanted: Wanted, asked: Asked, conte
     if existing is None:
         _check_capability(adapter, wanted.kind)
         context.gateways.require_available(payment.gateway, OperationClass.MONEY)
-        async with context.uow() as tx:
+        async with context.turns.of(payment_id), context.uow() as tx:
             operation, is_new = await _reserve(tx, payment_id, adapter, wanted, asked, token, context)
         if is_new:
-            return await send_reserved(operation.operation_id, token, context)
+            return await _send(operation, token, context)
         existing = operation
     return await _go_on(existing, token, context)
+
+
+async def _send(operation: Operation, token: str, context: Context) -> Operation:
+    """Where our own database goes away under it, the row stays reserved, and the runner finds out what became of it."""
+    try:
+        return await send_reserved(operation.operation_id, token, context)
+    except InfrastructureError as error:
+        log.warning("operation_left_to_the_runner", operation_id=operation.operation_id, code=error.code)
+        return operation
 
 
 async def _existing(payment_id: str, wanted: Wanted, asked: Asked, context: Context) -> Operation | None:

@@ -13,6 +13,7 @@ from services.payment_service.domain.operations import Operation, OperationKind
 from services.payment_service.domain.unknown_outcome import look_again_at
 from services.payment_service.use_cases.drive_operation import advance
 from services.payment_service.use_cases.ports import Context
+from shared.errors import PayrailError
 from shared.metrics import OPERATIONS_UNSETTLED
 
 log = structlog.get_logger()
@@ -31,6 +32,13 @@ async def run_one_due(context: Context) -> bool:
         after = await advance(operation.operation_id, token, context)
     except GatewayNotEnabled:
         log.error("operation_of_disabled_gateway", operation_id=operation.operation_id)
+        await _put_off(operation, token, context)
+        return True
+    except PayrailError:
+        raise  # the database is away: its lease runs out
+    except Exception:
+        # A bug of an adapter must not end the process again and again for the sake of one operation.
+        log.exception("operation_not_advanced", operation_id=operation.operation_id)
         await _put_off(operation, token, context)
         return True
     log.info("operation_advanced", operation_id=after.operation_id, kind=after.kind, status=after.status)

@@ -9,7 +9,7 @@ from typing import Literal
 import structlog
 
 from services.payment_service.domain.errors import GatewayNotEnabled
-from services.payment_service.domain.models import FactSource
+from services.payment_service.domain.models import HOLDING, FactSource
 from services.payment_service.domain.operations import OperationKind, Origin
 from services.payment_service.domain.timeline import decision_entry
 from services.payment_service.gateways.port import Capability
@@ -49,11 +49,11 @@ async def watch_authorizations(policy: AuthorizationPolicy, context: Context) ->
         over = await tx.payments.holds_over(now, asked_before=now - ASK_AGAIN_AFTER, limit=AT_ONCE)
     for payment_id in to_warn:
         await _warn(payment_id, context)
-    for payment_id in to_decide:
-        await _decide(payment_id, policy, context)
+    decided = [await _decide(payment_id, policy, context) for payment_id in to_decide]
     for payment_id in over:
         await _ask(payment_id, context)
-    return AT_ONCE in (len(to_warn), len(to_decide), len(over))
+    # Those that cannot be decided are picked again: a full page of them is no reason to hurry.
+    return AT_ONCE in (len(to_warn), len(over)) or (len(decided) == AT_ONCE and any(decided))
 
 
 async def _warn(payment_id: str, context: Context) -> None:
@@ -61,6 +61,8 @@ async def _warn(payment_id: str, context: Context) -> None:
     async with context.uow() as tx:
         payment = await tx.payments.get_for_update(payment_id)
         if payment is None or payment.capture_before is None or payment.capture_warned_at is not None:
+            return
+        if payment.status not in HOLDING:  # it has ended since it was picked
             return
         warned = replace(payment, capture_warned_at=now, updated_at=now)
         await tx.payments.save(warned)
@@ -71,8 +73,8 @@ async def _warn(payment_id: str, context: Context) -> None:
     log.warning("authorization_expiring", payment_id=payment_id, capture_before=payment.capture_before.isoformat())
 
 
-async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context) -> None:
-    """Capture all that is held, or release it. Where the rules forbid it now, the next round tries again."""
+async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context) -> bool:
+    """Capture all that is held, or release it. False where the rules forbid it now: the next round tries again."""
     kind = OperationKind.CAPTURE if policy.action == "capture" else OperationKind.VOID
     now = context.clock.now()
     async with context.uow() as tx:
@@ -80,16 +82,16 @@ async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context
         assert payment is not None
         facts, operations = await tx.facts.all(payment_id), await tx.operations.of_payment(payment_id)
         if any(o.request_key == POLICY_KEY for o in operations):
-            return
-        adapter = context.gateways.get(payment.gateway)
-        if kind is OperationKind.VOID and Capability.VOID not in adapter.facts.capabilities:
-            return  # it ends by itself, and that will be followed
+            return False
         plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
         try:
+            adapter = context.gateways.get(payment.gateway)
+            if kind is OperationKind.VOID and Capability.VOID not in adapter.facts.capabilities:
+                return False  # it ends by itself, and that will be followed
             planned = plan(Ground(payment, facts, operations, adapter), Wanted(kind, is_final=True))
         except DomainError as error:
             log.info("authorization_policy_waits", payment_id=payment_id, code=error.code)
-            return
+            return False
         learnt = Learnt(FactSource.API, now, by=POLICY_KEY)
         operation = new_operation(
             tx, payment, kind, planned.amount, origin=Origin.POLICY, actor=POLICY_KEY, learnt=learnt
@@ -106,6 +108,7 @@ async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context
         entry = decision_entry(POLICY_KEY, summary, at=now, actor="policy", amount=planned.amount)
         await settle(tx, payment, learnt, added=(operation,), entries=(entry,))
         tx.hint(OPERATIONS_CHANNEL)
+    return True
 
 
 async def _ask(payment_id: str, context: Context) -> None:

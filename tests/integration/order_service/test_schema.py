@@ -33,6 +33,11 @@ async def test_the_migrated_schema_is_the_one_in_the_code(world: World) -> None:
         "UPDATE orders SET status = 'confirmed'",
         "UPDATE orders SET status = 'paid'",
         "UPDATE orders SET closed_as = 'canceled', confirmed_by = 'pay_1'",
+        "UPDATE orders SET closed_as = 'canceled', confirmed_by = 'pay_1', status = 'confirmed'",
+        "UPDATE orders SET closed_as = 'canceled', confirmed_by = 'pay_1', reopened_by = 'pay_2', status = 'confirmed'",
+        "UPDATE orders SET reopened_by = 'pay_1', confirmed_by = 'pay_1', status = 'confirmed'",
+        "UPDATE orders SET closed_as = 'expired', reopened_by = 'pay_1', status = 'expired'",
+        "UPDATE orders SET refunded_at = now()",
         "UPDATE orders SET total_minor = 0",
         "UPDATE orders SET payment_status = 'free'",
         "UPDATE orders SET secret_digest = ''",
@@ -49,6 +54,23 @@ async def test_the_database_refuses(world: World, statement: str) -> None:
     with pytest.raises(IntegrityError):
         async with world.container.database.begin() as connection:
             await connection.execute(text(statement))
+
+
+async def test_the_migrated_checks_and_keys_are_those_in_the_code(world: World) -> None:
+    """Alembic compares columns and indexes only."""
+    constraints = """
+        SELECT conrelid::regclass::text AS table_name, conname, pg_get_constraintdef(oid) AS definition
+        FROM pg_constraint WHERE connamespace = CAST(:schema AS regnamespace) AND contype IN ('c', 'p', 'u', 'f')"""
+    async with world.container.database.engine.connect() as connection:
+        found = []
+        await connection.execute(text("CREATE SCHEMA in_the_code"))
+        for schema in ("order_service", "in_the_code"):
+            await connection.execute(text(f"SET LOCAL search_path TO {schema}"))
+            if schema == "in_the_code":
+                await connection.run_sync(metadata.create_all, checkfirst=False)
+            rows = await connection.execute(text(constraints), {"schema": schema})
+            found.append({tuple(row) for row in rows if row.table_name != "alembic_version"})
+    assert found[0] == found[1]
 
 
 async def test_a_reservation_ends_once_whoever_tries_again(world: World, clock: FakeClock) -> None:

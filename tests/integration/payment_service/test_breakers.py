@@ -6,7 +6,7 @@ Nothing here measures time: an open breaker is fast because no call leaves it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -30,13 +30,21 @@ ROW = "SELECT * FROM gateway_breakers WHERE gateway = 'generic' AND operation_cl
 class EachTime(list[Trouble]):
     """The same trouble at every call."""
 
+    def __init__(self, trouble: Callable[[], Trouble]) -> None:
+        super().__init__([trouble()])
+        self._trouble = trouble
+
     def pop(self, _index: Any = -1) -> Trouble:
-        return self[0]
+        return self._trouble()
+
+
+def refuses_us() -> Trouble:
+    """Not retried, so that a test has its five failures soon."""
+    return says(401, {"error": {"code": "unauthorized"}})
 
 
 def goes_down(world: World) -> None:
-    refuses_us = says(401, {"error": {"code": "unauthorized"}})  # not retried, so a test has its five failures soon
-    world.gateway.before["create"] = EachTime([refuses_us])
+    world.gateway.before["create"] = EachTime(refuses_us)
 
 
 def comes_back(world: World) -> None:
@@ -243,7 +251,7 @@ async def test_of_twenty_callers_on_two_replicas_one_finds_out(build_world: Buil
     await down(here)
     await cool_down_is_over(here, there)
     release = asyncio.Event()
-    here.gateway.before["create"] = EachTime([release])
+    here.gateway.before["create"] = EachTime(lambda: release)
     calls = [asyncio.create_task(pay(world)) for world in (here, there) * 10]
     await until(lambda: sum(call.done() for call in calls) == 19, what="the refusal of the other nineteen")
     assert here.gateway.calls == ["create"]
@@ -260,7 +268,7 @@ async def test_a_probe_that_was_killed_holds_up_nobody_for_long(world: World) ->
     comes_back(world)
     await cool_down_is_over(world)
     store = StoredBreakers(world.container.database, world.container.ports)
-    taken = await store.take_probe(KEY, token="of a process that was killed", seconds=30)  # noqa: S106 - no secret
+    taken = await store.take_probe(KEY, token="of a process that was killed", seconds=30)
     assert (taken.state, taken.probe_token) == (BreakerState.HALF_OPEN, "of a process that was killed")
     assert (await pay(world)).status_code == 503
     await world.run("UPDATE gateway_breakers SET probe_until = now()")
@@ -272,13 +280,13 @@ async def test_a_probe_that_was_killed_holds_up_nobody_for_long(world: World) ->
 async def test_a_probe_whose_lease_has_passed_on_decides_nothing(world: World) -> None:
     store = StoredBreakers(world.container.database, world.container.ports)
     await store.open(KEY, openings=1, reason="why", seconds=0)
-    old = await store.take_probe(KEY, token="prb_old", seconds=0)  # noqa: S106 - no secret
-    new = await store.take_probe(KEY, token="prb_new", seconds=30)  # noqa: S106 - no secret
+    old = await store.take_probe(KEY, token="prb_old", seconds=0)
+    new = await store.take_probe(KEY, token="prb_new", seconds=30)
     assert (old.probe_token, new.probe_token) == ("prb_old", "prb_new")
-    assert (await store.close(KEY, token="prb_old")).probe_token == "prb_new"  # noqa: S105, S106 - no secret
-    reopened = await store.reopen(KEY, token="prb_old", reason="late", seconds=99)  # noqa: S106 - no secret
-    assert reopened.probe_token == "prb_new"  # noqa: S105 - no secret
-    assert (await store.give_back(KEY, token="prb_old")).probe_until > 20  # noqa: S106 - no secret
+    assert (await store.close(KEY, token="prb_old")).probe_token == "prb_new"
+    reopened = await store.reopen(KEY, token="prb_old", reason="late", seconds=99)
+    assert reopened.probe_token == "prb_new"
+    assert (await store.give_back(KEY, token="prb_old")).probe_until > 20
     assert await changes(world) == [("closed", "open"), ("open", "half_open")]
 
 
@@ -295,7 +303,7 @@ async def test_a_replica_that_starts_late_learns_that_it_is_open(build_world: Bu
 async def test_without_our_database_calls_go_on_and_a_replica_protects_itself(build_world: BuildWorld) -> None:
     world = await build_world(database_url="postgresql://nobody@127.0.0.1:1/nowhere")
     adapter = world.container.gateways.get("generic")
-    world.gateway.before["retrieve"] = EachTime([says(401, {"error": {"code": "unauthorized"}})])
+    world.gateway.before["retrieve"] = EachTime(refuses_us)
     for _ in range(7):
         with pytest.raises(GatewayUnavailable):
             await adapter.retrieve(("gp_1",), our_reference="R")

@@ -266,6 +266,8 @@ async def test_who_may_read_the_ledger(world: World, path: str) -> None:
         ("/balances", {"at": "yesterday"}),
         ("/balances", {"at": "1767323045"}),
         ("/balances", {"at": "2026-01-02T03:04:05"}),
+        ("/balances", {"at": "0001-01-01T00:00:00+10:00"}),
+        ("/balances", {"at": "9999-12-31T23:59:59-10:00"}),
         ("/balances", {"currency": "eur"}),
         ("/balances", {"gateway": "a\x00b"}),
         ("/entries", {"account": "petty_cash"}),
@@ -401,6 +403,20 @@ async def test_a_round_looks_at_what_changed_and_the_walk_at_everything(
     assert watch.next_payment == ids[3]
     await checked(world, watch)
     assert watch.next_payment == ""  # and round again
+
+
+async def test_an_entry_that_does_not_balance_is_told_until_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the walk is elsewhere: the metric must not fall back because nobody looks."""
+    monkeypatch.setattr("services.payment_service.use_cases.check_ledger.WALK_ENTRIES", 1)
+    payment_id, watch = (await world.opened())["payment_id"], LedgerWatch()
+    await go(world, payment_id, HELD, CAPTURED, REFUNDING, REFUNDED)
+    more = "UPDATE ledger_postings SET amount_minor = amount_minor {} WHERE entry_id = 1 AND amount_minor > 0"
+    await by_hand(world, more.format("+ 1"))
+    assert [await checked(world, watch) for _ in range(9)] == [(1, 1)] * 9
+    await by_hand(world, more.format("- 1"))
+    assert [await checked(world, watch) for _ in range(2)] == [(0, 0)] * 2
 
 
 async def test_a_transaction_that_commits_late_is_not_stepped_over(world: World) -> None:

@@ -28,7 +28,7 @@ class ScriptedStripe(ScriptedGateway):
         if request.method != "GET" or found is None:
             return await super().__call__(request)
         self.lists.append(request)
-        names = [entry.get("id") for entry in found]
+        names = [entry.get("id") if isinstance(entry, dict) else None for entry in found]
         after = request.url.params.get("starting_after")
         start = names.index(after) + 1 if after in names else 0
         page = found[start : start + self.page_size]

@@ -123,6 +123,12 @@ async def test_a_capture_is_one_json_object_with_an_exact_amount(is_whole: bool,
     assert outcome.references == ("gp_1",)
 
 
+async def test_a_last_capture_of_a_part_releases_the_rest() -> None:
+    generic, _ = adapter_over(says(a_captured(status="completed"), 201))
+    outcome = await generic.capture(calls(CAPTURE, amount=USD_500, is_whole=False, is_final=True))
+    assert told(outcome.observations) == {("captured", "gp_1", USD_500), ("released", "gp_1", None)}
+
+
 async def test_a_capture_that_is_pending_has_taken_nothing_yet() -> None:
     generic, _ = adapter_over(says(a_captured("0.00", capture_entry=a_capture("pending")), 201))
     outcome = await generic.capture(calls(CAPTURE, amount=USD_500))
@@ -190,7 +196,7 @@ async def test_every_currency_makes_the_round_trip(currency: str) -> None:
         a_captured(capture_entry=a_capture("something_new")),
         a_captured(capture_entry=a_capture(capture_id=None)),
         a_captured(capture_entry=a_capture(status=7)),
-        a_captured(captured_amount="5.001"),
+        a_captured("5.001"),
         a_captured(payment_id=None),
         a_captured(refunds=[1]),
     ],

@@ -94,10 +94,10 @@ def _read(reader: Reader, body: Mapping[str, Any] | None, call: MoneyCall) -> Ou
 
 
 def _outcome_of_capture(session: Mapping[str, Any], call: MoneyCall) -> Outcome:
-    """The session, with the capture under ``capture``."""
+    """The session, with the capture under ``capture``: where a session by itself has its mode."""
     capture = {"currency": call.amount.currency, **object_of(session, "capture")}
     status = _status_of(capture, call)
-    snapshot = snapshot_of(session)
+    snapshot = snapshot_of({**session, "capture": call.capture.value})
     return Outcome(
         status,
         identifier_of(capture, "capture_id"),
