@@ -164,6 +164,29 @@ class Shop:
 
         return await until(reached, within_seconds=within_seconds, what=f"payment {payment_id} reaching {expected}")
 
+    async def timeline(self, payment_id: str) -> dict[str, Any]:
+        url = f"{self.stack.payment_url}/api/v1/payments/{payment_id}/timeline"
+        answer = await self.http.get(url, headers=self.ops)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.json()
+        return told
+
+    async def money(self, payment_id: str, operation: str, **body: Any) -> dict[str, Any]:
+        """A capture, void or refund by the back office: ``operation`` is the last part of its path."""
+        url = f"{self.stack.payment_url}/api/v1/payments/{payment_id}/{operation}"
+        headers = self.ops | {"Idempotency-Key": f"backoffice-{next(_numbers):08}"}
+        answer = await self.http.post(url, json=body, headers=headers)
+        assert answer.status_code in (201, 202), answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    async def at_gateway(self, gateway: str, path: str, **body: Any) -> dict[str, Any]:
+        """What somebody does at the gateway itself: its dashboard, the shopper's bank, the passing of time."""
+        answer = await self.http.post(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/{path}", json=body)
+        assert answer.status_code in (200, 201), answer.text
+        entry: dict[str, Any] = answer.json()
+        return entry
+
     async def events_of(self, subject: str, service: str = "payment-service") -> list[dict[str, Any]]:
         """Every event of one aggregate, in order."""
         base = self.stack.payment_url if service == "payment-service" else self.stack.order_url

@@ -1,4 +1,4 @@
-"""Money that comes at the wrong time or twice: recorded, announced, flagged, and never mistaken for the order's."""
+"""Money that comes at the wrong time or twice: recorded, announced, flagged, and given back or fulfilled, once."""
 
 from __future__ import annotations
 
@@ -28,27 +28,67 @@ async def hasty() -> AsyncIterator[Shop]:
     await loop.run_in_executor(None, stack.close)
 
 
+async def a_product(shop: Shop, sku: str, policy: str) -> str:
+    """Five pieces, and what late money for one is to buy."""
+    product = {
+        "name": "Hand grinder",
+        "price": {"amount_minor": 4200, "currency": "USD"},
+        "stock": 5,
+        "reconcile_policy": policy,
+    }
+    answer = await shop.http.put(f"{shop.stack.order_url}/api/v1/products/{sku}", json=product, headers=shop.ops)
+    assert answer.status_code in (200, 201), answer.text
+    return sku
+
+
 @pytest.mark.xdist_group("embedded")
-async def test_an_unpaid_order_expires_with_its_page_and_money_that_still_comes_is_flagged(hasty: Shop) -> None:
-    before = await hasty.stock()
-    order = await hasty.order(quantity=2)
+async def test_an_unpaid_order_expires_with_its_page_and_money_that_still_comes_is_refunded(hasty: Shop) -> None:
+    sku = await a_product(hasty, "grinder-refund", "refund")
+    order = await hasty.order(sku=sku, quantity=2)
     session = await hasty.pay(order, "generic")
     await hasty.wait_for(order, status="expired")
-    assert await hasty.stock() == before
+    assert await hasty.stock(sku) == 5
     (entry,) = await hasty.books("generic", order)
     assert (entry["status"], entry["captured_minor"]) == ("expired", 0)
     url = f"{hasty.stack.sandbox_url}/sandbox/control/generic/sessions/{session['gateway_reference']}"
     assert (await hasty.http.post(url, json={"outcome": "succeed", "late": True})).status_code == 200
-    late = await hasty.wait_for(order, attention="late_payment")
-    assert late["status"] == "expired"
-    assert await hasty.stock() == before, "no stock is taken for an order that is over"
+    back = await hasty.wait_for(order, payment_status="refunded", attention=None)
+    assert back["status"] == "expired"
+    assert await hasty.stock(sku) == 5, "no stock is taken for an order that is over"
+    (payment,) = [known for known in back["payments"] if known["payment_id"] == session["payment_id"]]
+    assert payment["resolution"] == "refund_requested"
+    (entry,) = await hasty.books("generic", order)
+    assert (entry["captured_minor"], entry["refunded_minor"]) == (order.total_minor, order.total_minor)
+    assert [operation["operation"] for operation in entry["operations"]].count("refund") == 1
     types = [event["type"] for event in await hasty.events_of(session["payment_id"])]
-    assert types[-2:] == ["payment.late_success.v1", "payment.captured.v1"]
+    assert (
+        types.index("payment.late_success.v1") < types.index("payment.captured.v1") < types.index("refund.created.v1")
+    )
+    assert types[-1] == "refund.succeeded.v1"
     order_types = [event["type"] for event in await hasty.events_of(order.id, "order-service")]
-    assert order_types == ["order.created.v1", "order.expired.v1", "order.attention_required.v1"]
+    assert order_types[:2] == ["order.created.v1", "order.expired.v1"]
+    assert {"refund.requested.v1", "order.attention_required.v1"} <= set(order_types)
+    told = await hasty.timeline(session["payment_id"])
+    assert "late_payment" in {entry["details"].get("decision") for entry in told["data"]}, told
 
 
-async def test_the_second_payment_of_one_order_is_flagged_as_the_duplicate(shop: Shop) -> None:
+@pytest.mark.xdist_group("embedded")
+async def test_late_money_for_a_product_that_is_to_be_fulfilled_reopens_the_order(hasty: Shop) -> None:
+    sku = await a_product(hasty, "grinder-fulfil", "fulfil")
+    order = await hasty.order(sku=sku, quantity=2)
+    session = await hasty.pay(order, "stripe")
+    await hasty.wait_for(order, status="expired")
+    assert await hasty.stock(sku) == 5
+    url = f"{hasty.stack.sandbox_url}/sandbox/control/stripe/sessions/{session['gateway_reference']}"
+    assert (await hasty.http.post(url, json={"outcome": "succeed", "late": True})).status_code == 200
+    confirmed = await hasty.wait_for(order, status="confirmed", payment_status="paid")
+    assert confirmed["payments"][0]["resolution"] == "fulfilled"
+    assert await hasty.stock(sku) == 3
+    (entry,) = await hasty.books("stripe", order)
+    assert entry["refunded_minor"] == 0
+
+
+async def test_the_second_payment_of_one_order_is_refunded_by_itself(shop: Shop) -> None:
     order = await shop.order()
     first = await shop.pay(order, "stripe")
     # Neither page can be closed: not the first when the shopper turns to the other gateway, and not the second when the
@@ -60,12 +100,18 @@ async def test_the_second_payment_of_one_order_is_flagged_as_the_duplicate(shop:
     await shop.settle("stripe", first["gateway_reference"])
     await shop.wait_for(order, payment_status="paid")
     await shop.settle("generic", second["gateway_reference"])
-    flagged = await shop.wait_for(order, attention="duplicate_payment")
-    assert (flagged["status"], flagged["payment_status"]) == ("confirmed", "paid")
-    loser = await shop.payment(second["payment_id"])
+    loser = await shop.wait_for_payment(second["payment_id"], amount_refunded=order.total_minor)
     assert (loser["status"], loser["duplicate_of"]) == ("captured", first["payment_id"])
+    kept = await shop.wait_for(order, attention=None, payment_status="paid", status="confirmed")
+    resolutions = {payment["payment_id"]: payment["resolution"] for payment in kept["payments"]}
+    assert resolutions == {first["payment_id"]: None, second["payment_id"]: "refund_requested"}
     types = [event["type"] for event in await shop.events_of(second["payment_id"])]
-    assert "payment.duplicate_detected.v1" in types
+    assert {"payment.duplicate_detected.v1", "refund.succeeded.v1"} <= set(types)
+    (winner,) = await shop.books("stripe", order)
+    (refunded,) = await shop.books("generic", order)
+    assert (winner["refunded_minor"], refunded["refunded_minor"]) == (0, order.total_minor)
+    needed = [event["type"] for event in await shop.events_of(order.id, "order-service")]
+    assert "order.attention_required.v1" in needed
 
 
 async def test_a_payment_with_manual_capture_is_authorized_and_paid_when_the_gateway_captures(shop: Shop) -> None:

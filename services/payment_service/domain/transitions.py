@@ -83,7 +83,7 @@ def reduce_facts(terms: Terms, facts: Iterable[Fact], operations: Sequence[Opera
 def _from_money(terms: Terms, observations: frozenset[Observation]) -> PaymentState:
     money = [observation for observation in observations if observation.kind in _MONEY_KINDS]
     if any(observation.amount is None or observation.amount.currency != terms.amount.currency for observation in money):
-        return _conflicted(terms, money, "currency_mismatch")
+        return _conflicted(terms, observations, "currency_mismatch")
     reversals = _reversals(terms, observations)
     captured = captured_total([*money, *reversals])
     held = max(captured, _held(observations))
@@ -91,12 +91,12 @@ def _from_money(terms: Terms, observations: frozenset[Observation]) -> PaymentSt
     if captured or held:
         is_short = captured < terms.amount.amount_minor - terms.tolerance_minor
         if was_reversed and is_short:
-            return _conflicted(terms, [*money, *reversals], "capture_reversed")
-        return _with_money(terms, money, captured=captured, held=held)
+            return _conflicted(terms, observations, "capture_reversed")
+        return _with_money(terms, observations, captured=captured, held=held)
     if was_reversed:  # it was ours, and all of it was taken back
         return PaymentState(PaymentStatus.FAILED, failure_code="capture_reversed")
     if _claims_money(observations):  # a success of nothing is not a success (failure PY10)
-        return _conflicted(terms, money, "amount_too_low")
+        return _conflicted(terms, observations, "amount_too_low")
     kinds = {observation.kind for observation in observations}
     status = next((status for kind, status in _WITHOUT_MONEY if kind in kinds), PaymentStatus.CREATED)
     return PaymentState(status=status, failure_code=_failure_code(observations))
@@ -113,28 +113,28 @@ def _reversals(terms: Terms, observations: frozenset[Observation]) -> list[Obser
     ]
 
 
-def _with_money(terms: Terms, money: list[Observation], *, captured: int, held: int) -> PaymentState:
+def _with_money(terms: Terms, observations: frozenset[Observation], *, captured: int, held: int) -> PaymentState:
     expected, tolerance = terms.amount.amount_minor, terms.tolerance_minor
     if max(captured, held) > expected + tolerance:
-        return _conflicted(terms, money, "amount_too_high")
+        return _conflicted(terms, observations, "amount_too_high")
     if captured >= expected - tolerance and captured > 0:
         return PaymentState(PaymentStatus.CAPTURED, amount_authorized=held, amount_captured=captured)
     if captured and terms.capture is CaptureMode.AUTOMATIC:
-        return _conflicted(terms, money, "amount_too_low")
+        return _conflicted(terms, observations, "amount_too_low")
     if captured:
         return PaymentState(PaymentStatus.PARTIALLY_CAPTURED, amount_authorized=held, amount_captured=captured)
     if held < expected - tolerance:
-        return _conflicted(terms, money, "amount_too_low")
+        return _conflicted(terms, observations, "amount_too_low")
     return PaymentState(PaymentStatus.AUTHORIZED, amount_authorized=held)
 
 
-def _conflicted(terms: Terms, money: list[Observation], why: str) -> PaymentState:
+def _conflicted(terms: Terms, observations: frozenset[Observation], why: str) -> PaymentState:
     # Totals say what the gateway holds of our currency; a foreign currency cannot be added up here.
-    ours = [o for o in money if o.amount is not None and o.amount.currency == terms.amount.currency]
+    ours = [o for o in observations if o.amount is None or o.amount.currency == terms.amount.currency]
     captured = captured_total(ours)
     return PaymentState(
         PaymentStatus.CONFLICTED,
-        amount_authorized=max(captured, sum(_largest(ours, FactKind.AUTHORIZED).values())),
+        amount_authorized=max(captured, _held(ours)),
         amount_captured=captured,
         conflict=why,
     )
@@ -224,7 +224,7 @@ def _largest(observations: Iterable[Observation], kind: FactKind) -> dict[str, i
     return largest
 
 
-def _held(observations: frozenset[Observation]) -> int:
+def _held(observations: Iterable[Observation]) -> int:
     return sum(held_by_object(observations).values())
 
 

@@ -146,6 +146,7 @@ class Breakers:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._looked_at = -math.inf
         self._is_hinted = False
+        self._looking = asyncio.Lock()
         self._periodic = Periodic("breakers", self._round, interval_seconds=LOOK_SECONDS, ports=ports)
 
     def watch_over(self, gateway: str) -> None:
@@ -212,7 +213,14 @@ class Breakers:
         return answer
 
     async def refresh(self) -> None:
-        """Take over what the shared rows say. Raises DatabaseUnavailable."""
+        """Take over what the shared rows say. Raises DatabaseUnavailable.
+
+        One at a time, or what an earlier one has read could make the later one's news look old.
+        """
+        async with self._looking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         self._looked_at, self._is_hinted = self._ports.clock.monotonic(), False
         for key, kept in self._kept.items():
             if kept.closing is not None:
@@ -234,8 +242,9 @@ class Breakers:
 
     def _look_if_open(self) -> None:
         """Look again in the background, at most every second: nobody waits for it."""
-        if self._is_any_open() and self._ports.clock.monotonic() - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = self._ports.clock.monotonic()
+        now = self._ports.clock.monotonic()
+        if self._is_any_open() and now - self._looked_at >= LOOK_SECONDS and not self._looking.locked():
+            self._looked_at = now
             self._start(self.refresh())
 
     async def _admit(self, key: BreakerKey) -> str | None:

@@ -34,6 +34,7 @@ from services.payment_service.domain.operations import (
 from services.payment_service.domain.timeline import (
     TimelineEntry,
     dispute_entry,
+    event_entry,
     fact_entry,
     operation_entry,
     status_entry,
@@ -144,6 +145,7 @@ async def settle(
     if lines:
         await tx.ledger.post(payment, lines, cause=learnt.source.value, at=learnt.at)
     told = [*entries, *_entries(before, payment, changes, learnt)]
+    told += [event_entry(model.TYPE, payment.version, at=learnt.at, reason=reason) for model, reason, _ in events]
     await tx.timeline.add(payment.payment_id, *told)
     await announce(tx, payment, before, events, learnt)
     return Recorded(payment, changed=payment.state != before.state, operations=tuple(written))

@@ -18,8 +18,8 @@ USD_1999 = Money(1999, "USD")
 class ScriptedStripe(ScriptedGateway):
     """Lists of refunds and disputes are answered by themselves; ``lists`` keeps who asked for them."""
 
-    refunds: list[dict[str, Any]] = field(default_factory=list)
-    disputes: list[dict[str, Any]] = field(default_factory=list)
+    refunds: list[Any] = field(default_factory=list)
+    disputes: list[Any] = field(default_factory=list)
     lists: list[httpx.Request] = field(default_factory=list)
     page_size: int = 100
 

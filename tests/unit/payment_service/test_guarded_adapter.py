@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -199,6 +200,29 @@ async def test_a_replica_that_has_not_heard_of_the_recovery_looks_again_by_itsel
     await until(lambda: there.seen().state is S.CLOSED)
 
 
+async def test_an_earlier_look_does_not_make_a_later_one_look_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = await opened()
+    load, gates = here.store.load, [asyncio.Event(), asyncio.Event()]
+    waiting = list(gates)
+
+    async def slow_load() -> Any:
+        gate, found = waiting.pop(0), await load()
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(here.store, "load", slow_load)
+    first = asyncio.create_task(here.breakers.refresh())
+    await until(lambda: here.store.queries)
+    here.store.rows.clear()  # another replica has found the gateway well
+    second = asyncio.create_task(here.breakers.refresh())
+    await asyncio.sleep(0)
+    gates[0].set()
+    await first
+    gates[1].set()
+    await second
+    assert here.seen().state is S.CLOSED
+
+
 async def test_a_probe_that_died_is_followed_by_another_when_its_lease_ends() -> None:
     here = await opened(probe_seconds=30)
     here.clock.move(5)
@@ -269,12 +293,16 @@ async def test_callers_that_leave_a_hanging_gateway_open_it() -> None:
     replica.adapter.does = asyncio.Event().wait
     for number in range(5):
         call = asyncio.create_task(replica.refund())
-        await until(lambda reached=number + 1: len(replica.adapter.calls) == reached)
+        await until(partial(_has_calls, replica, number + 1))
         replica.clock.move(4)
         call.cancel()
         await asyncio.wait([call])
     assert replica.seen().state is S.OPEN
     await until(lambda: replica.store.rows)
+
+
+def _has_calls(replica: Replica, count: int) -> bool:
+    return len(replica.adapter.calls) == count
 
 
 async def test_a_rate_limit_is_obeyed_by_its_class_and_opens_nothing() -> None:

@@ -33,6 +33,7 @@ from shared.errors import (
 from shared.ids import TimeOrderedIds, time_of_reference
 from shared.money import CURRENCY_EXPONENT, Money
 from tests.support.clock import A_MOMENT, FakeClock, SeededRandomness
+from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import (
     POT,
     TEA,
@@ -138,12 +139,31 @@ def a_call(kind: OperationKind = OperationKind.REFUND, **changes: Any) -> MoneyC
     return MoneyCall(**(values | changes))
 
 
+class SlowToken(ScriptedGateway):
+    """Keeps whoever asks for a token waiting, so that others come along meanwhile."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        super().__init__(answers)
+        self.is_asked = False
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/oauth2/token":
+            self.is_asked = True
+            await self.may_answer.wait()
+        return await super().__call__(request)
+
+
 # --- the token -------------------------------------------------------------------------------------------------------
 
 
 async def test_one_token_serves_many_calls_until_a_minute_before_its_end() -> None:
-    paypal, gateway = adapter_over(says(an_order()))
-    await asyncio.gather(*(paypal.retrieve(("X",), our_reference=REFERENCE) for _ in range(20)))
+    gateway = SlowToken([says(TOKEN), says(an_order())])
+    paypal = PayPal(PayPalSettings("client", "s3cr3t", "https://paypal.test/"), gateway.caller())
+    calls = [asyncio.ensure_future(paypal.retrieve(("X",), our_reference=REFERENCE)) for _ in range(20)]
+    await until(lambda: gateway.is_asked, what="the token being asked for")
+    gateway.may_answer.set()
+    await asyncio.gather(*calls)
     paths = [request.url.path for request in gateway.requests]
     assert paths.count("/v1/oauth2/token") == 1
     first = gateway.requests[0]

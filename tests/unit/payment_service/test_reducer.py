@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,9 +22,11 @@ from services.payment_service.domain.models import (
     PaymentStatus,
     Terms,
 )
-from services.payment_service.domain.transitions import is_late_success, reduce_facts
+from services.payment_service.domain.operations import CallState, Operation, OperationKind, OperationStatus, Origin
+from services.payment_service.domain.transitions import Derived, derive, is_late_success, reduce_facts
 from shared.money import Money
 from tests.support.clock import A_MOMENT
+from tests.unit.payment_service.builders import an_operation
 
 ORDERED = 1999
 AUTOMATIC = Terms(Money(ORDERED, "EUR"), CaptureMode.AUTOMATIC)
@@ -288,3 +291,193 @@ def test_what_has_ended_does_not_open_again(known: list[Fact], more: Fact) -> No
     before, after = reduce_facts(AUTOMATIC, known), reduce_facts(AUTOMATIC, [*known, more])
     if before.status in ENDED_WITHOUT_MONEY:
         assert after.status in ENDED_WITHOUT_MONEY
+
+
+# --- facts and operations together -----------------------------------------------------------------------------------
+
+OURS = tuple(f"OURREFERENCE0000000{number}" for number in range(1, 5))
+RETURNS = sorted(kind for kind in FactKind if kind.startswith(("refund_", "dispute_")))
+OF_OPERATIONS = sorted(kind for kind in FactKind if kind.startswith("operation_"))
+small_amounts = st.builds(Money, st.integers(1, 2500), st.sampled_from(["EUR", "EUR", "EUR", "USD"]))
+of_money = st.builds(
+    Observation,
+    st.sampled_from([FactKind.CAPTURED, FactKind.AUTHORIZED, FactKind.CAPTURE_REVERSED]),
+    references,
+    st.builds(Money, st.sampled_from([0, 500, 1000, ORDERED]), st.just("EUR")),
+)
+of_holds = st.builds(Observation, st.sampled_from([FactKind.RELEASED, FactKind.EXPIRED]), references)
+of_returns = st.builds(
+    Observation,
+    st.sampled_from(RETURNS),
+    st.sampled_from(["re_1", "re_2", "re_3"]),
+    st.none() | small_amounts,
+    moments,
+    reasons,
+    st.none() | references,
+    st.none() | st.sampled_from(OURS),
+)
+of_calls = st.builds(
+    Observation,
+    st.sampled_from(OF_OPERATIONS),
+    st.sampled_from(["pi_1", "CAP-1"]),
+    st.none(),
+    moments,
+    reasons,
+    st.none(),
+    st.sampled_from(OURS),
+)
+any_observation = st.one_of(of_money, of_money, of_holds, of_returns, of_returns, of_calls)
+any_facts = st.lists(st.builds(Fact, any_observation, st.sampled_from(FactSource), st.just(A_MOMENT)), max_size=10)
+
+
+@st.composite
+def some_operations(draw: st.DrawFn) -> list[Operation]:
+    """As the budget lets them be: none takes more than there can be."""
+    kinds = draw(st.lists(st.sampled_from(OperationKind), max_size=len(OURS)))
+    return [
+        an_operation(
+            kind,
+            OperationStatus.PENDING,
+            operation_id=f"op_{number}",
+            reference=OURS[number],
+            amount=Money(draw(st.integers(1, ORDERED)), "EUR"),
+            call=draw(st.sampled_from(CallState)),
+            calls=draw(st.integers(0, 3)),
+            target=draw(st.none() | references),
+            gateway_reference=draw(st.none() | st.sampled_from(["re_1", "re_2", "CAP-1"])),
+        )
+        for number, kind in enumerate(kinds)
+    ]
+
+
+def outcome(found: Derived) -> tuple[PaymentState, dict[str, tuple[str, str | None]]]:
+    return found.state, {o.operation_id: (o.status.value, o.failure_code) for o in found.operations}
+
+
+def assert_within_bounds(state: PaymentState) -> None:
+    totals = [getattr(state, name) for name in type(state).__dataclass_fields__ if name.startswith("amount_")]
+    assert min(totals) >= 0
+    assert state.amount_refunded + state.amount_refund_pending + state.amount_disputed <= state.amount_captured
+    assert state.amount_captured + state.amount_capture_pending <= state.amount_authorized
+    assert state.amount_dispute_lost <= state.amount_disputed
+
+
+@given(any_facts, some_operations(), all_terms, st.data())
+def test_facts_and_operations_in_any_order_and_number_end_the_same(
+    known: list[Fact], operations: list[Operation], terms: Terms, data: st.DataObject
+) -> None:
+    again = data.draw(st.lists(st.sampled_from(known), max_size=6)) if known else []
+    shuffled, others = data.draw(st.permutations(known + again)), data.draw(st.permutations(operations))
+    assert outcome(derive(terms, shuffled, others)) == outcome(derive(terms, known, operations))
+
+
+@given(any_facts, some_operations(), all_terms)
+def test_no_facts_and_operations_leave_less_captured_than_goes_back(
+    known: list[Fact], operations: list[Operation], terms: Terms
+) -> None:
+    assert_within_bounds(derive(terms, known, operations).state)
+
+
+@given(any_facts, some_operations(), all_terms)
+def test_a_fact_with_a_known_key_changes_no_operation_either(
+    known: list[Fact], operations: list[Operation], terms: Terms
+) -> None:
+    first_of_each = list({fact.observation.natural_key: fact for fact in reversed(known)}.values())
+    assert outcome(derive(terms, first_of_each, operations)) == outcome(derive(terms, known, operations))
+
+
+@given(any_facts, some_operations(), all_terms)
+def test_what_was_written_down_derives_to_itself(known: list[Fact], operations: list[Operation], terms: Terms) -> None:
+    once = derive(terms, known, operations)
+    assert derive(terms, known, once.operations) == once
+
+
+_BETTER_KNOWN: dict[str, set[str]] = {
+    "submitted": {"submitted", "succeeded", "failed", "reversed"},
+    "failed": {"failed", "submitted", "succeeded", "reversed"},  # a refusal may be outweighed by what the gateway has
+    "succeeded": {"succeeded", "reversed"},
+    "reversed": {"reversed"},
+}
+
+
+@given(any_facts, any_observation, some_operations())
+def test_learning_more_never_makes_an_operation_less_known(
+    known: list[Fact], more: Observation, operations: list[Operation]
+) -> None:
+    operations = [replace(o, gateway_reference=None) for o in operations]
+    about_other_refunds = {fact.observation.object_reference for fact in known}
+    before = derive(AUTOMATIC, known, operations)
+    after = derive(AUTOMATIC, [*known, Fact(more, FactSource.WEBHOOK, A_MOMENT)], operations)
+    if more.operation is not None and more.object_reference in about_other_refunds:
+        return  # it may say that a refund belongs to another operation than was thought
+    for was, now in zip(before.operations, after.operations, strict=True):
+        assert now.status in _BETTER_KNOWN.get(was.status, set(OperationStatus)), (was.status, now.status)
+
+
+@st.composite
+def refunds_by_any_name(draw: st.DrawFn) -> tuple[list[Operation], list[Observation]]:
+    """Refunds of ours and of the dashboard, told by answers that name both and by webhooks that may name neither."""
+    operations: list[Operation] = []
+    told: list[Observation] = [captured()]
+    for number in range(draw(st.integers(1, 3))):
+        amount = Money(draw(st.sampled_from([200, 200, 300])), "EUR")
+        mine = draw(st.booleans())
+        kinds = draw(st.lists(st.sampled_from([k for k in RETURNS if k.startswith("refund_")]), min_size=1, max_size=3))
+        if mine:
+            operations.append(
+                an_operation(
+                    OperationKind.REFUND,
+                    OperationStatus.PENDING,
+                    operation_id=f"op_{number}",
+                    reference=OURS[number],
+                    amount=amount,
+                    call=CallState.UNANSWERED,
+                    calls=1,
+                )
+            )
+            told.append(Observation(kinds[0], f"re_{number}", amount, about="pi_1", operation=OURS[number]))
+        for kind in kinds:
+            echo = OURS[number] if mine and draw(st.booleans()) else None
+            told.append(Observation(kind, f"re_{number}", draw(st.just(amount) | st.none()), operation=echo))
+    return operations, told
+
+
+def learnt_one_by_one(operations: Sequence[Operation], told: Iterable[Observation]) -> Derived:
+    """As record_facts does it: what is derived is written down, refunds of nobody's become rows."""
+    facts: list[Fact] = []
+    found = derive(AUTOMATIC, facts, operations)
+    for observation in told:
+        facts.append(Fact(observation, FactSource.WEBHOOK, A_MOMENT))
+        found = derive(AUTOMATIC, facts, found.operations)
+        imported = [
+            an_operation(
+                OperationKind.REFUND,
+                claim.status,
+                operation_id=f"import_{claim.object_reference}",
+                reference=f"IMPORT{claim.object_reference}",
+                amount=Money(claim.amount_minor, "EUR"),
+                origin=Origin.GATEWAY,
+                call=CallState.ANSWERED,
+                gateway_reference=claim.object_reference,
+            )
+            for claim in found.imported
+            if claim.amount_minor > 0
+        ]
+        found = derive(AUTOMATIC, facts, (*found.operations, *imported))
+        assert_within_bounds(found.state)
+    return found
+
+
+@given(refunds_by_any_name(), st.data())
+def test_a_refund_is_counted_once_whichever_name_is_heard_first(
+    world: tuple[list[Operation], list[Observation]], data: st.DataObject
+) -> None:
+    """RF9, RF10: an import that was written too early counts for nothing once our answer names it."""
+    operations, told = world
+    at_once = derive(AUTOMATIC, [Fact(o, FactSource.WEBHOOK, A_MOMENT) for o in told], operations)
+    found = learnt_one_by_one(operations, data.draw(st.permutations(told)))
+    assert found.state == at_once.state
+    own = [o for o in found.operations if o.origin is not Origin.GATEWAY]
+    assert [o.status for o in own] == [o.status for o in at_once.operations]
+    counted = [o for o in found.operations if o.status is OperationStatus.SUCCEEDED]
+    assert sum(o.amount.amount_minor for o in counted) == found.state.amount_refunded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -770,17 +771,13 @@ def test_any_subject_is_understood_or_unreadable(subject: str) -> None:
 async def test_any_answer_to_a_money_call_is_an_outcome_or_a_known_error(body: str) -> None:
     answer = httpx.Response(200, content=body.encode("utf-8", "surrogatepass"))
     stripe, gateway = adapter_over(answer)
-    try:
-        gateway.refunds = json.loads(body)["data"]
-        gateway.disputes = gateway.refunds
-    except (ValueError, KeyError, TypeError, RecursionError):
-        gateway.refunds = []
-    if not isinstance(gateway.refunds, list):
-        gateway.refunds = gateway.disputes = []
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        entries = json.loads(body)["data"]
+        gateway.refunds = gateway.disputes = entries if isinstance(entries, list) else []
     for kind, call in ((CAPTURE, stripe.capture), (VOID, stripe.void), (REFUND, stripe.refund)):
         for ask in (call, stripe.find_operation):
             try:
-                await ask(a_call(kind))  # type: ignore[operator]
+                await ask(a_call(kind))
             except (GatewayOutcomeUnknown, GatewayRejected):
                 continue
     try:

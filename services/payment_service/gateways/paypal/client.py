@@ -86,6 +86,8 @@ class PayPalClient:
         if (token := self._cached()) is not None:
             return token
         async with self._lock:
+            if (token := self._cached()) is not None:  # somebody else has fetched it while we waited
+                return token
             return await self._fetch_token()
 
     def _cached(self) -> str | None:
