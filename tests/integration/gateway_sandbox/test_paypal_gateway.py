@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from services.payment_service.domain.models import CaptureMode, FactKind, Item
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.paypal import PayPal, PayPalSettings
-from services.payment_service.gateways.port import Delivery, GatewayEvent, OutcomeStatus
+from services.payment_service.gateways.port import Delivery, GatewayEvent, Outcome, OutcomeStatus
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.money import Money
 from tests.support.paypal_sandbox import CLIENT_ID, CLIENT_SECRET, WEBHOOK_ID, PayPalWorld, paypal_world
@@ -406,6 +407,30 @@ async def test_a_lost_answer_is_found_and_repeating_moves_nothing_again(world: P
     assert await send(call) == found
     payment = await world.payment(order)
     assert payment[f"{operation}d_minor" if operation == "capture" else "refunded_minor"] == 700
+
+
+async def test_refunds_at_once_never_give_back_more_than_was_taken(world: PayPalWorld) -> None:
+    request = world.request()
+    order, capture = await world.paid(request)
+    part = {"amount": Money(300, "USD"), "is_whole": False, "references": (order, capture)}
+    calls = [world.call(REFUND, request, capture, **part) for _ in range(10)]
+    answers = await asyncio.gather(*(world.paypal.refund(call) for call in calls), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, GatewayRejected)]
+    assert {answer.gateway_code for answer in refused} == {"REFUND_AMOUNT_EXCEEDED"}
+    assert (len(refused), (await world.payment(order))["refunded_minor"]) == (4, 1800)
+
+
+async def test_one_key_at_once_completes_once_and_the_other_call_does_not_know(world: PayPalWorld) -> None:
+    request = world.request()
+    order = await world.approved(request)
+    call = world.call(COMPLETION, request, order)
+    await world.sandbox.faults("paypal", {"operation": "complete", "kind": "delay", "seconds": 0.2, "count": 1})
+    answers = await asyncio.gather(*(world.paypal.complete(call) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(answer, Outcome | GatewayOutcomeUnknown) for answer in answers)
+    found = await world.paypal.find_operation(call)
+    assert found is not None
+    assert {answer.gateway_reference for answer in answers if isinstance(answer, Outcome)} == {found.gateway_reference}
+    assert (await world.payment(order))["captured_minor"] == 1999
 
 
 async def test_a_lost_completion_is_found(world: PayPalWorld) -> None:

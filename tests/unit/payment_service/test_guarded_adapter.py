@@ -215,7 +215,7 @@ async def test_an_earlier_look_does_not_make_a_later_one_look_old(monkeypatch: p
     await until(lambda: here.store.queries)
     here.store.rows.clear()  # another replica has found the gateway well
     second = asyncio.create_task(here.breakers.refresh())
-    await asyncio.sleep(0)
+    await here.clock.sleep(0)  # it gets its turn
     gates[0].set()
     await first
     gates[1].set()
