@@ -28,6 +28,7 @@ from deploy.local.embedded_app import EmbeddedApp
 from deploy.local.postgres import EmbeddedPostgres, PostgresNotAvailable
 from deploy.local.seed import seed_catalogue
 from deploy.running import StreamStoppingServer, cancel, run_event_loop, uvicorn_config
+from services.gateway_sandbox.gateways.paypal import new_signing_material
 from shared.db.migrations import upgrade
 from shared.logging import configure_logging
 from shared.messaging.bus import EventBus
@@ -108,6 +109,7 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
         "STRIPE_API_BASE": f"{base}/sandbox/stripe",
         "GENERIC_API_BASE": f"{base}/sandbox/generic",
         "PAYPAL_API_BASE": f"{base}/sandbox/paypal",
+        "PAYPAL_CERT_HOSTS": f"{base}/sandbox/paypal",
         "RAZORPAY_API_BASE": f"{base}/sandbox/razorpay",
         "SHOP_NAME": SHOP_NAME,
         "SMTP_FROM": f"{SHOP_NAME} <orders@payrail.invalid>",
@@ -123,6 +125,7 @@ def _secrets(path: Path, ports: Ports) -> dict[str, str]:
     not made yet is added."""
     kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     command_key = kept.get("COMMAND_SIGNING_KEY") or ports.randomness.token_bytes(32).hex()
+    signing = new_signing_material()
     made = {
         "JWT_SHARED_KEY": ports.randomness.token_bytes(32).hex(),
         "WEBHOOK_SECRET": ports.randomness.token_bytes(24).hex(),
@@ -132,6 +135,8 @@ def _secrets(path: Path, ports: Ports) -> dict[str, str]:
         "PAYPAL_CLIENT_ID": f"payrail-{ports.randomness.token_bytes(8).hex()}",
         "PAYPAL_CLIENT_SECRET": ports.randomness.token_bytes(24).hex(),
         "PAYPAL_WEBHOOK_ID": ports.randomness.token_bytes(9).hex().upper()[:17],
+        "SANDBOX_PAYPAL_SIGNING": signing.signing,
+        "PAYPAL_WEBHOOK_CA": signing.root,
         "RAZORPAY_KEY_ID": f"rzp_test_{ports.randomness.token_bytes(7).hex()}",
         "RAZORPAY_KEY_SECRET": ports.randomness.token_bytes(12).hex(),
         "RAZORPAY_WEBHOOK_SECRET": ports.randomness.token_bytes(24).hex(),

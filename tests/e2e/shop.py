@@ -134,10 +134,15 @@ class Shop:
             await self.http.delete(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/faults")
 
     async def books(self, gateway: str, order: PlacedOrder) -> list[dict[str, Any]]:
-        """What the gateway has on record about an order."""
+        """What the gateway has on record about an order: by its id, or (PayPal is not told it) by its sessions."""
+        sessions = {payment["gateway_reference"] for payment in (await self.read(order))["payments"]}
         answer = await self.http.get(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/books")
         assert answer.status_code == 200, answer.text
-        return [entry for entry in answer.json()["payments"] if entry.get("order_id") == order.id]
+        return [
+            entry
+            for entry in answer.json()["payments"]
+            if entry.get("order_id") == order.id or entry["gateway_reference"] in sessions
+        ]
 
     async def webhook(
         self, body: Mapping[str, Any] | bytes, *, secret: str = SECRETS["WEBHOOK_SECRET"]

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from deploy.catalogue import SERVICES
+from services.gateway_sandbox.gateways.paypal import new_signing_material
 from tests.support.directories import throwaway_directory
 from tests.support.guard import process_guard
 from tests.support.ports import free_ports
@@ -204,6 +205,7 @@ class DistributedStack(Stack):
         super().__init__(extra)
         self.postgres = ThrowawayPostgres()
         self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
+        self._paypal = new_signing_material()
         names = [*SERVICES, "order-service-2", "payment-service-2"]
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.order_url = self._url("order-service")
@@ -235,6 +237,9 @@ class DistributedStack(Stack):
             "STRIPE_API_BASE": f"{self.sandbox_url}/sandbox/stripe",
             "GENERIC_API_BASE": f"{self.sandbox_url}/sandbox/generic",
             "PAYPAL_API_BASE": f"{self.sandbox_url}/sandbox/paypal",
+            "PAYPAL_CERT_HOSTS": f"{self.sandbox_url}/sandbox/paypal",
+            "SANDBOX_PAYPAL_SIGNING": self._paypal.signing,
+            "PAYPAL_WEBHOOK_CA": self._paypal.root,
             "RAZORPAY_API_BASE": f"{self.sandbox_url}/sandbox/razorpay",
             "DATABASE_POOL_SIZE": "5",
             "JWT_MAX_LIFETIME_SECONDS": "86400",

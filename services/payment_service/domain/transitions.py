@@ -70,7 +70,8 @@ def derive(terms: Terms, facts: Iterable[Fact], operations: Sequence[Operation] 
     settled = settle_operations(operations, observations)
     refunds = refunds_claimed(settled, observations)
     disputes = disputes_claimed(observations)
-    state = _with_returns(_from_money(terms, observations), terms, settled, refunds, disputes)
+    base = _from_money(terms, _without_used_approvals(settled, observations))
+    state = _with_returns(base, terms, settled, refunds, disputes)
     imported = tuple(refund for refund in refunds if refund.operation is None)
     return Derived(state, settled, imported, disputes)
 
@@ -78,6 +79,17 @@ def derive(terms: Terms, facts: Iterable[Fact], operations: Sequence[Operation] 
 def reduce_facts(terms: Terms, facts: Iterable[Fact], operations: Sequence[Operation] = ()) -> PaymentState:
     """The state that these facts and calls amount to."""
     return derive(terms, facts, operations).state
+
+
+def _without_used_approvals(
+    operations: Sequence[Operation], observations: frozenset[Observation]
+) -> frozenset[Observation]:
+    """An approval whose completion was declined sends the shopper back to the page, so it says nothing any more."""
+    declined = [o for o in operations if o.kind is OperationKind.COMPLETION and not o.is_unsettled]
+    approvals = [o for o in observations if o.kind is FactKind.APPROVED]
+    if len(declined) < len(approvals):
+        return observations
+    return observations - frozenset(approvals)
 
 
 def _from_money(terms: Terms, observations: frozenset[Observation]) -> PaymentState:
