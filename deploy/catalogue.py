@@ -93,7 +93,10 @@ SERVICES: Mapping[str, ServiceEntry] = {
             payment_worker.run_worker,
             routes=(
                 "/api/v1/payments",
+                "/api/v1/captures",
+                "/api/v1/voids",
                 "/api/v1/refunds",
+                "/api/v1/ledger",
                 "/api/v1/gateways",
                 "/api/v1/events/payment-service",
                 "/api/v1/events",

@@ -84,6 +84,8 @@ class CallPolicy:
     repeatable: bool = False
     first_wait_seconds: float = 0.2
     max_wait_seconds: float = 2.0
+    reads_problems: bool = False
+    """A status of 500 and above is an answer too: our own services say with it what may have happened, and where."""
 
 
 class RetryBudget:
@@ -131,7 +133,10 @@ class HttpCaller:
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> HttpAnswer:
-        """Any status below 500 except 429 is an answer; the caller reads it. No transaction may be open (PG11)."""
+        """Any status below 500 except 429 is an answer (and the others, where the policy says so); the caller reads it.
+
+        No transaction may be open (PG11).
+        """
         assert not in_transaction(), "a foreign call inside a unit of work"
         self._retries.first_call()
         deadline = self._ports.clock.monotonic() + policy.budget_seconds
@@ -154,6 +159,9 @@ class HttpCaller:
                         before, may_have_moved = may_have_moved, True
                         try:
                             answer = await self._send_once(method, url, request_headers, params, content)
+                            if answer.status >= 500 and not policy.reads_problems:
+                                is_replay = answer.headers.get("idempotent-replayed") == "true"
+                                raise GatewayServerError(answer.status, is_replay=is_replay)
                             return replace(answer, after_silence=before)
                         except GatewayUnavailable:
                             may_have_moved = before
@@ -185,9 +193,6 @@ class HttpCaller:
             raise GatewayOutcomeUnknown from error
         if response.status_code == 429:
             raise GatewayRateLimited(retry_after_seconds=self._retry_after(response))
-        if response.status_code >= 500:
-            is_replay = response.headers.get("idempotent-replayed") == "true"
-            raise GatewayServerError(response.status_code, is_replay=is_replay)
         return HttpAnswer(response.status_code, response.headers, body)
 
     def _wait_seconds(self, state: RetryCallState, policy: CallPolicy) -> float:

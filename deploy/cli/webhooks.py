@@ -38,20 +38,20 @@ class Sample:
 
 @app.command()
 def send(
-    gateway: Annotated[str, typer.Option(help="stripe or generic")] = "generic",
+    gateway: Annotated[str, typer.Option(help="generic, stripe or razorpay")] = "generic",
     case: Annotated[str, typer.Option(help="see --list")] = "succeeded",
     reference: Annotated[
         str, typer.Option(help="ours: a payment id, an attempt reference or an order id")
     ] = "ord_unknown",
     gateway_reference: Annotated[
-        str | None, typer.Option(help="theirs: cs_…, pi_… or the generic gateway's id")
+        str | None, typer.Option(help="theirs: cs_…, pi_…, pay_… or the generic gateway's id")
     ] = None,
     amount: Annotated[str, typer.Option(help="in major units, e.g. 12.500")] = "10.00",
     currency: Annotated[str, typer.Option(help="ISO 4217")] = "USD",
     event_id: Annotated[str | None, typer.Option(help="send the same one again to see it deduplicated")] = None,
     url: Annotated[str, typer.Option(envvar="PAYRAIL_URL", help="where the installation is")] = "http://127.0.0.1:8000",
     secret: Annotated[
-        str | None, typer.Option(help="by default STRIPE_WEBHOOK_SECRET or WEBHOOK_SECRET, or that of `make run`")
+        str | None, typer.Option(help="by default the gateway's …WEBHOOK_SECRET, or that of `make run`")
     ] = None,
     copies: Annotated[int, typer.Option(min=1, max=1000, help="how many times, all at once")] = 1,
     tamper: Annotated[bool, typer.Option(help="change the body after signing: it must be refused")] = False,
@@ -65,14 +65,12 @@ def send(
             for name, cases in SAMPLES.items():
                 print(f"{name}: {', '.join(cases)}")
             return
-        make = SAMPLES.get(gateway, {}).get(case)
-        if make is None:
-            raise CommandError(f"no case {case!r} for {gateway!r}; see `payrail webhook send --list`")
+        make = _sample_maker(gateway, case)
         ports = system_ports()
         sample = Sample(
             event_id or ports.ids.new("evt"),
             reference,
-            gateway_reference or {"stripe": "pi_sample", "generic": "gp_sample"}[gateway],
+            gateway_reference or _REFERENCES[gateway],
             amount,
             currency.upper(),
             int(ports.clock.now().timestamp()),
@@ -82,6 +80,19 @@ def send(
         asyncio.run(
             _post(f"{url.rstrip('/')}/api/v1/webhooks/{gateway}", body + (b" " if tamper else b""), headers, copies)
         )
+
+
+def _sample_maker(gateway: str, case: str) -> Callable[[Sample], bytes]:
+    if gateway in _SIGNED_BY_THE_GATEWAY:
+        raise CommandError(
+            f"{gateway} signs with a private key of its own, so nothing here can sign in its name. In the sandbox, bring "
+            f"a payment to an outcome and it sends the delivery: POST /sandbox/control/{gateway}/sessions/<reference> "
+            'with {"outcome": "succeed"}'
+        )
+    make = SAMPLES.get(gateway, {}).get(case)
+    if make is None:
+        raise CommandError(f"no case {case!r} for {gateway!r}; see `payrail webhook send --list`")
+    return make
 
 
 async def _post(url: str, body: bytes, headers: Mapping[str, str], copies: int) -> None:
@@ -105,16 +116,16 @@ def _sign(gateway: str, body: bytes, secret: str) -> dict[str, str]:
     from shared.ports import system_ports
 
     ports = system_ports()
-    values = {"stripe": "STRIPE_WEBHOOK_SECRET", "generic": "WEBHOOK_SECRET"}
-    environ = dict(os.environ) | {values[gateway]: secret}
-    scheme = build_registry(GatewayValues(environ), production=False)[gateway].scheme
-    assert isinstance(scheme, HmacScheme)
+    # The other gateways' settings have no part in it: a mistake in one of them must not be in the way.
+    own = {name: value for name, value in os.environ.items() if name.startswith(f"{gateway.upper()}_")}
+    scheme = build_registry(GatewayValues(own | {_SECRETS[gateway]: secret}), production=False)[gateway].scheme
+    assert isinstance(scheme, HmacScheme), "samples are made for gateways that sign with a shared secret"
     headers = scheme.sign(SigningSecret(secret), body, timestamp=ports.clock.now(), message_id=ports.ids.new("msg"))
     return {"content-type": "application/json", **headers}
 
 
 def _secret_of(gateway: str) -> str:
-    name = {"stripe": "STRIPE_WEBHOOK_SECRET", "generic": "WEBHOOK_SECRET"}[gateway]
+    name = _SECRETS[gateway]
     given = os.environ.get(name)
     path = Path(os.environ.get("PAYRAIL_DATA", ".payrail")) / "development.json"
     if given is None and path.exists():
@@ -174,6 +185,44 @@ def _stripe(event_type: str, status: str) -> Callable[[Sample], bytes]:
     return make
 
 
+def _razorpay(event_type: str, status: str) -> Callable[[Sample], bytes]:
+    def make(sample: Sample) -> bytes:
+        from shared.money import Money
+
+        payment: dict[str, Any] = {
+            "id": sample.gateway_reference,
+            "entity": "payment",
+            "amount": Money.from_major(sample.amount, sample.currency).amount_minor,
+            "currency": sample.currency,
+            "status": status,
+            "order_id": None,
+            "captured": status == "captured",
+            "notes": {"payment_id": sample.reference, "order_ref": sample.reference},
+            "created_at": sample.at,
+        }
+        if status == "failed":
+            payment |= {"error_code": "BAD_REQUEST_ERROR", "error_reason": "card_declined"}
+        event = {
+            "entity": "event",
+            "account_id": "acc_SAMPLE00000001",
+            "event": event_type,
+            "contains": ["payment"],
+            "payload": {"payment": {"entity": payment}},
+            "created_at": sample.at,
+        }
+        return json.dumps(event).encode()
+
+    return make
+
+
+_SECRETS = {
+    "generic": "WEBHOOK_SECRET",
+    "stripe": "STRIPE_WEBHOOK_SECRET",
+    "razorpay": "RAZORPAY_WEBHOOK_SECRET",
+}
+_REFERENCES = {"generic": "gp_sample", "stripe": "pi_sample", "razorpay": "pay_SAMPLE00000001"}
+_SIGNED_BY_THE_GATEWAY = frozenset({"paypal"})
+
 SAMPLES: Mapping[str, Mapping[str, Callable[[Sample], bytes]]] = {
     "generic": {
         "succeeded": _generic("completed"),
@@ -187,5 +236,10 @@ SAMPLES: Mapping[str, Mapping[str, Callable[[Sample], bytes]]] = {
         "authorized": _stripe("payment_intent.amount_capturable_updated", "requires_capture"),
         "declined": _stripe("payment_intent.payment_failed", "requires_payment_method"),
         "canceled": _stripe("payment_intent.canceled", "canceled"),
+    },
+    "razorpay": {
+        "succeeded": _razorpay("payment.captured", "captured"),
+        "authorized": _razorpay("payment.authorized", "authorized"),
+        "declined": _razorpay("payment.failed", "failed"),
     },
 }

@@ -68,7 +68,9 @@ def _database(settings: SandboxSettings) -> Database:
 
 
 def _container(settings: SandboxSettings, ports: Ports, database: Database, sender: WebhookSender) -> Container:
-    options = GatewayOptions(settings.credentials(), settings.public_base_url, settings.sandbox_merchant_name)
+    options = GatewayOptions(
+        settings.credentials(), settings.public_base_url, settings.sandbox_merchant_name, settings.paypal_api_base
+    )
     gateways = build_gateways(options)
     sandbox = Sandbox(
         uow=unit_of_work(database, concurrency=settings.database_pool_size), gateways=gateways, ports=ports

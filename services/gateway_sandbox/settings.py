@@ -36,6 +36,10 @@ class SandboxSettings(ServiceSettings):
     paypal_client_id: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
     paypal_client_secret: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
     paypal_webhook_id: SecretStr | None = Field(None, description="enables paypal; part of what its webhooks sign")
+    paypal_api_base: str | None = Field(
+        None,
+        description="where services reach this PayPal, and its certificates; unset: <PUBLIC_BASE_URL>/sandbox/paypal",
+    )
     sandbox_paypal_signing: SecretStr | None = Field(
         None,
         description="PEM: the key and certificate that PayPal's webhooks are signed with; unset: made at the start",

@@ -6,7 +6,7 @@ from prometheus_client import REGISTRY, Counter, Gauge
 
 SWEEP_CHECKS = Counter(
     "payrail_sweep_checks_total",
-    "Payments that the sweep asked about: changed, unchanged, refused or unanswered",
+    "Payments that the sweep asked about: changed, unchanged, refused, unanswered or unavailable",
     ["gateway", "result"],
     registry=REGISTRY,
 )

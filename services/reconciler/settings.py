@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from itertools import pairwise
 
-from services.reconciler.domain.schedule import Timetable
+from pydantic import Field, field_validator, model_validator
+
+from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.use_cases.ports import SweepRules
 from shared.settings import ServiceSettings
+
+MOST_LOOKS = 50
+MAX_LOOK_HOURS = 2 * 365 * 24
 
 
 class ReconcilerSettings(ServiceSettings):
@@ -20,6 +25,11 @@ class ReconcilerSettings(ServiceSettings):
     )
     sweep_schedule_factor: float = Field(
         1.0, gt=0, le=100, description="multiplies every later wait of the schedule; below 1 in tests"
+    )
+    sweep_captured_looks_hours: str = Field(
+        "1,6,24,72,168,336,720,1440,2160,2880",
+        description="comma-separated hours after a captured payment's money last moved: refunds in the gateway's"
+        " dashboard and disputes, which come until about 120 days later; empty: captured payments are not asked about",
     )
     sweep_interval_seconds: float = Field(15.0, gt=0, le=3600, description="how often a round looks for what is due")
     sweep_pull_interval_seconds: float = Field(
@@ -44,6 +54,16 @@ class ReconcilerSettings(ServiceSettings):
         30, ge=1, le=3650, description="days that dropped payments and ended runs are kept"
     )
 
+    @field_validator("sweep_captured_looks_hours")
+    @classmethod
+    def _looks_ascend(cls, value: str) -> str:
+        hours = _hours(value)
+        if any(later <= earlier for earlier, later in pairwise((0, *hours))):
+            raise ValueError("hours must be above 0 and ascend")
+        if len(hours) > MOST_LOOKS or any(hour > MAX_LOOK_HOURS for hour in hours):
+            raise ValueError(f"at most {MOST_LOOKS} looks, the last one within {MAX_LOOK_HOURS} hours")
+        return value
+
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> ReconcilerSettings:
         # The lease is renewed after each call; one shorter than a call would be lost in the middle of it.
@@ -53,7 +73,11 @@ class ReconcilerSettings(ServiceSettings):
 
     @property
     def timetable(self) -> Timetable:
-        return Timetable(first_check_seconds=self.sweep_first_check_seconds, factor=self.sweep_schedule_factor)
+        return Timetable(
+            first_check_seconds=self.sweep_first_check_seconds,
+            factor=self.sweep_schedule_factor,
+            captured_looks=tuple(hours * HOUR for hours in _hours(self.sweep_captured_looks_hours)),
+        )
 
     @property
     def rules(self) -> SweepRules:
@@ -65,3 +89,8 @@ class ReconcilerSettings(ServiceSettings):
             lease_seconds=self.sweep_lease_seconds,
             pull_interval_seconds=self.sweep_pull_interval_seconds,
         )
+
+
+def _hours(text: str) -> tuple[int, ...]:
+    """Raises ValueError."""
+    return tuple(int(part) for part in text.split(",")) if text.strip() else ()

@@ -20,6 +20,7 @@ class GatewayOptions:
     credentials: Mapping[str, str]
     public_base_url: str
     merchant: str
+    paypal_api_base: str | None = None
 
 
 def _stripe(options: GatewayOptions) -> SandboxGateway | None:
@@ -52,6 +53,7 @@ def _paypal(options: GatewayOptions) -> SandboxGateway | None:
         # One process alone may make its own; several have to share what signs.
         signing=options.credentials.get("sandbox_paypal_signing") or new_signing_material().signing,
         public_base_url=options.public_base_url,
+        api_base=options.paypal_api_base,
         merchant=options.merchant,
     )
 

@@ -135,6 +135,7 @@ class PaymentOut(BaseModel):
     amount_refund_pending: int
     amount_refunded: int
     amount_disputed: int = Field(description="open and lost disputes")
+    amount_dispute_lost: int = Field(description="the lost part of amount_disputed")
     amount_excess: int = Field(description="what refunds and disputes take beyond what was captured")
     amount_capturable: int = Field(description="what a new capture may take")
     amount_refundable: int = Field(description="what a new refund may take")
@@ -169,6 +170,7 @@ class PaymentOut(BaseModel):
             amount_refund_pending=state.amount_refund_pending,
             amount_refunded=state.amount_refunded,
             amount_disputed=state.amount_disputed,
+            amount_dispute_lost=state.amount_dispute_lost,
             amount_excess=state.amount_excess,
             amount_capturable=state.amount_capturable,
             amount_refundable=state.amount_refundable,

@@ -166,6 +166,22 @@ class Payments:
         )
         return await self._holds(~decided, until, limit)
 
+    async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
+        of_payment = operations.c.payment_id == payments.c.payment_id
+        taken = exists().where(of_payment, operations.c.request_key == request_key)
+        given_up = exists().where(
+            payment_facts.c.payment_id == payments.c.payment_id, payment_facts.c.kind == FactKind.CANCELED.value
+        )
+        statement = (
+            select(payments.c.payment_id)
+            .where(payments.c.status == PaymentStatus.AUTHORIZED.value)
+            .where(payments.c.capture == CaptureMode.AUTOMATIC.value, payments.c.updated_at <= since)
+            .where(payments.c.duplicate_of.is_(None), ~taken, ~given_up)
+            .order_by(payments.c.updated_at)
+            .limit(limit)
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
     async def holds_over(self, now: datetime, *, asked_before: datetime, limit: int) -> list[str]:
         not_asked = payments.c.asked_at.is_(None) | (payments.c.asked_at < asked_before)
         return await self._holds(not_asked, now, limit)

@@ -75,6 +75,11 @@ class PaymentRepository(Protocol):
         """Payments whose hold ends by then and that have no operation with this request key."""
         ...
 
+    async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
+        """Payments that the gateway was to capture by itself, held unchanged since then, that nobody gave up on, that
+        are no order's second, and that have no operation with this request key."""
+        ...
+
     async def holds_over(self, now: datetime, *, asked_before: datetime, limit: int) -> list[str]:
         """Payments whose hold should have ended, and that were not asked about since."""
         ...

@@ -1,4 +1,8 @@
-"""Holds end: warn before it, capture or release by policy, and ask the gateway once the moment has passed."""
+"""Holds end: warn before it, capture or release by policy, and ask the gateway once the moment has passed.
+
+And holds that should not be there: a payment that was to be captured by the gateway itself, and is only authorized
+(Razorpay's late authorization), is captured by us once the gateway has had its time.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,10 @@ ASK_AGAIN_AFTER = timedelta(hours=1)
 POLICY_KEY = "authorization_policy"
 """The request key of the policy's operation: it acts once on a payment."""
 
+LATE_KEY = "late_authorization"
+CAPTURES_BY_ITSELF_WITHIN = timedelta(minutes=10)
+"""A gateway that captures by itself passes through "authorized" for seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationPolicy:
@@ -38,6 +46,27 @@ class AuthorizationPolicy:
     act_before: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy does with a hold. ``key`` is the request key of its operation: it acts once on a payment."""
+
+    kind: OperationKind
+    key: str
+    reason: str
+    summary: str
+
+
+LATE = Decision(
+    OperationKind.CAPTURE, LATE_KEY, LATE_KEY, "The gateway was to capture this by itself and has not: we do"
+)
+
+
+def _due(policy: AuthorizationPolicy) -> Decision:
+    kind = OperationKind.CAPTURE if policy.action == "capture" else OperationKind.VOID
+    summary = f"The hold is about to end, and the policy is to {policy.action} it"
+    return Decision(kind, POLICY_KEY, "authorization_expiring", summary)
+
+
 async def watch_authorizations(policy: AuthorizationPolicy, context: Context) -> bool:
     """One round over the holds that end soon, or should have ended. True where there may be more to do at once."""
     now = context.clock.now()
@@ -46,14 +75,16 @@ async def watch_authorizations(policy: AuthorizationPolicy, context: Context) ->
         to_decide: list[str] = []
         if policy.action != "none":
             to_decide = await tx.payments.holds_to_decide(now + policy.act_before, POLICY_KEY, limit=AT_ONCE)
+        to_take = await tx.payments.holds_to_take(now - CAPTURES_BY_ITSELF_WITHIN, LATE_KEY, limit=AT_ONCE)
         over = await tx.payments.holds_over(now, asked_before=now - ASK_AGAIN_AFTER, limit=AT_ONCE)
     for payment_id in to_warn:
         await _warn(payment_id, context)
-    decided = [await _decide(payment_id, policy, context) for payment_id in to_decide]
+    due = [*((each, _due(policy)) for each in to_decide), *((each, LATE) for each in to_take)]
+    decided = [await _decide(payment_id, decision, context) for payment_id, decision in due]
     for payment_id in over:
         await _ask(payment_id, context)
     # Those that cannot be decided are picked again: a full page of them is no reason to hurry.
-    return AT_ONCE in (len(to_warn), len(over)) or (len(decided) == AT_ONCE and any(decided))
+    return AT_ONCE in (len(to_warn), len(over)) or (len(decided) >= AT_ONCE and any(decided))
 
 
 async def _warn(payment_id: str, context: Context) -> None:
@@ -73,15 +104,15 @@ async def _warn(payment_id: str, context: Context) -> None:
     log.warning("authorization_expiring", payment_id=payment_id, capture_before=payment.capture_before.isoformat())
 
 
-async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context) -> bool:
+async def _decide(payment_id: str, decision: Decision, context: Context) -> bool:
     """Capture all that is held, or release it. False where the rules forbid it now: the next round tries again."""
-    kind = OperationKind.CAPTURE if policy.action == "capture" else OperationKind.VOID
+    kind, key = decision.kind, decision.key
     now = context.clock.now()
     async with context.uow() as tx:
         payment = await tx.payments.get_for_update(payment_id)
         assert payment is not None
         facts, operations = await tx.facts.all(payment_id), await tx.operations.of_payment(payment_id)
-        if any(o.request_key == POLICY_KEY for o in operations):
+        if any(o.request_key == key for o in operations):
             return False
         plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
         try:
@@ -92,20 +123,17 @@ async def _decide(payment_id: str, policy: AuthorizationPolicy, context: Context
         except DomainError as error:
             log.info("authorization_policy_waits", payment_id=payment_id, code=error.code)
             return False
-        learnt = Learnt(FactSource.API, now, by=POLICY_KEY)
-        operation = new_operation(
-            tx, payment, kind, planned.amount, origin=Origin.POLICY, actor=POLICY_KEY, learnt=learnt
-        )
+        learnt = Learnt(FactSource.API, now, by=key)
+        operation = new_operation(tx, payment, kind, planned.amount, origin=Origin.POLICY, actor=key, learnt=learnt)
         operation = replace(
             operation,
             target=planned.target,
             is_whole=planned.is_whole,
             is_final=planned.is_final,
-            reason="authorization_expiring",
-            request_key=POLICY_KEY,
+            reason=decision.reason,
+            request_key=key,
         )
-        summary = f"The hold is about to end, and the policy is to {policy.action} it"
-        entry = decision_entry(POLICY_KEY, summary, at=now, actor="policy", amount=planned.amount)
+        entry = decision_entry(key, decision.summary, at=now, actor="policy", amount=planned.amount)
         await settle(tx, payment, learnt, added=(operation,), entries=(entry,))
         tx.hint(OPERATIONS_CHANNEL)
     return True

@@ -111,14 +111,16 @@ class WatchedPaymentOut(BaseModel):
     status: PaymentStatusName
     version: int
     amount: MoneyOut
-    checks: int = Field(description="answered checks since it came to this status")
+    is_unsettled: bool = Field(description="a refund is pending, a dispute is open, or a call is unanswered")
+    capture_before: Rfc3339 | None = Field(description="when the hold ends, where that is known")
+    checks: int = Field(description="answered checks since it came to where it is")
     failures: int = Field(description="unanswered checks in a row")
     next_check_at: Rfc3339 | None = Field(description="null: not asked about any more")
     last_checked_at: Rfc3339 | None
     last_error: str | None
     asked_by_run: str | None = Field(description="the run on demand that waits for its check")
     created_at: Rfc3339 = Field(description="of the payment")
-    status_since: Rfc3339
+    status_since: Rfc3339 = Field(description="when it came to its status, or its money last moved")
     first_seen_at: Rfc3339
 
     @classmethod
@@ -130,6 +132,8 @@ class WatchedPaymentOut(BaseModel):
             status=watched.status.value,
             version=watched.version,
             amount=MoneyOut(amount_minor=watched.amount.amount_minor, currency=watched.amount.currency),
+            is_unsettled=watched.standing.is_unsettled,
+            capture_before=watched.capture_before,
             checks=watched.checks,
             failures=watched.failures,
             next_check_at=watched.next_check_at,

@@ -10,13 +10,21 @@ from typing import Annotated, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from services.reconciler.domain.errors import SyncRefused
-from services.reconciler.domain.models import SeenPayment
+from services.reconciler.domain.models import SeenPayment, Standing
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import PaymentsPage, SyncAnswer
-from shared.contracts.envelope import MoneyData
+from shared.contracts.envelope import MinorUnits, MoneyData
 from shared.correlation import current_correlation
-from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, InvalidAmount, ServiceUnavailable
-from shared.http import CallPolicy, HttpAnswer, HttpCaller
+from shared.errors import (
+    DatabaseUnavailable,
+    GatewayOutcomeUnknown,
+    GatewayRejected,
+    GatewayUnavailable,
+    InvalidAmount,
+    PayrailError,
+    ServiceUnavailable,
+)
+from shared.http import CallPolicy, HttpAnswer, HttpCaller, parse_retry_after
 from shared.money import Money
 
 PAGE_SIZE = 100  # of payments; far below the byte cap of an answer
@@ -36,6 +44,14 @@ class _PaymentAnswer(BaseModel):
     status: PaymentStatus
     version: int = Field(ge=1, strict=True)
     amount: MoneyData
+    amount_authorized: MinorUnits = 0
+    amount_captured: MinorUnits = 0
+    amount_refund_pending: MinorUnits = 0
+    amount_refunded: MinorUnits = 0
+    amount_disputed: MinorUnits = 0
+    amount_dispute_lost: MinorUnits = 0
+    outcome_unknown: bool = Field(False, strict=True)
+    capture_before: AwareDatetime | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
 
@@ -59,6 +75,17 @@ class _PaymentAnswer(BaseModel):
             amount=Money(self.amount.amount_minor, self.amount.currency),
             created_at=self.created_at,
             changed_at=self.updated_at,
+            standing=Standing(
+                amount_authorized=self.amount_authorized,
+                amount_captured=self.amount_captured,
+                amount_refund_pending=self.amount_refund_pending,
+                amount_refunded=self.amount_refunded,
+                amount_disputed=self.amount_disputed,
+                amount_dispute_lost=self.amount_dispute_lost,
+                outcome_unknown=self.outcome_unknown,
+            ),
+            capture_before=self.capture_before,
+            is_document=True,
         )
 
 
@@ -79,6 +106,8 @@ class _Problem(BaseModel):
     code: str = Field(max_length=100)
 
 
+_SERVICE_IS_AWAY = (ServiceUnavailable.code, DatabaseUnavailable.code)
+
 A = TypeVar("A", bound=BaseModel)
 
 
@@ -92,18 +121,30 @@ class HttpPaymentsClient:
         self._caller = caller
         self._base_url = base_url.rstrip("/")
         self._token = token
-        self._sync_policy = CallPolicy(budget_seconds=budget_seconds, attempts=1)
+        self._sync_policy = CallPolicy(budget_seconds=budget_seconds, attempts=1, reads_problems=True)
         self._pull_policy = CallPolicy(budget_seconds=PULL_BUDGET_SECONDS, attempts=1)
 
     async def sync(self, payment_id: str) -> SyncAnswer:
         path = f"/api/v1/payments/{payment_id}/sync"
         answer = await self._send("POST", path, {"source": "sweep"}, self._sync_policy)
         if answer.status != 200:
-            raise SyncRefused(_problem_code(answer))
+            raise self._problem(answer)
         synced = _read(_SyncAnswer, answer)
         if synced.payment_id != payment_id:
             raise GatewayOutcomeUnknown("payment_service answered for another payment")
         return SyncAnswer(synced.seen(), synced.changed)
+
+    def _problem(self, answer: HttpAnswer) -> PayrailError:
+        """Whom the problem concerns: this payment, its gateway, or payment_service as a whole."""
+        code = _problem_code(answer)
+        if code == GatewayUnavailable.code:  # its breaker is open, or it cannot be reached: no payment of it can be
+            seconds = parse_retry_after(answer.headers.get("retry-after"), self._caller.clock.now())
+            return GatewayUnavailable(retry_after_seconds=seconds)
+        if code in _SERVICE_IS_AWAY:
+            return ServiceUnavailable("payment_service cannot work now")
+        if answer.status >= 500 and code != GatewayRejected.code:
+            return GatewayOutcomeUnknown()
+        return SyncRefused(code)
 
     async def not_final(self, cursor: str | None) -> PaymentsPage:
         params = {"final": "false", "limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor is not None else {})

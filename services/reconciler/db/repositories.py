@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -11,44 +12,52 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.tables import gateway_pauses, reconciliation_runs, watched_payments
-from services.reconciler.domain.models import Counts, Run, RunKind, RunRequest, RunStatus, WatchedPayment
+from services.reconciler.domain.models import Counts, Run, RunKind, RunRequest, RunStatus, Standing, WatchedPayment
 from services.reconciler.domain.schedule import PaymentStatus
-from services.reconciler.use_cases.ports import WatchFilter
+from services.reconciler.use_cases.ports import KnownVersion, WatchFilter
 from shared.db.leases import acquire_lease, release_lease
 from shared.money import Money
 
-# Money at risk: held or moving money before a page that may be abandoned, ended payments last; then the larger amount
-# (minor units of different currencies do not compare, but it is only an order of asking), then the older one.
+# Money at risk: held or moving money before a page that may be abandoned, then what the gateway still owes an answer
+# about, ended and captured payments last; then the larger amount (minor units of different currencies do not compare,
+# but it is only an order of asking), then the older one.
 _DUE = text(
     """
     SELECT ranked.* FROM (
-        SELECT w.*, CASE
-                WHEN w.status IN ('authorized', 'partially_captured', 'processing') THEN 0
+        SELECT rated.*, row_number() OVER (
+            PARTITION BY rated.gateway
+            ORDER BY rated.risk, rated.amount_minor DESC, rated.payment_created_at, rated.payment_id) AS place
+        FROM (
+            SELECT w.*, CASE
+                WHEN w.status = 'processing' THEN 0
+                WHEN w.status IN ('authorized', 'partially_captured')
+                    AND (w.amount_authorized = 0 OR w.amount_authorized <> w.amount_captured) THEN 0
                 WHEN w.status IN ('created', 'requires_action') THEN 1
-                ELSE 2 END AS risk,
-            row_number() OVER (PARTITION BY w.gateway ORDER BY CASE
-                WHEN w.status IN ('authorized', 'partially_captured', 'processing') THEN 0
-                WHEN w.status IN ('created', 'requires_action') THEN 1
-                ELSE 2 END, w.amount_minor DESC, w.payment_created_at, w.payment_id) AS place
-        FROM watched_payments w
-        WHERE (w.next_check_at <= :now OR w.asked_by_run IS NOT NULL)
-          AND NOT EXISTS (SELECT FROM gateway_pauses p WHERE p.gateway = w.gateway AND p.paused_until > :now)
+                WHEN w.outcome_unknown OR w.amount_refund_pending > 0
+                    OR w.amount_disputed > w.amount_dispute_lost THEN 2
+                ELSE 3 END AS risk
+            FROM watched_payments w
+            WHERE (w.next_check_at <= :now OR w.asked_by_run IS NOT NULL)
+              AND NOT EXISTS (SELECT FROM gateway_pauses p WHERE p.gateway = w.gateway AND p.paused_until > :now)
+        ) AS rated
     ) AS ranked
     WHERE ranked.place <= :per_gateway
-    ORDER BY ranked.place, ranked.gateway LIMIT :limit
+    ORDER BY ranked.risk >= 2, ranked.place, ranked.gateway LIMIT :limit
     """
 )
-"""Gateways take turns under the limit, so that a busy one does not use up the whole batch."""
+"""Gateways take turns under the limit, so that a busy one does not use up the whole batch, but none has its ended
+payments asked about before another's open ones."""
 
 
 class Watched:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, int]:
+    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, KnownVersion]:
         columns = watched_payments.c
-        statement = select(columns.payment_id, columns.version).where(columns.payment_id.in_(payment_ids))
-        return {row.payment_id: row.version for row in await self._connection.execute(statement)}
+        statement = select(columns.payment_id, columns.version, columns.capture_before)
+        rows = await self._connection.execute(statement.where(columns.payment_id.in_(payment_ids)))
+        return {row.payment_id: KnownVersion(row.version, row.capture_before) for row in rows}
 
     async def get_for_update(self, payment_id: str) -> WatchedPayment | None:
         statement = select(watched_payments).where(watched_payments.c.payment_id == payment_id).with_for_update()
@@ -238,6 +247,9 @@ class Leases:
         await release_lease(self._connection, name=name, holder=holder)
 
 
+_STANDING = tuple(field.name for field in fields(Standing))
+
+
 def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
     return {
         "payment_id": watched.payment_id,
@@ -256,6 +268,8 @@ def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
         "last_checked_at": watched.last_checked_at,
         "last_error": watched.last_error,
         "asked_by_run": watched.asked_by_run,
+        "capture_before": watched.capture_before,
+        **asdict(watched.standing),
     }
 
 
@@ -276,6 +290,8 @@ def _watched(row: RowMapping) -> WatchedPayment:
         last_checked_at=row["last_checked_at"],
         last_error=row["last_error"],
         asked_by_run=row["asked_by_run"],
+        standing=Standing(**{name: row[name] for name in _STANDING}),
+        capture_before=row["capture_before"],
     )
 
 

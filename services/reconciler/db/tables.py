@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Index, Integer, Table, Text, text
 
 from services.reconciler.domain.models import RunStatus
 from services.reconciler.domain.schedule import PaymentStatus
@@ -17,6 +17,15 @@ def _values(enum: type[StrEnum]) -> tuple[str, ...]:
     return tuple(member.value for member in enum)
 
 
+TOTALS = (
+    "amount_authorized",
+    "amount_captured",
+    "amount_refund_pending",
+    "amount_refunded",
+    "amount_disputed",
+    "amount_dispute_lost",
+)
+
 watched_payments = Table(
     "watched_payments",
     metadata,
@@ -28,7 +37,7 @@ watched_payments = Table(
     Column("amount_minor", BigInteger, nullable=False),
     currency(),
     timestamp("payment_created_at"),
-    timestamp("status_since"),
+    timestamp("status_since"),  # or since its money last moved: the plan begins there
     timestamp("first_seen_at"),
     timestamp("next_check_at", nullable=True),  # NULL: dropped, kept only so that old news are recognised
     Column("checks", Integer, nullable=False, server_default="0"),
@@ -36,7 +45,11 @@ watched_payments = Table(
     timestamp("last_checked_at", nullable=True),
     Column("last_error", Text),
     Column("asked_by_run", Text),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in TOTALS),
+    Column("outcome_unknown", Boolean, nullable=False, server_default="false"),
+    timestamp("capture_before", nullable=True),
     one_of("status", _values(PaymentStatus)),
+    CheckConstraint(" AND ".join(f"{name} >= 0" for name in TOTALS), name="totals_not_negative"),
     CheckConstraint("version > 0", name="version_positive"),
     CheckConstraint("amount_minor >= 0", name="amount_not_negative"),
     CheckConstraint("checks >= 0 AND failures >= 0", name="counts_not_negative"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from services.reconciler.domain.schedule import MAX_FAILURE_WAIT_SECONDS, PaymentStatus, Timetable
+from services.reconciler.domain.schedule import MAX_FAILURE_WAIT_SECONDS, PLANS, PaymentStatus, Subject, Timetable
 from shared.money import Money
 
 
@@ -16,6 +16,29 @@ class Moment:
 
     now: datetime
     jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What has moved and what is under way, in minor units of the payment's currency."""
+
+    amount_authorized: int = 0
+    amount_captured: int = 0
+    amount_refund_pending: int = 0
+    amount_refunded: int = 0
+    amount_disputed: int = 0
+    """Open and lost disputes."""
+    amount_dispute_lost: int = 0
+    outcome_unknown: bool = False
+
+    @property
+    def is_unsettled(self) -> bool:
+        is_disputed = self.amount_disputed > self.amount_dispute_lost
+        return self.amount_refund_pending > 0 or is_disputed or self.outcome_unknown
+
+    @property
+    def is_taken(self) -> bool:
+        return 0 < self.amount_authorized == self.amount_captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +54,12 @@ class SeenPayment:
     created_at: datetime
     """In an event: when it was published, which is at most too late."""
     changed_at: datetime
-    """When it came to this status."""
+    """When it came to be as it is."""
+    standing: Standing = Standing()
+    capture_before: datetime | None = None
+    """When the hold ends, where that is told."""
+    is_document: bool = False
+    """The whole document; an event does not say what of the disputes is lost, nor when a hold ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +74,19 @@ class WatchedPayment:
     amount: Money
     payment_created_at: datetime
     status_since: datetime
+    """When it came to this status, or its money last moved: its plan begins there."""
     first_seen_at: datetime
     next_check_at: datetime | None
     checks: int = 0
-    """Answered checks in this status: the position in its plan."""
+    """Answered checks since then: the position in its plan."""
     failures: int = 0
     """Unanswered ones in a row."""
     last_checked_at: datetime | None = None
     last_error: str | None = None
     asked_by_run: str | None = None
     """The run on demand that waits for this payment's check."""
+    standing: Standing = Standing()
+    capture_before: datetime | None = None
 
     @classmethod
     def first_seen(cls, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
@@ -70,30 +101,34 @@ class WatchedPayment:
             status_since=min(seen.changed_at, moment.now),
             first_seen_at=moment.now,
             next_check_at=None,
+            standing=seen.standing,
+            capture_before=seen.capture_before,
         )
         return watched._scheduled(timetable, moment)
 
     def told(self, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
-        """After news of it. Older news change nothing; a new status starts its plan; the same one keeps its place."""
-        if seen.version <= self.version:
+        """After news of it. Older news change nothing; a new status, or money that moved, starts a plan; else it keeps
+        its place. A document of the version that is known may still add what that version's event left out."""
+        is_supplement = seen.is_document and seen.version == self.version
+        if seen.version <= self.version and not is_supplement:
             return self
-        if seen.status is self.status:
-            return replace(self, version=seen.version)
-        changed = replace(
+        now = replace(
             self,
             version=seen.version,
             status=seen.status,
-            status_since=min(seen.changed_at, moment.now),
-            checks=0,
-            failures=0,
+            standing=self._standing_after(seen),
+            capture_before=seen.capture_before or self.capture_before,
         )
-        return changed._scheduled(timetable, moment)
+        if now._course != self._course:
+            begun = replace(now, status_since=min(seen.changed_at, moment.now), checks=0, failures=0)
+            return begun._scheduled(timetable, moment)
+        return now if now.capture_before == self.capture_before else now._scheduled(timetable, moment)
 
     def answered(self, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
         """After the gateway's answer."""
         told = self.told(seen, timetable, moment)
         settled = replace(told, last_checked_at=moment.now, last_error=None, failures=0, asked_by_run=None)
-        if told.status is not self.status:
+        if told._course != self._course:
             return settled
         return replace(settled, checks=self.checks + 1)._scheduled(timetable, moment)
 
@@ -117,16 +152,30 @@ class WatchedPayment:
             asked_by_run=None,
         )
 
+    @property
+    def _course(self) -> tuple[PaymentStatus, Standing | None]:
+        """What starts a plan anew when it changes. While a payment is open, no money of it has moved yet."""
+        return self.status, None if PLANS[self.status].is_open else self.standing
+
+    def _standing_after(self, seen: SeenPayment) -> Standing:
+        if seen.is_document:
+            return seen.standing
+        # An event does not say it: what was known to be lost stays lost, as far as it is still disputed.
+        lost = min(self.standing.amount_dispute_lost, seen.standing.amount_disputed)
+        return replace(seen.standing, amount_dispute_lost=lost)
+
     def _scheduled(self, timetable: Timetable, moment: Moment) -> WatchedPayment:
-        due = timetable.next_check_at(
+        subject = Subject(
             gateway=self.gateway,
             status=self.status,
-            checks=self.checks,
             created_at=self.payment_created_at,
-            status_since=self.status_since,
-            now=moment.now,
-            jitter=moment.jitter,
+            since=self.status_since,
+            checks=self.checks,
+            is_unsettled=self.standing.is_unsettled,
+            is_taken=self.standing.is_taken,
+            capture_before=self.capture_before,
         )
+        due = timetable.next_check_at(subject, now=moment.now, jitter=moment.jitter)
         return replace(self, next_check_at=due, asked_by_run=None if due is None else self.asked_by_run)
 
 

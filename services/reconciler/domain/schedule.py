@@ -2,13 +2,14 @@
 
 Waits start in minutes, because a lost webhook is a shopper who waits, and tail off to days, because most of what is
 still open then was abandoned. Ended payments get a few late looks (money that comes after all, design.md §4) and are
-dropped.
+dropped. Captured ones get a slow tail of looks (refunds made in the gateway's dashboard, disputes, whose webhook was
+lost), and are asked about more often while a refund, a dispute or an unanswered call of theirs is open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -25,6 +26,13 @@ after an outage of ours the backlog must not be treated as if it were fresh (fai
 
 MAX_OVERDUE_SPREAD_SECONDS = 10 * MINUTE
 MAX_FAILURE_WAIT_SECONDS = float(HOUR)
+
+HOLD_DIVISOR = 4
+"""A hold that ends in (or ended before) two days is asked about after half a day: never more rarely than daily, never
+more often than hourly. Near its end it is captured, voided or lapses, and what is left undone then is lost money."""
+
+CAPTURED_LOOKS = (HOUR, 6 * HOUR, *(days * DAY for days in (1, 3, 7, 14, 30, 60, 90, 120)))
+"""Seconds after the money last moved. Card schemes take disputes until about 120 days after the payment."""
 
 
 class PaymentStatus(StrEnum):
@@ -44,15 +52,17 @@ class PaymentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The waits between checks in seconds, the first counted from when the payment came to its status.
+    """The waits between checks in seconds, the first counted from when the payment came to where it is.
 
     ``repeats``: the last wait goes on; else the payment is dropped after the last check. ``is_open``: the first wait is
-    the setting SWEEP_FIRST_CHECK_SECONDS, and later ones grow with the payment's age too.
+    the setting SWEEP_FIRST_CHECK_SECONDS, and later ones grow with the payment's age too. ``from_start``: every wait is
+    counted from that beginning, and those that are over are not made up for.
     """
 
     waits: tuple[int, ...]
     repeats: bool
     is_open: bool = False
+    from_start: bool = False
 
 
 _OPEN = Plan(
@@ -64,16 +74,20 @@ _OPEN = Plan(
     is_open=True,
 )  # fmt: skip
 _HELD = Plan((DAY,), repeats=True)  # somebody has to capture or void it; the gateway only lets it lapse
+_CAPTURED = Plan(CAPTURED_LOOKS, repeats=False, from_start=True)
 _ENDED = Plan((HOUR, 5 * HOUR, 18 * HOUR, 2 * DAY), repeats=False)  # 1, 6, 24 and 72 hours after its end
 _CONFLICTED = Plan((DAY, 2 * DAY, 4 * DAY), repeats=False)  # a person has it; a correction by the gateway is still seen
 
-PLANS: Mapping[PaymentStatus, Plan | None] = {
+UNSETTLED = Plan((HOUR,) * 24 + (DAY,), repeats=True)
+"""While a refund is pending, a dispute is open or a call is unanswered: hourly for a day, then daily until it ends."""
+
+PLANS: Mapping[PaymentStatus, Plan] = {
     PaymentStatus.CREATED: _OPEN,
     PaymentStatus.REQUIRES_ACTION: _OPEN,
     PaymentStatus.PROCESSING: _OPEN,
     PaymentStatus.AUTHORIZED: _HELD,
     PaymentStatus.PARTIALLY_CAPTURED: _HELD,
-    PaymentStatus.CAPTURED: None,  # nothing more is expected: refunds and disputes are not the sweep's
+    PaymentStatus.CAPTURED: _CAPTURED,
     PaymentStatus.FAILED: _ENDED,
     PaymentStatus.CANCELED: _ENDED,
     PaymentStatus.EXPIRED: _ENDED,
@@ -88,56 +102,91 @@ GATEWAY_PLANS: Mapping[tuple[str, PaymentStatus], Plan] = {
 }
 
 
-def plan_for(gateway: str, status: PaymentStatus) -> Plan | None:
-    return GATEWAY_PLANS.get((gateway, status), PLANS[status])
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What of a payment decides when it is asked about next."""
+
+    gateway: str
+    status: PaymentStatus
+    created_at: datetime
+    since: datetime
+    """When it came to this status, or its money last moved: its plan begins there."""
+    checks: int = 0
+    """Answered checks since then."""
+    is_unsettled: bool = False
+    """A refund is pending, a dispute is open, or a call to the gateway is unanswered."""
+    is_taken: bool = False
+    """All that was held was captured, or what was not was given back: a hold that is none any more."""
+    capture_before: datetime | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self.status in (PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED) and not self.is_taken
 
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """The plans, with the settings applied: ``factor`` multiplies every wait but the first of an open payment."""
+    """The plans, with the settings applied: ``factor`` multiplies every wait but the first of an open payment.
+
+    ``captured_looks``: seconds after the money last moved; empty: captured payments are not asked about.
+    """
 
     first_check_seconds: float = MINUTE
     factor: float = 1.0
+    captured_looks: tuple[int, ...] = CAPTURED_LOOKS
 
-    def wait_seconds(self, plan: Plan, *, checks: int, age_seconds: float) -> float | None:
-        """The wait before check number ``checks`` + 1, without jitter; None where the plan has ended.
+    def plan_for(self, subject: Subject) -> Plan:
+        plan = GATEWAY_PLANS.get((subject.gateway, subject.status), PLANS[subject.status])
+        if plan.is_open:
+            return plan
+        if subject.is_unsettled:
+            return UNSETTLED
+        if plan is _CAPTURED or (plan is _HELD and subject.is_taken):
+            return replace(_CAPTURED, waits=self.captured_looks)
+        return plan
 
-        It never shrinks, neither with more checks nor with more age.
+    def wait_seconds(self, subject: Subject, now: datetime) -> float | None:
+        """The wait before the next check, without jitter; None where the plan has ended.
+
+        It never shrinks, neither with more checks nor with more age, but for a hold's that nears its end.
         """
+        plan, checks = self.plan_for(subject), subject.checks
+        if plan.from_start:
+            return self._until_next_look(plan, subject, now)
         if checks >= len(plan.waits) and not plan.repeats:
             return None
         planned = plan.waits[min(checks, len(plan.waits) - 1)] * self.factor
+        if subject.is_held and subject.capture_before is not None:
+            distance = abs((subject.capture_before - now).total_seconds())
+            return min(planned, max(distance / HOLD_DIVISOR, HOUR) * self.factor)
         if not plan.is_open:
             return planned
         if checks == 0:
             return self.first_check_seconds
-        by_age = min(age_seconds / AGE_DIVISOR, plan.waits[-1] * self.factor)
+        age = (now - subject.created_at).total_seconds()
+        by_age = min(age / AGE_DIVISOR, plan.waits[-1] * self.factor)
         return max(self.first_check_seconds, planned, by_age)
 
-    def next_check_at(
-        self,
-        *,
-        gateway: str,
-        status: PaymentStatus,
-        checks: int,
-        created_at: datetime,
-        status_since: datetime,
-        now: datetime,
-        jitter: float,
-    ) -> datetime | None:
+    def next_check_at(self, subject: Subject, *, now: datetime, jitter: float) -> datetime | None:
         """When to ask next, or None: never again. ``jitter`` is a factor between JITTER_LOW and JITTER_HIGH.
 
         A first check that is overdue (found by the pull, or after an outage) is spread over a short while, so that a
         backlog does not arrive in one moment (failure L17).
         """
         assert JITTER_LOW <= jitter <= JITTER_HIGH, "jitter out of range"
-        plan = plan_for(gateway, status)
-        if plan is None:
-            return None
-        wait = self.wait_seconds(plan, checks=checks, age_seconds=(now - created_at).total_seconds())
+        wait = self.wait_seconds(subject, now)
         if wait is None:
             return None
-        if checks > 0:
+        is_counted_from_start = subject.checks == 0 or self.plan_for(subject).from_start
+        if not is_counted_from_start:
             return now + timedelta(seconds=wait * jitter)
         spread = min(wait, MAX_OVERDUE_SPREAD_SECONDS) * (jitter - JITTER_LOW)
-        return max(status_since + timedelta(seconds=wait * jitter), now + timedelta(seconds=spread))
+        return max(subject.since + timedelta(seconds=wait * jitter), now + timedelta(seconds=spread))
+
+    def _until_next_look(self, plan: Plan, subject: Subject, now: datetime) -> float | None:
+        """From the beginning of the plan to the next look; one that is over is made up for only if it is the first."""
+        elapsed = (now - subject.since).total_seconds()
+        looks = [look * self.factor for look in plan.waits]
+        # Jitter may have brought the check that has just been made before the look that it was made for.
+        ahead = [look for look in looks if subject.checks == 0 or look * JITTER_LOW > elapsed]
+        return ahead[0] if ahead else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from services.reconciler.domain.models import SeenPayment
+from services.reconciler.domain.models import SeenPayment, Standing
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.watch_payments import watch_payments
 from shared.contracts.catalogue import read_event
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.payment_events import PaymentEventData
+from shared.contracts.payment_events import PaymentAuthorizationExpiring, PaymentEventData
 from shared.money import Money
 from shared.unit_of_work import InboxClaim
 
 
 class PaymentEventsHandler:
-    """The consumer of ``payment.*``: every payment that is announced is watched until it is final."""
+    """The consumer of every event that carries a payment, whatever it is about: all that is announced is watched."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -37,4 +37,13 @@ def _seen(event: PaymentEventData, envelope: EventEnvelope) -> SeenPayment:
         amount=Money(event.amount, event.currency),
         created_at=envelope.time,
         changed_at=envelope.time,
+        standing=Standing(
+            amount_authorized=event.amount_authorized,
+            amount_captured=event.amount_captured,
+            amount_refund_pending=event.amount_refund_pending,
+            amount_refunded=event.amount_refunded,
+            amount_disputed=event.amount_disputed,
+            outcome_unknown=event.outcome_unknown,
+        ),
+        capture_before=event.capture_before if isinstance(event, PaymentAuthorizationExpiring) else None,
     )

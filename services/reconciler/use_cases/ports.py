@@ -30,8 +30,16 @@ class WatchFilter:
     """Those that are not asked about any more, instead of those that are."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """Enough of a watched payment to see whether a page of the list says anything new about it."""
+
+    version: int
+    capture_before: datetime | None
+
+
 class WatchedRepository(Protocol):
-    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, int]:
+    async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, KnownVersion]:
         """Of those that are known; takes no lock."""
         ...
 
@@ -141,7 +149,8 @@ class PaymentsClient(Protocol):
         """Have the gateway asked now.
 
         Raises SyncRefused (an answer that hurrying will not change), GatewayOutcomeUnknown (no usable answer for this
-        payment) or ServiceUnavailable (payment_service itself is away: nothing can be asked about).
+        payment), GatewayUnavailable (the gateway itself cannot be asked now; says for how long) or ServiceUnavailable
+        (payment_service itself is away: nothing can be asked about).
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The sweep (design.md §7.1): ask about payments that are not final, on their schedule, by one of the replicas."""
+"""The sweep (design.md §7.1): ask about payments on their schedule, those at risk first, by one of the replicas."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.reconciler.use_cases.finish_run import finish_run
 from services.reconciler.use_cases.ports import SWEEP_LEASE, Context, ReconcilerTransaction, SyncAnswer
 from services.reconciler.use_cases.watch_payments import watch_payments
 from shared.correlation import Correlation, child_traceparent, correlated
-from shared.errors import GatewayOutcomeUnknown, PayrailError, ServiceUnavailable
+from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable, PayrailError, ServiceUnavailable
 from shared.metrics import LEARNT_BY_SWEEP
 
 log = structlog.get_logger()
@@ -31,7 +31,7 @@ FAILURES_BEFORE_PAUSE = 3
 
 MAX_PAUSE_SECONDS = 600.0
 
-Outcome = SyncAnswer | SyncRefused | GatewayOutcomeUnknown
+Outcome = SyncAnswer | SyncRefused | GatewayOutcomeUnknown | GatewayUnavailable
 
 
 @dataclass
@@ -58,12 +58,18 @@ class _Lane:
     failures_in_a_row: int = 0
     is_paused: bool = False
 
-    @property
-    def should_pause(self) -> bool:
-        # A gateway that was paused before gets one probe; each further pause is longer.
+    def workers(self, at_once: int) -> int:
+        """A gateway that was paused before gets one probe at first, and all its calls one by one in that round."""
+        return 1 if self.pauses_in_a_row else min(at_once, len(self.waiting))
+
+    def should_pause(self, outcome: Outcome) -> bool:
+        """One payment's silence is no outage, but payment_service's word that its gateway cannot be asked is."""
+        if isinstance(outcome, GatewayUnavailable):
+            return True
         return self.failures_in_a_row >= (1 if self.pauses_in_a_row else FAILURES_BEFORE_PAUSE)
 
     def pause_seconds(self, first: float) -> float:
+        """Each further pause is longer."""
         return min(first * float(2 ** min(self.pauses_in_a_row, 10)), MAX_PAUSE_SECONDS)
 
 
@@ -130,7 +136,7 @@ class Sweeper:
             async with asyncio.TaskGroup() as group:
                 for gateway, payments in _by_gateway(due):
                     lane = _Lane(gateway, deque(payments), pauses.get(gateway, 0))
-                    for _ in range(min(rules.concurrency_per_gateway, len(payments))):
+                    for _ in range(lane.workers(rules.concurrency_per_gateway)):
                         group.create_task(self._work(lane, this_round))
         await self._end_round(this_round)
 
@@ -145,10 +151,10 @@ class Sweeper:
     async def _check(self, payment: WatchedPayment, lane: _Lane, this_round: _Round) -> None:
         try:
             outcome: Outcome = await self._context.payments.sync(payment.payment_id)
-        except (SyncRefused, GatewayOutcomeUnknown) as error:
+        except (SyncRefused, GatewayOutcomeUnknown, GatewayUnavailable) as error:
             outcome = error
         _measure(payment, outcome)
-        is_answered = not isinstance(outcome, GatewayOutcomeUnknown)
+        is_answered = isinstance(outcome, SyncAnswer | SyncRefused)
         lane.failures_in_a_row = 0 if is_answered else lane.failures_in_a_row + 1
         async with self._context.uow() as tx:
             await self._keep_lease(tx, this_round.token)
@@ -156,8 +162,8 @@ class Sweeper:
             if is_answered and lane.pauses_in_a_row:
                 await tx.pauses.clear(lane.gateway)
                 lane.pauses_in_a_row = 0
-            if lane.should_pause and not lane.is_paused:
-                await self._pause(tx, lane)
+            if not lane.is_paused and lane.should_pause(outcome):
+                await self._pause(tx, lane, outcome)
 
     async def _record(
         self,
@@ -184,10 +190,14 @@ class Sweeper:
             run = replace(run, run_id=known.asked_by_run, holder=self.holder)
         await tx.runs.count(run, counts)
 
-    async def _pause(self, tx: ReconcilerTransaction, lane: _Lane) -> None:
+    async def _pause(self, tx: ReconcilerTransaction, lane: _Lane, outcome: Outcome) -> None:
         lane.is_paused = True  # before the first await: the lane's other workers look at it
         moment = self._context.moment()
-        seconds = lane.pause_seconds(self._context.rules.gateway_pause_seconds) * moment.jitter
+        retry_after = outcome.retry_after_seconds if isinstance(outcome, GatewayUnavailable) else None
+        if retry_after is not None:  # the breaker's own cool-down grows: it knows better, and nobody comes before it
+            seconds = retry_after * max(1.0, moment.jitter)
+        else:
+            seconds = lane.pause_seconds(self._context.rules.gateway_pause_seconds) * moment.jitter
         await tx.pauses.pause(lane.gateway, until=moment.now + timedelta(seconds=seconds))
         log.warning("sweep_pauses_gateway", gateway=lane.gateway, seconds=round(seconds))
 
@@ -254,4 +264,6 @@ def _measure(payment: WatchedPayment, outcome: Outcome) -> None:
 def _result(outcome: Outcome) -> str:
     if isinstance(outcome, SyncAnswer):
         return "changed" if outcome.changed else "unchanged"
-    return "refused" if isinstance(outcome, SyncRefused) else "unanswered"
+    if isinstance(outcome, SyncRefused):
+        return "refused"
+    return "unavailable" if isinstance(outcome, GatewayUnavailable) else "unanswered"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.reconciler.domain.models import SeenPayment, WatchedPayment
-from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
+from services.reconciler.use_cases.ports import Context, KnownVersion, ReconcilerTransaction
 
 
 async def watch_payments(tx: ReconcilerTransaction, seen: Sequence[SeenPayment], context: Context) -> int:
@@ -14,9 +14,16 @@ async def watch_payments(tx: ReconcilerTransaction, seen: Sequence[SeenPayment],
     added = 0
     # In the order of ids, so that two writers of the same payments wait for each other instead of deadlocking.
     for payment in sorted(seen, key=lambda each: each.payment_id):
-        if versions.get(payment.payment_id, 0) < payment.version:
+        if _is_news(payment, versions.get(payment.payment_id)):
             added += await _watch(tx, payment, context)
     return added
+
+
+def _is_news(seen: SeenPayment, known: KnownVersion | None) -> bool:
+    if known is None or known.version < seen.version:
+        return True
+    # Events do not say when a hold ends; the list does, with the version that an event has told already.
+    return known.version == seen.version and seen.capture_before not in (None, known.capture_before)
 
 
 async def _watch(tx: ReconcilerTransaction, seen: SeenPayment, context: Context) -> bool:

@@ -247,7 +247,7 @@ class FakeMoney:
         behaviour = behaviours.pop(0) if behaviours else None
         if isinstance(behaviour, asyncio.Event):
             await behaviour.wait()
-            return None
+            return await self._next(kind)
         return behaviour
 
     async def _run(self, kind: str, call: MoneyCall) -> Outcome:

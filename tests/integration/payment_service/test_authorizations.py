@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.port import Capability
 from services.payment_service.use_cases.watch_authorizations import AuthorizationPolicy, watch_authorizations
 from shared.clock import to_rfc3339
@@ -146,3 +147,31 @@ async def test_captured_and_ended_holds_are_left_alone(build_world: BuildWorld) 
     for payment_id in (captured, part, voided):
         assert len(await shop.operations(payment_id)) == 1
         assert (await shop.events(payment_id))["authorization_expiring"] == 0
+
+
+async def test_a_hold_that_the_gateway_was_to_capture_is_captured_by_us_after_a_while(
+    build_world: BuildWorld,
+) -> None:
+    """Razorpay's late authorization: the shopper's money is held, and nobody else would take it."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.held(capture="automatic")
+    while await watch_authorizations(NONE, shop.context):
+        pass
+    assert await shop.operations(payment_id) == [], "it may still do so by itself"
+    await rounds(shop, NONE, hours=1)
+    assert await shop.statuses(payment_id, "capture") == ["succeeded"]
+    assert (await shop.totals(payment_id))["captured"] == ORDERED
+    await rounds(shop, NONE, hours=2)
+    assert len(await shop.operations(payment_id)) == 1
+
+
+async def test_a_late_hold_of_a_payment_that_was_given_up_is_not_captured(build_world: BuildWorld) -> None:
+    """Its order is over, and decides itself."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened(capture="automatic")
+    await shop.tell(payment_id, Observation(FactKind.CANCELED, "elsewhere", reason="order_expired"))
+    account = shop.account(payment_id)
+    account.held = account.amount.amount_minor
+    assert (await shop.sync(payment_id))["status"] == "authorized"
+    await rounds(shop, NONE, hours=2)
+    assert await shop.operations(payment_id) == []

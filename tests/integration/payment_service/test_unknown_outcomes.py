@@ -258,12 +258,13 @@ async def escalations(shop: Shop, payment_id: str) -> int:
     return sum(event["data"].get("reason") == "refund_escalated" for event in events)
 
 
-async def test_a_webhook_settles_it_and_our_answer_tells_nobody_again(build_world: BuildWorld) -> None:
+@pytest.mark.parametrize("ends", [[], [Do.LOSE_AFTER]], ids=["answered", "lost"])
+async def test_a_webhook_settles_it_and_our_answer_tells_nobody_again(build_world: BuildWorld, ends: list[Do]) -> None:
     """RF9: the webhook names us and arrives while our call is under way."""
     shop = await open_shop(build_world)
     payment_id = await shop.captured()
     answered = asyncio.Event()
-    shop.gateway.will("refund", answered)
+    shop.gateway.will("refund", answered, *ends)
     running = asyncio.create_task(shop.refund(payment_id, 500))
     await until(lambda: shop.gateway.called("refund"), what="the call")
     ((row),) = await shop.operations(payment_id)
@@ -276,7 +277,9 @@ async def test_a_webhook_settles_it_and_our_answer_tells_nobody_again(build_worl
     assert (await running).json()["status"] == "succeeded"
     events = await shop.events(payment_id)
     assert (events["refund.created"], events["refund.succeeded"]) == (1, 1)
+    assert events["outcome_unknown"] == events["outcome_resolved"] == 0
     assert (await shop.totals(payment_id))["refunded"] == 500
+    await shop.later(61)
     assert await shop.run_due() == 0
 
 

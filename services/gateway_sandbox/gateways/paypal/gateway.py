@@ -80,11 +80,14 @@ class PayPalSandbox:
         signing: str,
         public_base_url: str,
         merchant: str,
+        api_base: str | None = None,
     ) -> None:
-        own = f"{public_base_url.rstrip('/')}/sandbox/paypal"
+        pages = f"{public_base_url.rstrip('/')}/sandbox/paypal"
+        # Browsers and services may reach it at different addresses; a certificate is fetched by a service.
+        own = (api_base or pages).rstrip("/")
         self._client_id, self._client_secret = client_id, client_secret
         self._merchant = merchant
-        self._desk = Desk(own, f"{own}/checkout")
+        self._desk = Desk(own, f"{pages}/checkout")
         self._signer = Signer(signing, webhook_id=webhook_id, base_url=own)
         self.routes: Sequence[WireRoute] = (
             WireRoute("POST", _TOKEN_PATH, "token", self.issue_token),

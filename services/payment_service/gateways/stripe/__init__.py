@@ -5,6 +5,6 @@ replayed with the first answer. Webhooks: HMAC-SHA256 over timestamp and raw bod
 """
 
 from services.payment_service.gateways.stripe.adapter import Stripe, StripeSettings
-from services.payment_service.gateways.stripe.amounts import to_stripe_minor
+from services.payment_service.gateways.stripe.amounts import STRIPE_EXPONENT, to_stripe_minor
 
-__all__ = ["Stripe", "StripeSettings", "to_stripe_minor"]
+__all__ = ["STRIPE_EXPONENT", "Stripe", "StripeSettings", "to_stripe_minor"]
