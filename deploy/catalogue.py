@@ -101,6 +101,7 @@ SERVICES: Mapping[str, ServiceEntry] = {
                 "/api/v1/events/payment-service",
                 "/api/v1/events",
             ),
+            serve_background=payment_main.serve_background,
         ),
         ServiceEntry(
             "webhook_ingest",

@@ -85,9 +85,9 @@ def send(
 def _sample_maker(gateway: str, case: str) -> Callable[[Sample], bytes]:
     if gateway in _SIGNED_BY_THE_GATEWAY:
         raise CommandError(
-            f"{gateway} signs with a private key of its own, so nothing here can sign in its name. In the sandbox, bring "
-            f"a payment to an outcome and it sends the delivery: POST /sandbox/control/{gateway}/sessions/<reference> "
-            'with {"outcome": "succeed"}'
+            f"{gateway} signs with a private key of its own, and nothing here can sign in its name. Have the sandbox "
+            f"send a delivery: bring a payment to an outcome, by its page or by POST "
+            f'/sandbox/control/{gateway}/sessions/<reference> with {{"outcome": "succeed"}}'
         )
     make = SAMPLES.get(gateway, {}).get(case)
     if make is None:
@@ -195,19 +195,21 @@ def _razorpay(event_type: str, status: str) -> Callable[[Sample], bytes]:
             "amount": Money.from_major(sample.amount, sample.currency).amount_minor,
             "currency": sample.currency,
             "status": status,
-            "order_id": None,
+            "order_id": "order_SAMPLE00000001",
             "captured": status == "captured",
-            "notes": {"payment_id": sample.reference, "order_ref": sample.reference},
             "created_at": sample.at,
         }
         if status == "failed":
             payment |= {"error_code": "BAD_REQUEST_ERROR", "error_reason": "card_declined"}
+        entities = {"payment": payment}
+        if event_type == "order.paid":  # our reference is the order's receipt; a payment's notes are the browser's
+            entities["order"] = {"id": payment["order_id"], "entity": "order", "receipt": sample.reference}
         event = {
             "entity": "event",
             "account_id": "acc_SAMPLE00000001",
             "event": event_type,
-            "contains": ["payment"],
-            "payload": {"payment": {"entity": payment}},
+            "contains": list(entities),
+            "payload": {name: {"entity": entity} for name, entity in entities.items()},
             "created_at": sample.at,
         }
         return json.dumps(event).encode()
@@ -238,7 +240,7 @@ SAMPLES: Mapping[str, Mapping[str, Callable[[Sample], bytes]]] = {
         "canceled": _stripe("payment_intent.canceled", "canceled"),
     },
     "razorpay": {
-        "succeeded": _razorpay("payment.captured", "captured"),
+        "succeeded": _razorpay("order.paid", "captured"),
         "authorized": _razorpay("payment.authorized", "authorized"),
         "declined": _razorpay("payment.failed", "failed"),
     },

@@ -118,7 +118,7 @@ export function paymentLabel(payment) {
   if (payment.outcome_unknown) return { ...words, tone: "now", text: "The provider has not answered clearly; we keep asking." };
   if (payment.amount_disputed > 0) return { ...words, tone: "bad", text: `${amountOf(payment, payment.amount_disputed)} is in dispute.` };
   if (hasMoney(payment) && isGoingBack(payment)) return { ...words, tone: "now", text: goingBack(payment) };
-  if (payment.status === "partially_captured") return { ...words, text: `${amountOf(payment, payment.amount_captured)} of ${amountOf(payment, payment.amount.amount_minor)} so far.` };
+  if (payment.status === "partially_captured") return { ...words, text: `${amountOf(payment, payment.amount_captured)} of ${amountOf(payment, payment.amount.amount_minor)} was collected.` };
   return words;
 }
 

@@ -9,6 +9,11 @@ import { knownOrder, updateOrder } from "/storefront/store.js";
 import { attentionText, isPaid, isPayable, orderNumber, paymentLabel, refundLabel, standing } from "/storefront/status.js";
 
 const REFRESH_EVERY = 30000;
+const CHECKING_FOR = 20000;
+
+const CHECKING = "We are checking your payment. This usually takes a few seconds; there is no need to pay again.";
+const WELCOME_BACK = "Welcome back. We are checking with the payment provider how it ended.";
+const NOT_THROUGH = "Your payment has not come through. If it was declined, continue and choose another way to pay there; nothing is charged twice.";
 
 /** Show one order until the returned function is called. `arrival` is what the browser brought back from the gateway. */
 export async function showOrder(main, id, arrival = {}) {
@@ -33,7 +38,7 @@ export async function showOrder(main, id, arrival = {}) {
 
 class OrderPage {
   constructor(id, secret, arrival) {
-    Object.assign(this, { id, secret, gateways: [], images: new Map(), mode: "connecting", chosen: arrival.gateway ?? null, arrivalStatus: arrival.status ?? null, timers: [] });
+    Object.assign(this, { id, secret, gateways: [], images: new Map(), mode: "connecting", chosen: arrival.gateway ?? null, arrivalStatus: arrival.status ?? null, arrivedAt: performance.now(), timers: [] });
     this.status = h("strong", { class: "badge", "data-testid": "order-status" });
     this.headline = h("p", { class: "status-headline" });
     this.explanation = h("p", { class: "status-text" });
@@ -148,7 +153,6 @@ class OrderPage {
       this.mark.dataset.icon = now.icon;
       fill(this.mark, icon(now.icon));
     }
-    this.drawNote();
     this.drawTimeline();
     this.drawProblem();
     // The choice of a gateway must not be pulled from under the shopper's finger, so the actions are rebuilt only when they change.
@@ -162,12 +166,22 @@ class OrderPage {
   }
 
   drawNote() {
-    const waiting = isPayable(this.order) && ["unpaid", "pending"].includes(this.order.payment_status);
-    const words = waiting && this.arrivalStatus && (/^(success|succeeded|paid|captured|authorized|processing|pending)$/.test(this.arrivalStatus)
-      ? "We are checking your payment. This usually takes a few seconds; there is no need to pay again."
-      : "Welcome back. We are checking with the payment provider how it ended.");
+    const words = this.noteWords();
+    if (this.noteShown === words) return;
+    this.noteShown = words;
     if (!words) this.note.replaceChildren();
-    else if (!this.note.firstChild) fill(this.note, h("div", { class: "notice notice-info", "data-testid": "checking-note" }, h("span", { class: "spinner" }), h("p", {}, words)));
+    else fill(this.note, h("div", { class: "notice notice-info", "data-testid": "checking-note" }, words !== NOT_THROUGH && h("span", { class: "spinner" }), h("p", {}, words)));
+  }
+
+  // Who comes back from a page where the payment was declined must not be told to wait: nothing is under way there any more.
+  noteWords() {
+    const latest = this.order.payments?.at(-1)?.status;
+    this.wasProcessing ||= latest === "processing";
+    const waiting = isPayable(this.order) && ["unpaid", "pending"].includes(this.order.payment_status);
+    if (!waiting || !this.arrivalStatus) return null;
+    const isOverdue = performance.now() - this.arrivedAt > CHECKING_FOR;
+    if (latest === "requires_action" && (this.wasProcessing || isOverdue)) return NOT_THROUGH;
+    return /^(success|succeeded|paid|captured|authorized|processing|pending)$/.test(this.arrivalStatus) ? CHECKING : WELCOME_BACK;
   }
 
   drawProblem() {
@@ -182,11 +196,11 @@ class OrderPage {
     for (const payment of order.payments ?? []) {
       const words = paymentLabel(payment);
       steps.push({ tone: words.tone, title: `${this.gatewayLabel(payment.gateway)}: ${words.title}`, at: payment.updated_at ?? payment.created_at, text: words.text });
-      for (const refund of payment.refunds ?? []) steps.push({ ...refundLabel(refund), at: refund.updated_at });
     }
-    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", text: order.closed_at ? "It had closed; your late payment still got the goods. The invoice is ready." : "The invoice is ready." });
+    if (isPaid(order)) steps.push({ tone: "done", title: "Order confirmed", at: order.confirmed_at, text: order.closed_at ? "It had closed; your late payment still got the goods. The invoice is ready." : "The invoice is ready." });
     else if (order.status === "open") steps.push({ tone: "next", title: "Confirmation and invoice", text: "As soon as the payment is in." });
     else steps.push({ tone: "bad", title: `Order ${order.status}`, at: order.closed_at ?? order.updated_at, text: "The goods are back on the shelf." });
+    for (const refund of (order.payments ?? []).flatMap((payment) => payment.refunds ?? [])) steps.push({ ...refundLabel(refund), at: refund.updated_at });
     fill(this.timeline, steps.map((step) => h("li", { class: `step-${step.tone}` },
       h("div", {}, h("p", { class: "step-title" }, step.title), step.text && h("p", { class: "fine" }, step.text)), step.at && h("time", { datetime: step.at }, timeOf(step.at)))));
   }
@@ -227,6 +241,7 @@ class OrderPage {
 
   tick() {
     const { order } = this;
+    this.drawNote();
     const left = isPayable(order) && order.expires_at ? Date.parse(order.expires_at) - serverNow() : null;
     if (left === null) {
       this.countdown.replaceChildren();

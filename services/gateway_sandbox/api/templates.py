@@ -115,12 +115,12 @@ $actions
 )
 
 _ACTIONS = Template(
-    """<div class="pretend"><span>Visa •••• 4242</span><span>Test card</span></div>
+    """<div class="pretend"><span>$instrument</span><span>$instrument_note</span></div>
 <form method="post" action="/sandbox/$gateway/checkout/$session/outcome">
 <input type="hidden" name="token" value="$token">
 <button class="pay" name="outcome" value="succeed" data-testid="pay">$pay_label $total $currency</button>
-<button name="outcome" value="fail" data-testid="decline">Decline the card</button>
-<button class="quiet" name="outcome" value="cancel" data-testid="cancel">Cancel and go back</button>
+<button name="outcome" value="fail" data-testid="decline">$decline_label</button>
+$cancel
 </form>
 <div class="note">
 <p><strong>Pay</strong> $pay_explanation</p>
@@ -128,6 +128,8 @@ _ACTIONS = Template(
 <p><strong>Walk away</strong> Close this tab. Nothing is sent; the session ends by itself at $expires_at.</p>
 </div>"""
 )
+
+_CANCEL = '<button class="quiet" name="outcome" value="cancel" data-testid="cancel">Cancel and go back</button>'
 
 _HEADINGS = {
     EntryStatus.COMPLETED: "Paid",
@@ -183,7 +185,7 @@ def _banner(entry: BookEntry, view: CheckoutView) -> str:
         return f'<p class="banner bad" role="status" data-testid="ended">{text}</p>'
     if view.declined_message:
         text = escape(view.declined_message)
-        return f'<p class="banner bad" role="alert" data-testid="declined">{text} Try again or use another card.</p>'
+        return f'<p class="banner bad" role="alert" data-testid="declined">{text}</p>'
     return ""
 
 
@@ -219,7 +221,11 @@ def _actions(entry: BookEntry, view: CheckoutView) -> str:
         total=escape(view.total),
         currency=escape(view.currency),
         pay_label="Pay again" if view.declined_message else "Pay",
-        pay_explanation=escape(paying),
+        pay_explanation=escape(view.pay_explanation or paying),
+        instrument=escape(view.instrument[0]),
+        instrument_note=escape(view.instrument[1]),
+        decline_label=escape(view.decline_label),
+        cancel=_CANCEL if view.has_way_back else "",
         cancel_explanation=escape(view.cancel_explanation),
         expires_at=escape(f"{entry.expires_at:%H:%M} UTC on {entry.expires_at:%-d %B}"),
     )

@@ -203,6 +203,12 @@ class CheckoutView:
     is_manual_capture: bool
     cancel_explanation: str
     declined_message: str | None = None
+    instrument: tuple[str, str] = ("Visa •••• 4242", "Test card")
+    decline_label: str = "Decline the card"
+    pay_explanation: str | None = None
+    """Instead of the usual one, where paying means something else."""
+    has_way_back: bool = True
+    """Whether there is anywhere to go without paying."""
 
 
 class SandboxGateway(Protocol):

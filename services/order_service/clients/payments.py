@@ -9,26 +9,24 @@ from decimal import Decimal
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from services.order_service.domain.errors import PaymentInProgress, PaymentRefused
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.use_cases.ports import OpenedPayment, PaymentRequest
 from shared.clock import to_rfc3339
-from shared.contracts.envelope import MinorUnits, MoneyData
+from shared.contracts.payment_documents import PaymentDocument
 from shared.correlation import current_correlation
 from shared.errors import (
     Conflict,
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
-    InvalidAmount,
     NotFound,
     PayrailError,
     ServiceUnavailable,
 )
 from shared.http import HttpClient, parse_retry_after
-from shared.money import Money
 from shared.ports import Ports
 from shared.unit_of_work import in_transaction
 
@@ -49,37 +47,10 @@ _PROBLEMS: Mapping[str, type[PayrailError]] = {
 }
 
 
-class _PaymentAnswer(BaseModel):
-    """What of payment_service's payment document is read here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    payment_id: str = Field(min_length=1, max_length=64)
-    order_id: str = Field(min_length=1, max_length=64)
-    gateway: str
+class _PaymentAnswer(PaymentDocument):
     gateway_reference: str | None = None
-    status: PaymentStatus
-    version: int = Field(ge=0, strict=True)
-    amount: MoneyData
-    amount_authorized: MinorUnits = 0
-    amount_captured: MinorUnits = 0
-    amount_refund_pending: MinorUnits = 0
-    amount_refunded: MinorUnits = 0
-    amount_disputed: MinorUnits = 0
-    amount_excess: MinorUnits = 0
-    outcome_unknown: bool = False
     next_action: dict[str, Any] | None = None
     expires_at: str | None = None
-
-    @field_validator("amount")
-    @classmethod
-    def _is_money(cls, amount: MoneyData) -> MoneyData:
-        """A currency that this release does not know makes the answer unreadable; it is not the shopper's mistake."""
-        try:
-            Money(amount.amount_minor, amount.currency)
-        except InvalidAmount as error:
-            raise ValueError(error.detail) from error
-        return amount
 
 
 class HttpPaymentsClient:
@@ -193,9 +164,9 @@ def _snapshot(answer: _PaymentAnswer) -> PaymentSnapshot:
         payment_id=answer.payment_id,
         order_id=answer.order_id,
         gateway=answer.gateway,
-        status=answer.status,
+        status=PaymentStatus(answer.status),
         version=answer.version,
-        amount=Money(answer.amount.amount_minor, answer.amount.currency),
+        amount=answer.money,
         gateway_reference=answer.gateway_reference,
         amount_authorized=answer.amount_authorized,
         amount_captured=answer.amount_captured,

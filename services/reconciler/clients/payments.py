@@ -5,74 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from services.reconciler.domain.errors import SyncRefused
 from services.reconciler.domain.models import SeenPayment, Standing
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import PaymentsPage, SyncAnswer
-from shared.contracts.envelope import MinorUnits, MoneyData
+from shared.contracts.payment_documents import PaymentDocument
 from shared.correlation import current_correlation
 from shared.errors import (
     DatabaseUnavailable,
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
-    InvalidAmount,
     PayrailError,
     ServiceUnavailable,
 )
 from shared.http import CallPolicy, HttpAnswer, HttpCaller, parse_retry_after
-from shared.money import Money
 
 PAGE_SIZE = 100  # of payments; far below the byte cap of an answer
 PULL_BUDGET_SECONDS = 15.0
 
-_Id = Annotated[str, Field(min_length=1, max_length=64)]
 
-
-class _PaymentAnswer(BaseModel):
-    """What of payment_service's payment document is read here."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    payment_id: _Id
-    order_id: _Id
-    gateway: _Id
-    status: PaymentStatus
-    version: int = Field(ge=1, strict=True)
-    amount: MoneyData
-    amount_authorized: MinorUnits = 0
-    amount_captured: MinorUnits = 0
-    amount_refund_pending: MinorUnits = 0
-    amount_refunded: MinorUnits = 0
-    amount_disputed: MinorUnits = 0
-    amount_dispute_lost: MinorUnits = 0
-    outcome_unknown: bool = Field(False, strict=True)
+class _PaymentAnswer(PaymentDocument):
     capture_before: AwareDatetime | None = None
     created_at: AwareDatetime
     updated_at: AwareDatetime
-
-    @field_validator("amount")
-    @classmethod
-    def _is_money(cls, amount: MoneyData) -> MoneyData:
-        """A currency that this release does not know makes the answer unreadable, and ends no round."""
-        try:
-            Money(amount.amount_minor, amount.currency)
-        except InvalidAmount as error:
-            raise ValueError(error.detail) from error
-        return amount
 
     def seen(self) -> SeenPayment:
         return SeenPayment(
             payment_id=self.payment_id,
             order_id=self.order_id,
             gateway=self.gateway,
-            status=self.status,
+            status=PaymentStatus(self.status),
             version=self.version,
-            amount=Money(self.amount.amount_minor, self.amount.currency),
+            amount=self.money,
             created_at=self.created_at,
             changed_at=self.updated_at,
             standing=Standing(

@@ -24,6 +24,9 @@ AGE_DIVISOR = 8
 """A payment that is open for a day already is asked about every three hours at most, however few checks it has had:
 after an outage of ours the backlog must not be treated as if it were fresh (failure RC14)."""
 
+CLOCK_GRAIN_SECONDS = 0.001
+"""Dates are whole microseconds: one that was rounded down does not make its look due once more."""
+
 MAX_OVERDUE_SPREAD_SECONDS = 10 * MINUTE
 MAX_FAILURE_WAIT_SECONDS = float(HOUR)
 
@@ -188,5 +191,5 @@ class Timetable:
         elapsed = (now - subject.since).total_seconds()
         looks = [look * self.factor for look in plan.waits]
         # Jitter may have brought the check that has just been made before the look that it was made for.
-        ahead = [look for look in looks if subject.checks == 0 or look * JITTER_LOW > elapsed]
+        ahead = [look for look in looks if subject.checks == 0 or look * JITTER_LOW > elapsed + CLOCK_GRAIN_SECONDS]
         return ahead[0] if ahead else None

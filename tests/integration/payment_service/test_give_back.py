@@ -97,6 +97,19 @@ async def test_a_command_that_is_not_signed_by_its_sender_moves_nothing(build_wo
     assert await shop.statuses(payment_id) == ["pending"]
 
 
+async def test_a_command_that_failed_is_not_carried_out_again_by_its_repetition(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    shop.gateway.will("refund", Do.REJECT)
+    signed = (await a_command(shop, payment_id)).signed(SENDER_KEY)
+    await deliver(shop, signed)
+    await shop.run_due()
+    await deliver(shop, signed, "evt_2")
+    await shop.run_due()
+    assert await shop.statuses(payment_id) == ["failed"]
+    assert len(shop.gateway.called("refund")) == 1
+
+
 async def test_held_money_is_released(build_world: BuildWorld) -> None:
     shop = await open_shop(build_world)
     payment_id = await shop.held()

@@ -12,7 +12,10 @@ import httpx
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import Capability, OutcomeStatus
+from services.payment_service.use_cases.request_operation import Asked, Wanted, request_operation
+from shared.money import Money
 from tests.integration.payment_service.conftest import BuildWorld
 from tests.integration.payment_service.fake_money import KEY, ORDERED, Do, FakeMoney, open_shop
 from tests.support.waiting import until
@@ -206,6 +209,25 @@ async def test_a_key_that_was_pruned_still_means_the_same_refund(build_world: Bu
     await shop.world.run("DELETE FROM idempotency_keys")
     other = await shop.refund(payment_id, 501)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_what_was_done_is_told_while_the_gateway_is_away(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    first = await shop.refund(payment_id, 500)
+    await shop.world.run("DELETE FROM idempotency_keys")
+    shop.gateways.is_available = False
+    assert (await shop.refund(payment_id, 500)).json() == first.json()
+
+
+async def test_the_same_request_at_once_without_its_stored_key_is_one_operation(build_world: BuildWorld) -> None:
+    """PY21: the row itself guards, under the payment's lock."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    wanted, asked = Wanted(OperationKind.REFUND, Money(500, "EUR")), Asked("back-office", "one-request")
+    made = await asyncio.gather(*(request_operation(payment_id, wanted, asked, shop.context) for _ in range(8)))
+    assert len({operation.operation_id for operation in made}) == 1
+    assert len(shop.gateway.called("refund")) == 1
 
 
 async def test_another_callers_key_is_another_key(build_world: BuildWorld) -> None:

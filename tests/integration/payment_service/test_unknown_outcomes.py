@@ -225,6 +225,23 @@ async def test_a_refusal_of_the_repeated_call_is_believed_only_after_a_look(buil
     await shop.assert_books_agree(payment_id)
 
 
+async def test_a_repetition_that_does_not_arrive_leaves_the_first_call_unknown(build_world: BuildWorld) -> None:
+    """Were it taken for never sent, its reservation would be freed after a day, though the first call has run."""
+    shop = await open_shop(build_world)
+    shop.gateway.will("refund", Do.LOSE_AFTER, *[Do.UNAVAILABLE] * 1000)
+    shop.gateway.will("find", Do.FAIL, *[Do.UNAVAILABLE] * 1000)
+    payment_id, _, _ = await asked(shop, "refund")
+    await shop.settle_down(hours=30)
+    assert await shop.statuses(payment_id) == ["unknown"]
+    assert (await shop.totals(payment_id))["refund_pending"] == ORDERED
+    shop.gateway.script.clear()
+    await shop.settle_down(hours=2)
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    events = await shop.events(payment_id)
+    assert events["outcome_resolved"] == 1
+    await shop.assert_books_agree(payment_id)
+
+
 async def test_a_person_is_called_once_and_the_asking_goes_on(build_world: BuildWorld) -> None:
     gateway = FakeMoney()
     gateway.facts = replace(gateway.facts, unknown_horizon=timedelta(hours=12), key_valid_for=None)
@@ -330,6 +347,27 @@ async def test_a_runner_that_wakes_up_late_cannot_free_what_another_sent_again(b
     assert await shop.statuses(payment_id) == ["unknown"]
     assert (await shop.totals(payment_id))["refund_pending"] == 500
     assert refund.status is OutcomeStatus.SUCCEEDED
+
+
+async def test_a_runner_that_wakes_up_late_sends_nothing(build_world: BuildWorld) -> None:
+    """PY18: what it has seen is older than the other's call, and without keys its own would run again."""
+    shop = await open_shop(build_world, keyless())
+    shop.gateway.will("refund", Do.LOSE_BEFORE, Do.LOSE_AFTER)
+    payment_id, _, _ = await asked(shop, "refund")
+    await shop.later(400)
+    looked = asyncio.Event()
+    shop.gateway.will("find", looked, Do.FAIL, Do.FAIL)
+    stale = asyncio.create_task(run_one_due(shop.context))
+    await until(lambda: shop.gateway.called("find"), what="the look")
+    await shop.later(61)
+    assert await run_one_due(shop.context)
+    assert len(shop.gateway.called("refund")) == 2
+    looked.set()
+    assert await stale
+    assert len(shop.gateway.called("refund")) == 2
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    await shop.assert_books_agree(payment_id)
 
 
 async def test_a_bug_of_one_adapter_does_not_stop_the_others(build_world: BuildWorld) -> None:

@@ -12,7 +12,7 @@ import httpx
 
 from shared.clock import to_rfc3339
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.payment_events import STATUS_EVENTS
+from shared.contracts.payment_events import STATUS_EVENTS, PaymentEventData
 from shared.errors import Unauthenticated
 from shared.ids import Ids
 from shared.web.auth import TokenVerifier
@@ -31,6 +31,14 @@ class FakePayment:
     amount_minor: int
     created_at: str
     updated_at: str
+    amount_authorized: int = 0
+    amount_captured: int = 0
+    amount_refund_pending: int = 0
+    amount_refunded: int = 0
+    amount_disputed: int = 0
+    amount_dispute_lost: int = 0
+    outcome_unknown: bool = False
+    capture_before: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         amount = {"amount_minor": self.amount_minor, "currency": "EUR"}
@@ -46,8 +54,12 @@ class FakePaymentService(httpx.AsyncBaseTransport):
         self._ids = ids
         self.verifier: TokenVerifier | None = None
         self.payments: dict[str, FakePayment] = {}
-        self.gateway_says: dict[str, str] = {}
+        self.gateway_says: dict[str, str | dict[str, Any]] = {}
+        """The payment's status at the gateway, or whatever of the payment is different there."""
         self.gateways_down: set[str] = set()
+        self.gateways_silent: set[str] = set()
+        self.retry_after_seconds: int | None = None
+        """What a 503 about a gateway that is down tells."""
         self.poisoned: set[str] = set()
         self.problems: dict[str, tuple[int, str]] = {}
         self.is_down = False
@@ -63,23 +75,28 @@ class FakePaymentService(httpx.AsyncBaseTransport):
         # As from the network: httpx marks a response that was made with its content as read, and it cannot be streamed.
         return httpx.Response(answer.status_code, headers=answer.headers, stream=_Body(answer.content))
 
-    def opens(self, *, status: str = "requires_action", gateway: str = "generic", amount_minor: int = 1000) -> str:
+    def opens(
+        self, *, status: str = "requires_action", gateway: str = "generic", amount_minor: int = 1000, **changes: Any
+    ) -> str:
         """A payment that exists there; its events are the test's to deliver or lose."""
         now = to_rfc3339(self._clock.now())
         payment = FakePayment(self._ids.new("pay"), self._ids.new("ord"), gateway, status, 2, amount_minor, now, now)
-        self.payments[payment.payment_id] = payment
+        self.payments[payment.payment_id] = replace(payment, **(_totals(status, amount_minor) | changes))
         return payment.payment_id
 
-    def becomes(self, payment_id: str, status: str) -> None:
+    def becomes(self, payment_id: str, status: str, **changes: Any) -> None:
         payment = self.payments[payment_id]
+        changes = {"status": status} | _totals(status, payment.amount_minor) | changes
         updated_at = to_rfc3339(self._clock.now())
-        self.payments[payment_id] = replace(payment, status=status, version=payment.version + 1, updated_at=updated_at)
+        self.payments[payment_id] = replace(payment, version=payment.version + 1, updated_at=updated_at, **changes)
 
-    def event(self, payment_id: str) -> EventEnvelope:
-        """What it would publish about the payment as it is."""
+    def event(
+        self, payment_id: str, model: type[PaymentEventData] | None = None, /, **own_fields: Any
+    ) -> EventEnvelope:
+        """What it would publish about the payment as it is; ``own_fields`` are those of the model."""
         payment = self.payments[payment_id]
-        model = STATUS_EVENTS[payment.status]
-        data = model.model_validate(vars(payment) | {"amount": payment.amount_minor, "currency": "EUR"})
+        model = model or STATUS_EVENTS[payment.status]
+        data = model.model_validate(vars(payment) | {"amount": payment.amount_minor, "currency": "EUR"} | own_fields)
         return EventEnvelope(
             id=self._ids.new("evt"),
             type=model.TYPE,
@@ -131,12 +148,16 @@ class FakePaymentService(httpx.AsyncBaseTransport):
             return _problem(*self.problems[payment_id])
         if payment_id not in self.payments:
             return _problem(404, "not_found")
-        if self.payments[payment_id].gateway in self.gateways_down or payment_id in self.poisoned:
-            return _problem(503, "gateway_unavailable")
-        status = self.gateway_says.get(payment_id, self.payments[payment_id].status)
-        changed = status != self.payments[payment_id].status
+        if self.payments[payment_id].gateway in self.gateways_down:
+            return _problem(503, "gateway_unavailable", retry_after_seconds=self.retry_after_seconds)
+        if self.payments[payment_id].gateway in self.gateways_silent or payment_id in self.poisoned:
+            return _problem(503, "gateway_outcome_unknown", retry_after_seconds=self.retry_after_seconds)
+        before = self.payments[payment_id]
+        says = self.gateway_says.get(payment_id, before.status)
+        changes = {"status": says} if isinstance(says, str) else says
+        changed = any(getattr(before, name) != value for name, value in changes.items())
         if changed:
-            self.becomes(payment_id, status)
+            self.becomes(payment_id, **({"status": before.status} | changes))
         return httpx.Response(200, json=self.payments[payment_id].to_json() | {"changed": changed})
 
     def _page(self, params: httpx.QueryParams) -> httpx.Response:
@@ -159,6 +180,16 @@ class _Body(httpx.AsyncByteStream):
         yield self._content
 
 
-def _problem(status: int, code: str) -> httpx.Response:
+def _totals(status: str, amount_minor: int) -> dict[str, int]:
+    """What a payment in this status has at least."""
+    if status == "captured":
+        return {"amount_authorized": amount_minor, "amount_captured": amount_minor}
+    return {"amount_authorized": amount_minor} if status == "authorized" else {}
+
+
+def _problem(status: int, code: str, *, retry_after_seconds: int | None = None) -> httpx.Response:
     problem = {"type": "about:blank", "title": "?", "status": status, "code": code, "detail": "as the test wants it"}
-    return httpx.Response(status, json=problem, headers={"content-type": "application/problem+json"})
+    headers = {"content-type": "application/problem+json"}
+    if retry_after_seconds is not None:
+        headers["retry-after"] = str(retry_after_seconds)
+    return httpx.Response(status, json=problem, headers=headers)

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from services.reconciler.use_cases.forget_old import forget_old
+from shared.contracts.payment_events import RefundCreated
 from tests.integration.reconciler.conftest import BuildWorld, World
 
 
@@ -31,15 +32,36 @@ async def test_events_in_the_wrong_order_leave_the_newest_state(world: World) ->
     await world.hears_of(payment_id)
     await world.hears_of(payment_id, older)
     watched = await world.watched(payment_id)
-    assert (watched["status"], watched["next_check_at"]) == ("captured", None)
+    assert (watched["status"], watched["version"]) == ("captured", 3)
 
 
-async def test_a_captured_payment_is_never_asked_about(world: World) -> None:
+async def test_captured_payments_can_be_left_alone_by_a_setting(build_world: BuildWorld) -> None:
+    world = await build_world(sweep_captured_looks_hours="")
     payment_id = await world.watches()
     world.payments.becomes(payment_id, "captured")
     await world.hears_of(payment_id)
     await world.sweeps(after_seconds=7 * 86400)
     assert world.payments.synced == []
+
+
+async def test_a_refund_under_way_is_heard_of_and_asked_about_within_the_hour(world: World) -> None:
+    payment_id = await world.watches(status="captured")
+    await world.sweeps(after_seconds=10 * 86400)
+    world.payments.becomes(payment_id, "captured", amount_refund_pending=300)
+    refund = {"refund_id": "ref_1", "refund_status": "submitted", "refund_amount": 300}
+    await world.hears_of(payment_id, world.payments.event(payment_id, RefundCreated, **refund))
+    wait = (await world.watched(payment_id))["next_check_at"] - world.clock.now()
+    assert timedelta(minutes=54) <= wait <= timedelta(minutes=66)
+
+
+async def test_the_end_of_a_hold_is_learnt_from_the_list_where_the_events_do_not_tell_it(world: World) -> None:
+    ends_at = world.clock.now() + timedelta(hours=12)
+    payment_id = await world.watches(status="authorized", capture_before=ends_at.isoformat())
+    assert (await world.watched(payment_id))["capture_before"] is None
+    await world.sweeps()
+    watched = await world.watched(payment_id)
+    assert watched["capture_before"] == ends_at
+    assert watched["next_check_at"] - world.clock.now() <= timedelta(hours=3.3)
 
 
 async def test_the_pull_finds_a_payment_whose_events_were_lost(world: World) -> None:
@@ -76,8 +98,10 @@ async def test_the_pull_and_an_event_at_the_same_time_watch_a_payment_once(world
 
 async def test_what_was_dropped_long_ago_is_forgotten(world: World) -> None:
     kept = await world.watches()
-    dropped = await world.watches(status="captured")
+    dropped = await world.watches(status="canceled")
+    for _ in range(4):
+        await world.sweeps(after_seconds=3 * 86400)
+    assert (await world.watched(dropped))["next_check_at"] is None
     world.clock.move(31 * 86400)
     assert not await forget_old(world.container.context, keep_days=30)
     assert [row["payment_id"] for row in await world.rows("SELECT payment_id FROM watched_payments")] == [kept]
-    assert dropped != kept

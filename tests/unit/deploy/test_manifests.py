@@ -6,9 +6,12 @@ import re
 import stat
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
+
+from deploy.catalogue import SERVICES as CATALOGUE
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 SERVICES = ["order-service", "payment-service", "webhook-ingest", "reconciler"]
@@ -23,7 +26,11 @@ ROUTES = {
     "/api/v1/orders/ord_1/invoice": "order-service",
     "/api/v1/payments": "payment-service",
     "/api/v1/payments/pay_1/return": "payment-service",
+    "/api/v1/payments/pay_1/timeline": "payment-service",
+    "/api/v1/captures/cap_1": "payment-service",
+    "/api/v1/voids/voi_1": "payment-service",
     "/api/v1/refunds/ref_1": "payment-service",
+    "/api/v1/ledger/balances": "payment-service",
     "/api/v1/gateways": "payment-service",
     "/api/v1/gateways/stripe/webhook-registrations": "payment-service",
     "/api/v1/webhooks/stripe": "webhook-ingest",
@@ -44,6 +51,7 @@ ROUTES = {
     "/api/v1/events/reconciler": "reconciler",
     "/sandbox/stripe/v1/checkout/sessions": "gateway-sandbox",
 }
+SHARED_PATH = "/api/v1/events"
 UNROUTED = ["/", "/metrics", "/readyz", "/docs", "/api/v1/ordersX", "/api/v1", "/api/v1/events/nobody", "/sandboxes"]
 
 
@@ -78,6 +86,28 @@ def test_the_proxy_shows_nothing_else(path: str, nginx: str) -> None:
     assert service_for(path, nginx) is None
 
 
+def documented_paths(service: str) -> list[str]:
+    """What the service's OpenAPI document lists, without what every service has."""
+    container = MagicMock(checks={})
+    container.settings.cors_origins = ()
+    return [path for path in CATALOGUE[service].create_application(container).openapi()["paths"] if path != SHARED_PATH]
+
+
+def embedded_service_for(path: str) -> str | None:
+    """What the embedded mode's table gives for the path: the longest prefix that matches."""
+    table = ((prefix, name) for name, entry in CATALOGUE.items() for prefix in entry.routes)
+    found = [(len(prefix), name) for prefix, name in table if path == prefix or path.startswith(f"{prefix}/")]
+    return max(found)[1] if found else None
+
+
+@pytest.mark.parametrize("service", CATALOGUE)
+def test_every_documented_path_is_routed_to_its_service_in_both_modes(service: str, nginx: str) -> None:
+    paths = documented_paths(service)
+    assert paths
+    assert {path: service_for(path, nginx) for path in paths} == dict.fromkeys(paths, service)
+    assert {path: embedded_service_for(path) for path in paths} == dict.fromkeys(paths, service)
+
+
 def test_the_proxy_knows_every_service_of_the_compose_file_that_serves(compose: dict[str, Any], nginx: str) -> None:
     serving = {name for name, service in compose["services"].items() if service.get("command", [""])[0] == "serve"}
     assert serving == {*SERVICES, "gateway-sandbox"} == set(ROUTES.values())
@@ -108,6 +138,29 @@ def test_one_job_makes_schemas_and_topology_before_anything_serves(compose: dict
     assert script[:-1] == [*(f"payrail migrate {service}" for service in SERVICES), "payrail topology apply"]
     for name in SERVICES:
         assert f"{name.replace('-', '_').upper()}_DATABASE_URL" in compose["services"]["migrate"]["environment"]
+
+
+def test_gateways_settings_and_their_files_reach_every_process_that_uses_them(compose: dict[str, Any]) -> None:
+    for service in ("payment-service", "webhook-ingest", "gateway-sandbox"):
+        for process in (compose["services"][service], compose["services"][f"{service}-worker"]):
+            assert [each["path"] for each in process["env_file"]] == ["gateways.env"]
+            assert process["volumes"] == ["./secrets/gateways:/run/gateways:ro"]
+
+
+def test_what_the_sandbox_signs_with_is_mounted_there_and_nowhere_else(compose: dict[str, Any]) -> None:
+    users = {name for name, service in compose["services"].items() if "paypal_signing" in service.get("secrets", [])}
+    assert users == {"gateway-sandbox", "gateway-sandbox-worker"}
+    for name in users:
+        file = compose["services"][name]["environment"]["SANDBOX_PAYPAL_SIGNING_FILE"]
+        assert file == "/run/secrets/paypal_signing"
+
+
+def test_order_service_signs_commands_with_the_key_that_payment_service_verifies(compose: dict[str, Any]) -> None:
+    for role in ("", "-worker"):
+        signing = compose["services"][f"order-service{role}"]["environment"]["COMMAND_SIGNING_KEY"]
+        assert (
+            compose["services"][f"payment-service{role}"]["environment"]["COMMAND_KEYS"] == f"order_service:{signing}"
+        )
 
 
 def test_the_sandbox_is_only_there_when_asked_for(compose: dict[str, Any]) -> None:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.reconciler.domain.schedule import (
+    CAPTURED_LOOKS,
     DAY,
     HOUR,
     JITTER_HIGH,
     JITTER_LOW,
     MINUTE,
     PLANS,
+    UNSETTLED,
     PaymentStatus,
+    Subject,
     Timetable,
-    plan_for,
 )
 from shared.contracts.payment_events import STATUS_EVENTS
 from tests.support.clock import A_MOMENT
 
 OPEN = (PaymentStatus.CREATED, PaymentStatus.REQUIRES_ACTION, PaymentStatus.PROCESSING)
 ENDED = (PaymentStatus.FAILED, PaymentStatus.CANCELED, PaymentStatus.EXPIRED)
-WATCHED = [status for status, plan in PLANS.items() if plan is not None]
+HELD = (PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED)
+BY_CHECKS = [status for status, plan in PLANS.items() if not plan.from_start]
 
 gateways = st.sampled_from(["stripe", "generic", "tabby"])
 counts = st.integers(min_value=0, max_value=60)
@@ -38,25 +43,48 @@ timetables = st.builds(
 )
 
 
-def next_check(
+def a_subject(
     status: PaymentStatus,
     *,
     gateway: str = "generic",
     checks: int = 0,
     age: float = 0,
     in_status: float = 0,
-    jitter: float = 1.0,
-    timetable: Timetable | None = None,
-) -> datetime | None:
-    return (timetable or Timetable()).next_check_at(
+    is_unsettled: bool = False,
+    is_taken: bool = False,
+    hold_ends_in: float | None = None,
+) -> Subject:
+    return Subject(
         gateway=gateway,
         status=status,
-        checks=checks,
         created_at=A_MOMENT - timedelta(seconds=age),
-        status_since=A_MOMENT - timedelta(seconds=in_status),
-        now=A_MOMENT,
-        jitter=jitter,
+        since=A_MOMENT - timedelta(seconds=in_status),
+        checks=checks,
+        is_unsettled=is_unsettled,
+        is_taken=is_taken,
+        capture_before=None if hold_ends_in is None else A_MOMENT + timedelta(seconds=hold_ends_in),
     )
+
+
+def next_check(
+    status: PaymentStatus, *, jitter: float = 1.0, timetable: Timetable | None = None, **subject: Any
+) -> datetime | None:
+    return (timetable or Timetable()).next_check_at(a_subject(status, **subject), now=A_MOMENT, jitter=jitter)
+
+
+def looks_of(
+    status: PaymentStatus, *, jitter: float = 1.0, timetable: Timetable | None = None, seconds: float = 150 * DAY
+) -> list[float]:
+    """When a payment that is always asked about as soon as it is due is asked about, in seconds from its beginning."""
+    timetable, now, looks = timetable or Timetable(), A_MOMENT, list[float]()
+    while (now - A_MOMENT).total_seconds() < seconds and len(looks) < 200:
+        subject = replace(a_subject(status), checks=len(looks))
+        due = timetable.next_check_at(subject, now=now, jitter=jitter)
+        if due is None:
+            break
+        now = due
+        looks.append((now - A_MOMENT).total_seconds())
+    return looks
 
 
 def seconds_until(due: datetime | None) -> float:
@@ -64,7 +92,7 @@ def seconds_until(due: datetime | None) -> float:
     return (due - A_MOMENT).total_seconds()
 
 
-def test_every_status_of_payment_service_has_a_plan_or_none_on_purpose() -> None:
+def test_every_status_of_payment_service_has_a_plan() -> None:
     assert {status.value for status in PLANS} == set(STATUS_EVENTS)
 
 
@@ -77,8 +105,95 @@ def test_the_first_check_is_a_setting() -> None:
     assert seconds_until(next_check(PaymentStatus.CREATED, timetable=Timetable(first_check_seconds=5))) == 5
 
 
-def test_a_captured_payment_is_dropped_at_once() -> None:
-    assert next_check(PaymentStatus.CAPTURED) is None
+def test_a_captured_payment_is_looked_at_ten_times_in_a_hundred_and_twenty_days_and_dropped() -> None:
+    days = [look / DAY for look in looks_of(PaymentStatus.CAPTURED)]
+    assert days == pytest.approx([1 / 24, 1 / 4, 1, 3, 7, 14, 30, 60, 90, 120])
+
+
+def test_the_looks_at_captured_payments_are_a_setting() -> None:
+    assert looks_of(PaymentStatus.CAPTURED, timetable=Timetable(captured_looks=(10, 30))) == [10, 30]
+    assert next_check(PaymentStatus.CAPTURED, timetable=Timetable(captured_looks=())) is None
+
+
+@given(jitter=jitters, factor=st.sampled_from([0.001, 0.1, 1.0, 3.0]))
+def test_each_look_is_made_once_whatever_the_jitter(jitter: float, factor: float) -> None:
+    timetable = Timetable(factor=factor)
+    looks = looks_of(PaymentStatus.CAPTURED, jitter=jitter, timetable=timetable, seconds=500 * DAY)
+    assert looks == pytest.approx([look * factor * jitter for look in CAPTURED_LOOKS], abs=0.001)
+
+
+@given(seen_late_by=st.integers(min_value=2 * HOUR, max_value=200 * DAY), jitter=jitters)
+def test_looks_that_are_over_are_made_up_for_by_one(seen_late_by: int, jitter: float) -> None:
+    first = seconds_until(next_check(PaymentStatus.CAPTURED, in_status=seen_late_by, jitter=jitter))
+    assert 0 <= first <= 10 * MINUTE
+    second = next_check(PaymentStatus.CAPTURED, checks=1, in_status=seen_late_by, jitter=jitter)
+    left = [look for look in CAPTURED_LOOKS if look * JITTER_LOW > seen_late_by]
+    assert (second is None) == (not left)
+    if left:
+        assert seconds_until(second) + seen_late_by == pytest.approx(left[0] * jitter, abs=10 * MINUTE)
+
+
+@given(seen_late_by=ages, checks=st.integers(1, 60), jitter=jitters, factor=st.sampled_from([0.001, 1.0]))
+def test_a_look_is_never_behind_us(seen_late_by: int, checks: int, jitter: float, factor: float) -> None:
+    timetable = Timetable(factor=factor)
+    due = next_check(PaymentStatus.CAPTURED, checks=checks, in_status=seen_late_by, jitter=jitter, timetable=timetable)
+    assert due is None or due >= A_MOMENT
+
+
+SETTLED_STATUSES = (*HELD, *ENDED, PaymentStatus.CAPTURED, PaymentStatus.CONFLICTED)
+
+
+@pytest.mark.parametrize("status", SETTLED_STATUSES)
+def test_what_is_unsettled_is_asked_about_hourly_for_a_day_and_then_daily_without_end(status: PaymentStatus) -> None:
+    waits = [seconds_until(next_check(status, checks=checks, is_unsettled=True)) for checks in range(300)]
+    assert waits == [HOUR] * 24 + [DAY] * 276
+
+
+@pytest.mark.parametrize("status", OPEN)
+def test_an_open_payment_is_asked_about_no_less_because_a_call_is_unanswered(status: PaymentStatus) -> None:
+    assert [next_check(status, checks=checks, is_unsettled=True) for checks in range(20)] == [
+        next_check(status, checks=checks) for checks in range(20)
+    ]
+
+
+@pytest.mark.parametrize("status", HELD)
+@pytest.mark.parametrize(
+    ("hold_ends_in", "wait"),
+    [
+        (30 * DAY, DAY),
+        (4 * DAY, DAY),
+        (2 * DAY, DAY / 2),
+        (DAY, 6 * HOUR),
+        (5 * HOUR, 1.25 * HOUR),
+        (HOUR, HOUR),
+        (0, HOUR),
+        (-HOUR, HOUR),
+        (-2 * DAY, DAY / 2),
+        (-30 * DAY, DAY),
+    ],
+)
+def test_a_hold_is_asked_about_more_often_around_its_end(
+    status: PaymentStatus, hold_ends_in: float, wait: float
+) -> None:
+    assert seconds_until(next_check(status, checks=3, hold_ends_in=hold_ends_in)) == wait
+
+
+@given(status=st.sampled_from(HELD), far=ages, nearer=ages, checks=counts, is_unsettled=st.booleans())
+def test_a_nearer_end_of_a_hold_never_makes_it_asked_about_more_rarely(
+    status: PaymentStatus, far: int, nearer: int, checks: int, is_unsettled: bool
+) -> None:
+    far, nearer = max(far, nearer), min(far, nearer)
+    waits = [
+        seconds_until(next_check(status, checks=checks, hold_ends_in=distance, is_unsettled=is_unsettled))
+        for distance in (nearer, far)
+    ]
+    assert HOUR <= waits[0] <= waits[1] <= DAY
+
+
+def test_a_hold_of_which_nothing_is_left_is_looked_at_like_a_captured_payment() -> None:
+    assert seconds_until(next_check(PaymentStatus.PARTIALLY_CAPTURED, is_taken=True)) == HOUR
+    late = next_check(PaymentStatus.PARTIALLY_CAPTURED, is_taken=True, checks=10, in_status=120 * DAY)
+    assert late is None
 
 
 def test_an_authorized_payment_is_asked_about_daily_for_as_long_as_it_is_held() -> None:
@@ -107,13 +222,12 @@ def test_a_backlog_after_an_outage_is_not_treated_as_fresh() -> None:
     assert (fresh, old) == (2 * MINUTE, 6 * HOUR)
 
 
-@given(gateway=gateways, status=st.sampled_from(WATCHED), age=ages, timetable=timetables)
+@given(gateway=gateways, status=st.sampled_from(BY_CHECKS), age=ages, timetable=timetables, is_unsettled=st.booleans())
 def test_waits_never_shrink_with_more_checks(
-    gateway: str, status: PaymentStatus, age: int, timetable: Timetable
+    gateway: str, status: PaymentStatus, age: int, timetable: Timetable, is_unsettled: bool
 ) -> None:
-    plan = plan_for(gateway, status)
-    assert plan is not None
-    waits = [timetable.wait_seconds(plan, checks=checks, age_seconds=age) for checks in range(30)]
+    subject = a_subject(status, gateway=gateway, age=age, is_unsettled=is_unsettled)
+    waits = [timetable.wait_seconds(replace(subject, checks=checks), A_MOMENT) for checks in range(30)]
     known = [wait for wait in waits if wait is not None]
     assert known == waits[: len(known)]  # once ended, it stays ended
     assert all(shorter <= longer for shorter, longer in pairwise(known))
@@ -123,22 +237,23 @@ def test_waits_never_shrink_with_more_checks(
 def test_waits_never_shrink_with_more_age(
     gateway: str, status: PaymentStatus, checks: int, younger: int, more: int
 ) -> None:
-    plan = plan_for(gateway, status)
-    assert plan is not None
-    waits = [Timetable().wait_seconds(plan, checks=checks, age_seconds=age) for age in (younger, younger + more)]
+    waits = [
+        Timetable().wait_seconds(a_subject(status, gateway=gateway, checks=checks, age=age), A_MOMENT)
+        for age in (younger, younger + more)
+    ]
     assert waits[0] is not None
     assert waits[1] is not None
     assert waits[0] <= waits[1]
 
 
-@given(gateway=gateways, status=st.sampled_from(WATCHED), checks=counts, age=ages, jitter=jitters)
+@given(gateway=gateways, status=st.sampled_from(BY_CHECKS), checks=counts, age=ages, jitter=jitters)
 def test_waits_are_bounded(gateway: str, status: PaymentStatus, checks: int, age: int, jitter: float) -> None:
     due = next_check(status, gateway=gateway, checks=checks, age=age, in_status=age, jitter=jitter)
     if due is not None:
         assert 0 <= seconds_until(due) <= 4 * DAY * JITTER_HIGH
 
 
-@given(gateway=gateways, status=st.sampled_from(WATCHED), checks=st.integers(1, 60), age=ages, jitter=jitters)
+@given(gateway=gateways, status=st.sampled_from(BY_CHECKS), checks=st.integers(1, 60), age=ages, jitter=jitters)
 def test_jitter_moves_a_check_by_a_tenth_at_most(
     gateway: str, status: PaymentStatus, checks: int, age: int, jitter: float
 ) -> None:
@@ -153,6 +268,10 @@ def test_jitter_moves_a_check_by_a_tenth_at_most(
 def test_an_overdue_first_check_comes_soon_but_spread(status: PaymentStatus, overdue: int, jitter: float) -> None:
     wait = seconds_until(next_check(status, age=overdue, in_status=overdue, jitter=jitter))
     assert 0 <= wait <= MINUTE * (JITTER_HIGH - JITTER_LOW) + 0.001
+
+
+def test_the_plan_of_the_unsettled_is_what_the_readme_says() -> None:
+    assert (UNSETTLED.waits, UNSETTLED.repeats) == ((HOUR,) * 24 + (DAY,), True)
 
 
 def test_a_jitter_out_of_range_is_a_bug() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.reconciler.domain.models import Moment, SeenPayment, WatchedPayment
+from services.reconciler.domain.models import Moment, SeenPayment, Standing, WatchedPayment
 from services.reconciler.domain.schedule import PaymentStatus, Timetable
 from shared.money import Money
 from tests.support.clock import A_MOMENT
@@ -17,12 +18,38 @@ TIMETABLE = Timetable()
 NOW = Moment(A_MOMENT, 1.0)
 
 
-def seen(status: PaymentStatus = PaymentStatus.REQUIRES_ACTION, *, version: int = 1) -> SeenPayment:
-    return SeenPayment("pay_1", "ord_1", "generic", status, version, Money(1000, "EUR"), A_MOMENT, A_MOMENT)
+CAPTURED = PaymentStatus.CAPTURED
+NOTHING = Standing()
+TAKEN = Standing(amount_authorized=1000, amount_captured=1000)
 
 
-def watched(status: PaymentStatus = PaymentStatus.REQUIRES_ACTION, *, version: int = 1) -> WatchedPayment:
-    return WatchedPayment.first_seen(seen(status, version=version), TIMETABLE, NOW)
+def seen(
+    status: PaymentStatus = PaymentStatus.REQUIRES_ACTION,
+    *,
+    version: int = 1,
+    standing: Standing = NOTHING,
+    is_document: bool = False,
+    capture_before: datetime | None = None,
+) -> SeenPayment:
+    return SeenPayment(
+        payment_id="pay_1",
+        order_id="ord_1",
+        gateway="generic",
+        status=status,
+        version=version,
+        amount=Money(1000, "EUR"),
+        created_at=A_MOMENT,
+        changed_at=A_MOMENT,
+        standing=standing,
+        capture_before=capture_before,
+        is_document=is_document,
+    )
+
+
+def watched(
+    status: PaymentStatus = PaymentStatus.REQUIRES_ACTION, *, version: int = 1, standing: Standing = NOTHING
+) -> WatchedPayment:
+    return WatchedPayment.first_seen(seen(status, version=version, standing=standing), TIMETABLE, NOW)
 
 
 def test_older_news_change_nothing() -> None:
@@ -55,10 +82,60 @@ def test_an_answer_that_is_older_than_what_an_event_told_meanwhile_counts_as_a_c
     assert (answered.status, answered.version, answered.checks) == (PaymentStatus.PROCESSING, 5, 1)
 
 
-def test_a_captured_payment_is_dropped_and_no_run_waits_for_it() -> None:
+def test_where_captured_payments_are_left_alone_one_is_dropped_and_no_run_waits_for_it() -> None:
     known = replace(watched(), asked_by_run="run_1")
-    told = known.told(seen(PaymentStatus.CAPTURED, version=2), TIMETABLE, NOW)
+    told = known.told(seen(CAPTURED, version=2), Timetable(captured_looks=()), NOW)
     assert (told.next_check_at, told.asked_by_run) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        Standing(1000, 1000, amount_refund_pending=1),
+        Standing(1000, 1000, amount_refunded=1),
+        Standing(1000, 1000, amount_disputed=1),
+        Standing(1000, 1000, outcome_unknown=True),
+    ],
+)
+def test_money_that_moves_on_a_captured_payment_starts_its_looks_again(moved: Standing) -> None:
+    known = replace(watched(CAPTURED, standing=TAKEN), checks=6)
+    told = known.told(seen(CAPTURED, version=2, standing=moved), TIMETABLE, NOW)
+    assert (told.checks, told.next_check_at) == (0, A_MOMENT + timedelta(hours=1))
+    assert told.told(seen(CAPTURED, version=3, standing=moved), TIMETABLE, NOW).next_check_at == told.next_check_at
+
+
+def test_a_call_without_an_answer_leaves_an_open_payment_its_place() -> None:
+    known = replace(watched(), checks=6)
+    told = known.told(seen(version=2, standing=Standing(outcome_unknown=True)), TIMETABLE, NOW)
+    assert (told.checks, told.next_check_at) == (6, known.next_check_at)
+
+
+def test_a_document_adds_what_the_event_of_its_version_left_out_and_an_event_takes_nothing_of_it_away() -> None:
+    disputed = replace(TAKEN, amount_disputed=500)
+    known = watched(CAPTURED, version=4, standing=disputed)
+    assert known.standing.is_unsettled
+    lost = replace(disputed, amount_dispute_lost=500)
+    told = known.told(seen(CAPTURED, version=4, standing=lost, is_document=True), TIMETABLE, NOW)
+    assert not told.standing.is_unsettled
+    assert told.told(seen(CAPTURED, version=4, standing=disputed), TIMETABLE, NOW) is told
+    assert told.told(seen(CAPTURED, version=5, standing=disputed), TIMETABLE, NOW).standing == lost
+    assert told.told(seen(CAPTURED, version=5, standing=TAKEN), TIMETABLE, NOW).standing == TAKEN
+
+
+def test_an_older_document_changes_nothing() -> None:
+    known = watched(CAPTURED, version=4, standing=TAKEN)
+    assert known.told(seen(CAPTURED, version=3, is_document=True), TIMETABLE, NOW) is known
+
+
+def test_the_end_of_a_hold_brings_its_next_check_nearer() -> None:
+    known = watched(PaymentStatus.AUTHORIZED, version=2)
+    ends_at = A_MOMENT + timedelta(hours=8)
+    told = known.told(
+        seen(PaymentStatus.AUTHORIZED, version=2, is_document=True, capture_before=ends_at), TIMETABLE, NOW
+    )
+    assert (told.capture_before, told.next_check_at) == (ends_at, A_MOMENT + timedelta(hours=2))
+    later = told.told(seen(PaymentStatus.AUTHORIZED, version=3), TIMETABLE, NOW)
+    assert (later.capture_before, later.next_check_at) == (ends_at, told.next_check_at)
 
 
 def test_a_refusal_uses_up_a_check_and_says_why() -> None:
@@ -67,7 +144,7 @@ def test_a_refusal_uses_up_a_check_and_says_why() -> None:
 
 
 def test_silence_about_a_payment_that_was_dropped_meanwhile_does_not_revive_it() -> None:
-    known = watched(PaymentStatus.CAPTURED)
+    known = replace(watched(CAPTURED), next_check_at=None)
     assert known.unanswered("gateway_outcome_unknown", wait_seconds=60, moment=NOW) is known
 
 

@@ -444,6 +444,11 @@ class PayPalSandbox:
             is_manual_capture=entry.capture is CaptureMode.MANUAL,
             cancel_explanation="Goes back to the shop; as with PayPal, the order stays open and no webhook is sent.",
             declined_message=declined,
+            instrument=("buyer@example.com", "Test account"),
+            decline_label="Pay with a card that is declined",
+            pay_explanation=(
+                "Approves the payment and goes back; the shop asks for the money then, or learns that it is declined."
+            ),
         )
 
     async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> str | None:

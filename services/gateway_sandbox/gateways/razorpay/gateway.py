@@ -230,7 +230,8 @@ class RazorpaySandbox:
 
     def checkout(self, entry: BookEntry) -> CheckoutView:
         declined = objects.tries_of(entry) and objects.good_try(entry) is None
-        cancel = "Goes nowhere: links have no address for it." if objects.is_link(entry) else "Goes back to the shop."
+        is_link = objects.is_link(entry)
+        cancel = "A payment link has no way back but paying." if is_link else "Goes back to the shop."
         return CheckoutView(
             merchant=self._merchant,
             gateway_title="Razorpay",
@@ -239,7 +240,8 @@ class RazorpaySandbox:
             currency=entry.currency,
             is_manual_capture=entry.capture is CaptureMode.MANUAL,
             cancel_explanation=f"{cancel} Nothing changes and no webhook is sent.",
-            declined_message="Your payment was declined by the bank." if declined else None,
+            declined_message="The bank declined the payment. Try again or use another card." if declined else None,
+            has_way_back=not is_link,
         )
 
     async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> str | None:

@@ -363,7 +363,7 @@ class StripeSandbox:
             currency=entry.currency,
             is_manual_capture=entry.capture == "manual",
             cancel_explanation="Goes back to the shop. Stripe keeps the session open and sends no webhook.",
-            declined_message=failure["message"] if failure else None,
+            declined_message=f"{failure['message']} Try again or use another card." if failure else None,
         )
 
     async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> str | None:

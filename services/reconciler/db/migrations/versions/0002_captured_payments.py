@@ -29,7 +29,9 @@ def upgrade() -> None:
         op.add_column(TABLE, sa.Column(name, sa.BigInteger(), server_default="0", nullable=False))
     op.add_column(TABLE, sa.Column("outcome_unknown", sa.Boolean(), server_default="false", nullable=False))
     op.add_column(TABLE, sa.Column("capture_before", sa.DateTime(timezone=True), nullable=True))
-    op.create_check_constraint("totals_not_negative", TABLE, " AND ".join(f"{name} >= 0" for name in TOTALS))
+    op.create_check_constraint(
+        op.f(f"ck_{TABLE}_totals_not_negative"), TABLE, " AND ".join(f"{name} >= 0" for name in TOTALS)
+    )
     # Captured payments were dropped at once until now. Their first look brings their totals; it is spread over an hour.
     op.execute(
         """
@@ -41,7 +43,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("UPDATE watched_payments SET next_check_at = NULL, asked_by_run = NULL WHERE status = 'captured'")
-    op.drop_constraint("totals_not_negative", TABLE, type_="check")
+    op.drop_constraint(op.f(f"ck_{TABLE}_totals_not_negative"), TABLE, type_="check")
     op.drop_column(TABLE, "capture_before")
     op.drop_column(TABLE, "outcome_unknown")
     for name in reversed(TOTALS):
