@@ -143,9 +143,11 @@ class GatewayRejected(GatewayError):
     code = "gateway_rejected"
     status = 502
 
-    def __init__(self, detail: str | None = None, *, gateway_code: str | None = None):
+    def __init__(self, detail: str | None = None, *, gateway_code: str | None = None, after_silence: bool = False):
         super().__init__(detail)
         self.gateway_code = gateway_code
+        self.after_silence = after_silence
+        """An earlier try of the same call was not answered: that one may have run, whatever is refused now."""
 
 
 class GatewayObjectNotFound(GatewayRejected):
@@ -164,6 +166,12 @@ class GatewayUnavailable(GatewayError):
 
 class GatewayRateLimited(GatewayUnavailable):
     """The gateway limits our rate; nothing moved. Wait as long as Retry-After says."""
+
+    code = "gateway_unavailable"
+
+
+class GatewayCallsExhausted(GatewayUnavailable):
+    """We have too many calls to this gateway under way; nothing moved. Try again shortly."""
 
     code = "gateway_unavailable"
 
@@ -187,6 +195,16 @@ class GatewayServerError(GatewayOutcomeUnknown):
         self.gateway_status = gateway_status
         self.is_replay = is_replay
         """It says that this error is stored under our key: the first run has ended, and repeating changes nothing."""
+
+
+class GatewayDeniedAfterSilence(GatewayOutcomeUnknown):
+    """The gateway refuses our credentials, but had not answered an earlier try of this call, which may have run."""
+
+    code = "gateway_outcome_unknown"
+
+    def __init__(self, gateway_status: int):
+        super().__init__()
+        self.gateway_status = gateway_status
 
 
 class InfrastructureError(PayrailError):

@@ -19,6 +19,8 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from shared.clock import Clock
 from shared.correlation import current_correlation
 from shared.errors import (
+    GatewayCallsExhausted,
+    GatewayDeniedAfterSilence,
     GatewayOutcomeUnknown,
     GatewayRateLimited,
     GatewayServerError,
@@ -37,8 +39,11 @@ MAX_RETRY_AFTER_SECONDS = 60
 MOST_SAVED_RETRIES = 10
 CALLS_PER_RETRY = 10  # a party that is down gets a tenth more calls at most, however many of us call (failure H19)
 
-# What httpx raises before a byte of the request can have been processed. Everything else may have been.
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL)
+# What httpx raises before a byte of the request can have been processed, beside PoolTimeout. Everything else may have
+# been.
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL)
+
+_DENIALS = (401, 403)
 
 
 def build_http_client(
@@ -135,8 +140,24 @@ class HttpCaller:
     ) -> HttpAnswer:
         """Any status below 500 except 429 is an answer (and the others, where the policy says so); the caller reads it.
 
-        No transaction may be open (PG11).
+        Raises GatewayDeniedAfterSilence where a write is refused for its credentials and an earlier try of it was not
+        answered: everybody reads 401 and 403 as "nothing ran", which is then true of the last try only. No transaction
+        may be open (PG11).
         """
+        answer = await self._answer(method, url, policy, headers or {}, params, content)
+        if answer.after_silence and answer.status in _DENIALS and method != "GET":
+            raise GatewayDeniedAfterSilence(answer.status)
+        return answer
+
+    async def _answer(
+        self,
+        method: str,
+        url: str,
+        policy: CallPolicy,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        content: bytes | None,
+    ) -> HttpAnswer:
         assert not in_transaction(), "a foreign call inside a unit of work"
         self._retries.first_call()
         deadline = self._ports.clock.monotonic() + policy.budget_seconds
@@ -147,7 +168,7 @@ class HttpCaller:
             sleep=self._ports.clock.sleep,
             reraise=True,
         )
-        request_headers = dict(headers or {})
+        request_headers = dict(headers)
         correlation = current_correlation()
         if correlation is not None:
             request_headers.setdefault("traceparent", correlation.traceparent)
@@ -187,6 +208,8 @@ class HttpCaller:
                 body = await read_bounded(response, MAX_RESPONSE_BYTES)
         except ResponseTooLarge as error:
             raise GatewayOutcomeUnknown("the answer is larger than is accepted") from error
+        except httpx.PoolTimeout as error:
+            raise GatewayCallsExhausted from error
         except _NEVER_SENT as error:
             raise GatewayUnavailable from error
         except httpx.HTTPError as error:
@@ -242,6 +265,6 @@ def parse_retry_after(value: str | None, now: datetime) -> int | None:
 
 def _may_repeat(error: BaseException, policy: CallPolicy) -> bool:
     # An allow-list, on classes: cancellation and our own bugs are never retried (field notes M20, M21).
-    if isinstance(error.__cause__, httpx.PoolTimeout):
+    if isinstance(error, GatewayCallsExhausted):
         return False  # all connections to this party are busy: it has waited a second, and more would be no help (H15)
     return isinstance(error, GatewayUnavailable) or (isinstance(error, GatewayOutcomeUnknown) and policy.repeatable)

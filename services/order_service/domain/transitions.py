@@ -91,18 +91,18 @@ def state_of(order: Order) -> OrderState:
 
 def derive(order: Order, payments: Sequence[OrderPayment]) -> OrderState:
     """The state that the order's facts and its payments' newest states give. Reads no derived field of ``order``."""
-    paying = _winner_first(order, [payment.snapshot for payment in payments if _pays(payment.snapshot, order)])
+    paying = _winner_first(payments, order)
     confirmed_by = order.confirmed_by or order.reopened_by
     if confirmed_by is None and order.closed_as is None and paying:
         confirmed_by = paying[0].payment_id
-    is_confirmed = confirmed_by is not None
-    payment_status = _payment_status(paying, payments)
+    payment_status = _payment_status(order, confirmed_by, payments)
+    is_refunded = confirmed_by is not None and payment_status is OrderPaymentStatus.REFUNDED
     return OrderState(
-        status=OrderStatus.CONFIRMED if is_confirmed else order.closed_as or OrderStatus.OPEN,
+        status=OrderStatus.CONFIRMED if confirmed_by is not None else order.closed_as or OrderStatus.OPEN,
         payment_status=payment_status,
         attention=_attention(order, confirmed_by, payments),
         confirmed_by=confirmed_by,
-        was_refunded=order.refunded_at is not None or (is_confirmed and payment_status is OrderPaymentStatus.REFUNDED),
+        was_refunded=order.refunded_at is not None or is_refunded,
     )
 
 
@@ -121,14 +121,21 @@ def _pays(payment: PaymentSnapshot, order: Order) -> bool:
     return standing_of(payment) is Standing.TAKEN and is_for(payment, order) and payment.amount_captured > 0
 
 
-def _winner_first(order: Order, paying: list[PaymentSnapshot]) -> list[PaymentSnapshot]:
-    """The payment that confirmed the order keeps it; among others the oldest that still has money (ids sort by
-    creation)."""
-    keeper = order.confirmed_by or order.reopened_by
-    return sorted(paying, key=lambda each: (each.payment_id != keeper, each.amount_not_refunded <= 0, each.payment_id))
+def _winner_first(payments: Sequence[OrderPayment], order: Order) -> list[PaymentSnapshot]:
+    """Of those that pay, the oldest that still has money (ids sort by creation)."""
+    paying = [payment.snapshot for payment in payments if _pays(payment.snapshot, order)]
+    return sorted(paying, key=lambda each: (each.amount_not_refunded <= 0, each.payment_id))
 
 
-def _payment_status(paying: Sequence[PaymentSnapshot], payments: Sequence[OrderPayment]) -> OrderPaymentStatus:
+def _payment_status(order: Order, confirmed_by: str | None, payments: Sequence[OrderPayment]) -> OrderPaymentStatus:
+    """Once a payment has confirmed the order, it alone says how the order is paid.
+
+    Whatever became of the keeper: a second payment that went back is no refund of the order, whose goods would go back
+    on the shelf for it, and one that has money does not pay it. They move ``attention`` only.
+    """
+    if confirmed_by is not None:
+        payments = [payment for payment in payments if payment.payment_id == confirmed_by]
+    paying = _winner_first(payments, order)
     if paying:
         return _money_status(paying[0])
     standings = {standing_of(payment.snapshot) for payment in payments}

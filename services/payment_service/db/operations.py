@@ -39,6 +39,9 @@ _LEASE = text(
     WHERE operation_id = :operation_id AND (leased_until IS NULL OR leased_until < now()) RETURNING operation_id
     """
 )
+_HOLDS = text(
+    "SELECT 1 FROM operations WHERE operation_id = :operation_id AND lease_token = :token AND leased_until > now()"
+)
 _RELEASE = text(
     """
     UPDATE operations SET lease_token = NULL, leased_until = NULL
@@ -75,6 +78,11 @@ class Operations:
     async def release(self, operation_id: str, *, token: str) -> bool:
         values = {"operation_id": operation_id, "token": token}
         return (await self._connection.execute(_RELEASE, values)).scalar() is not None
+
+    async def holds(self, operation_id: str, *, token: str) -> bool:
+        return (
+            await self._connection.execute(_HOLDS, {"operation_id": operation_id, "token": token})
+        ).scalar() is not None
 
     async def take_due(self, now: datetime, *, token: str, seconds: float) -> Operation | None:
         values = {"now": now, "token": token, "seconds": float(seconds)}

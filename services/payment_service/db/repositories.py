@@ -101,6 +101,7 @@ class Payments:
                 session_unknown=payment.session_unknown,
                 capture_before=payment.capture_before,
                 capture_warned_at=payment.capture_warned_at,
+                given_up_at=payment.given_up_at,
                 failure_code=state.failure_code,
                 conflict=state.conflict,
                 gateway_reference=payment.gateway_reference,
@@ -176,7 +177,8 @@ class Payments:
             select(payments.c.payment_id)
             .where(payments.c.status == PaymentStatus.AUTHORIZED.value)
             .where(payments.c.capture == CaptureMode.AUTOMATIC.value, payments.c.updated_at <= since)
-            .where(payments.c.duplicate_of.is_(None), ~taken, ~given_up)
+            .where(payments.c.duplicate_of.is_(None))
+            .where(payments.c.given_up_at.is_(None), ~taken, ~given_up)
             .order_by(payments.c.updated_at)
             .limit(limit)
         )
@@ -426,6 +428,7 @@ def _payment(row: RowMapping) -> Payment:
         authorization_valid_for=row["authorization_valid_for"],
         capture_before=row["capture_before"],
         capture_warned_at=row["capture_warned_at"],
+        given_up_at=row["given_up_at"],
     )
 
 

@@ -67,6 +67,7 @@ payments = Table(
     Column("authorization_valid_for", Interval),
     timestamp("capture_before", nullable=True),
     timestamp("capture_warned_at", nullable=True),
+    timestamp("given_up_at", nullable=True),
     Column("failure_code", Text),
     Column("conflict", Text),
     Column("gateway_reference", Text),

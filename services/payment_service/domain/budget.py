@@ -17,19 +17,30 @@ from services.payment_service.domain.errors import (
     RefundSpansCaptures,
 )
 from services.payment_service.domain.models import HOLDING, Fact, Payment
-from services.payment_service.domain.operation_state import refunds_claimed
-from services.payment_service.domain.operations import UNSETTLED, Operation, OperationKind, OperationStatus
-from services.payment_service.domain.transitions import captured_by_object, held_by_object
+from services.payment_service.domain.operation_state import disputes_claimed, refunds_claimed
+from services.payment_service.domain.operations import (
+    UNSETTLED,
+    DisputeStatus,
+    Operation,
+    OperationKind,
+    OperationStatus,
+)
+from services.payment_service.domain.transitions import FOREIGN_CURRENCY, captured_by_object, held_by_object
 
 
-def capture_target(payment: Payment, facts: Iterable[Fact], operations: Sequence[Operation], amount_minor: int) -> str:
-    """The held object to capture ``amount_minor`` of.
+def capture_target(
+    payment: Payment, facts: Iterable[Fact], operations: Sequence[Operation], amount_minor: int, *, is_final: bool
+) -> str:
+    """The held object to capture ``amount_minor`` of. A final capture closes the hold, so nothing may be under way
+    beside it.
 
     Raises NotCapturable, OperationInProgress (a void is under way), CaptureExceedsAuthorized.
     """
     if payment.status not in HOLDING:
         raise NotCapturable(f"this payment is {payment.status}: nothing is held that could be captured")
     _refuse_beside(operations, OperationKind.VOID)
+    if is_final:
+        _refuse_beside(operations, OperationKind.CAPTURE)
     if any(o.kind is OperationKind.CAPTURE and o.is_unsettled and o.is_final for o in operations):
         raise OperationInProgress("a final capture of this payment is under way", retry_after_seconds=2)
     if amount_minor > payment.state.amount_capturable:
@@ -46,7 +57,7 @@ def void_target(payment: Payment, facts: Iterable[Fact], operations: Sequence[Op
 
 
 def refund_target(
-    payment: Payment, facts: Iterable[Fact], operations: Sequence[Operation], amount_minor: int, *, override: bool
+    payment: Payment, facts: Sequence[Fact], operations: Sequence[Operation], amount_minor: int, *, override: bool
 ) -> str:
     """The captured object to refund ``amount_minor`` of: the one with the least left that still has enough.
 
@@ -55,11 +66,15 @@ def refund_target(
     state = payment.state
     if state.amount_captured == 0:
         raise NotRefundable(f"this payment is {payment.status}: nothing was captured; a held amount is voided instead")
-    if state.amount_disputed > state.amount_dispute_lost and not override:
+    observations = [fact.observation for fact in facts]
+    is_disputed = any(dispute.status is DisputeStatus.OPEN for dispute in disputes_claimed(observations))
+    if is_disputed and not override:
         raise PaymentDisputed
+    if state.conflict == FOREIGN_CURRENCY and not override:
+        raise PaymentDisputed("money of this payment went back in another currency; repeat with `override` to refund")
     if amount_minor > state.amount_refundable:
         raise RefundExceedsCaptured(f"{state.amount_refundable} minor units can still be refunded")
-    left = refundable_by_object(facts, operations)
+    left = refundable_by_object(payment, facts, operations)
     enough = [(rest, reference) for reference, rest in left.items() if rest >= amount_minor]
     if not enough:
         raise RefundSpansCaptures(
@@ -68,10 +83,11 @@ def refund_target(
     return min(enough)[1]
 
 
-def refundable_by_object(facts: Iterable[Fact], operations: Sequence[Operation]) -> dict[str, int]:
-    """What each captured object still has, open refunds taken off."""
+def refundable_by_object(payment: Payment, facts: Iterable[Fact], operations: Sequence[Operation]) -> dict[str, int]:
+    """What each captured object still has in the payment's own currency, open refunds taken off."""
     observations = [fact.observation for fact in facts]
-    left = dict(captured_by_object(observations))
+    ours = [o for o in observations if o.amount is None or o.amount.currency == payment.amount.currency]
+    left = dict(captured_by_object(ours))
     counted = UNSETTLED | {OperationStatus.SUCCEEDED}
     for refund in refunds_claimed(operations, observations):
         if refund.status in counted:

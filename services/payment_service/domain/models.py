@@ -275,6 +275,8 @@ class Payment:
     capture_before: datetime | None = None
     """When the hold ends: what the gateway named, else the first authorization and the above."""
     capture_warned_at: datetime | None = None
+    given_up_at: datetime | None = None
+    """When its order said that it does not want this money: no policy captures it any more."""
 
     @property
     def outcome_unknown(self) -> bool:

@@ -155,34 +155,37 @@ def _was_taken_back(operation: Operation, reference: str | None, observations: S
 def _facts_by_operation(
     operations: Sequence[Operation], observations: Sequence[Observation]
 ) -> dict[str, list[Observation]]:
-    ours = {operation.reference for operation in operations}
+    others = {operation.reference for operation in operations if operation.kind is not OperationKind.REFUND}
+    refunds = {operation.reference for operation in operations if operation.kind is OperationKind.REFUND}
     named = _names_of_refunds(operations, observations)
     found: dict[str, list[Observation]] = {}
     for observation in observations:
-        if observation.kind not in _REFUND_KINDS | _OPERATION_KINDS:
-            continue
-        reference = _operation_of(observation, ours, named)
+        reference = None
+        if observation.kind in _REFUND_KINDS:
+            reference = named.get(observation.object_reference)
+        elif observation.kind in _OPERATION_KINDS and observation.operation in others | refunds:
+            reference = observation.operation
         if reference is not None:
             found.setdefault(reference, []).append(observation)
     return found
 
 
-def _operation_of(observation: Observation, ours: set[str], named: Mapping[str, str]) -> str | None:
-    if observation.operation in ours:
-        return observation.operation
-    return named.get(observation.object_reference) if observation.kind in _REFUND_KINDS else None
-
-
 def _names_of_refunds(operations: Sequence[Operation], observations: Sequence[Observation]) -> dict[str, str]:
-    """The gateway's id of a refund → our operation's reference. One of ours comes before one that was imported."""
+    """The gateway's id of a refund → our operation's reference. One of ours comes before one that was imported.
+
+    One refund of the gateway's belongs to one of ours: a second that echoes the same reference, or one that echoes
+    the reference of something else than a refund, is money of its own and counts as made at the gateway.
+    """
     refunds = [operation for operation in operations if operation.kind is OperationKind.REFUND]
     own = [operation for operation in refunds if operation.origin is not Origin.GATEWAY]
     imported = [operation for operation in refunds if operation.origin is Origin.GATEWAY]
-    ours = {operation.reference for operation in own}
     named = {o.gateway_reference: o.reference for o in own if o.gateway_reference is not None}
+    nameless = {operation.reference for operation in own if operation.gateway_reference is None}
     for observation in sorted(observations, key=lambda o: (o.object_reference, o.operation or "")):
-        if observation.kind in _REFUND_KINDS and observation.operation in ours:
-            named.setdefault(observation.object_reference, observation.operation)
+        is_free = observation.object_reference not in named
+        if observation.kind in _REFUND_KINDS and observation.operation in nameless and is_free:
+            named[observation.object_reference] = observation.operation
+            nameless.discard(observation.operation)
     for operation in imported:
         if operation.gateway_reference is not None:
             named.setdefault(operation.gateway_reference, operation.reference)
@@ -193,22 +196,29 @@ def refunds_claimed(operations: Sequence[Operation], observations: Iterable[Obse
     """Every refund once: those of our (settled) operations, and those that were made at the gateway."""
     observations = tuple(observations)
     named = _names_of_refunds(operations, observations)
-    ours = {operation.reference for operation in operations}
     strangers: dict[str, list[Observation]] = {}
     for observation in observations:
-        if observation.kind in _REFUND_KINDS and _operation_of(observation, ours, named) is None:
+        if observation.kind in _REFUND_KINDS and observation.object_reference not in named:
             strangers.setdefault(observation.object_reference, []).append(observation)
-    own = [_claim_of(operation) for operation in operations if operation.kind is OperationKind.REFUND]
+    by_operation = _facts_by_operation(operations, observations)
+    own = [
+        _claim_of(operation, by_operation.get(operation.reference, ()))
+        for operation in operations
+        if operation.kind is OperationKind.REFUND
+    ]
     return (*own, *(_imported(reference, facts) for reference, facts in sorted(strangers.items())))
 
 
-def _claim_of(operation: Operation) -> RefundClaim:
+def _claim_of(operation: Operation, facts: Sequence[Observation]) -> RefundClaim:
+    """What the gateway says that it gives back counts, where it says so; else what we asked for."""
+    said = [fact.amount for fact in facts if fact.amount is not None and fact.kind in _REFUND_KINDS]
+    amount = max(said, key=lambda money: (money.amount_minor, money.currency), default=operation.amount)
     return RefundClaim(
         operation.gateway_reference,
         operation,
         operation.status,
-        operation.amount.amount_minor,
-        operation.amount.currency,
+        amount.amount_minor,
+        amount.currency,
         operation.target,
         operation.failure_code,
     )

@@ -49,6 +49,9 @@ _WITHOUT_MONEY: tuple[tuple[FactKind, PaymentStatus], ...] = (
     (FactKind.SESSION_OPENED, PaymentStatus.REQUIRES_ACTION),
 )
 
+FOREIGN_CURRENCY = "foreign_currency_returned"
+"""The conflict of a payment of which money went back, or is disputed, in a currency that is not its own."""
+
 _ENDS_A_HOLD = frozenset({FactKind.CANCELED, FactKind.EXPIRED, FactKind.RELEASED})
 
 
@@ -180,7 +183,7 @@ def _with_returns(
         amount_refund_pending=min(pending, captured - fitting_refunded - fitting_disputed),
         amount_excess=refunded + disputed - fitting_refunded - fitting_disputed,
         has_unknown_operation=any(operation.status is OperationStatus.UNKNOWN for operation in operations),
-        conflict=state.conflict or ("foreign_currency_returned" if foreign else None),
+        conflict=state.conflict or (FOREIGN_CURRENCY if foreign else None),
     )
 
 

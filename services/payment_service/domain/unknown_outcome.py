@@ -27,6 +27,9 @@ _TRY_AFTER = _LOOK_AFTER[:5]
 _POLL_AFTER: Sequence[timedelta] = tuple(timedelta(seconds=s) for s in (30, 300, 1800, 7200, 6 * 3600, 12 * 3600))
 """Waits between looks at what the gateway has taken on and will settle in its own time."""
 
+SUBMITTED_HORIZON = timedelta(days=30)
+"""No refund or capture that a gateway has taken on is under way for longer; a person has to ask it."""
+
 MOST_KEYS = 5
 """After so many stored failures under different keys, each proved to have moved nothing, the operation has failed."""
 
@@ -61,7 +64,7 @@ def next_step(operation: Operation, limits: Limits, now: datetime) -> Step:
     """What the runner does with an operation that is due and that nobody else holds."""
     if not operation.is_unsettled:
         return Step.NOTHING
-    if operation.call is not CallState.UNSENT:
+    if operation.call is not CallState.UNSENT or operation.status is not OperationStatus.PENDING:
         return Step.LOOK  # a lease that ran out on a sent call is a call without an answer
     return Step.WITHDRAW if now - operation.created_at >= limits.give_up_after else Step.SEND
 
@@ -74,17 +77,24 @@ def meaning_of_absence(operation: Operation, limits: Limits, now: datetime) -> A
         return Absence.WAIT  # it had said that it has it: its list lags, or hides it
     if limits.key_valid_for is not None and now - operation.first_sent_at < limits.key_valid_for:
         return Absence.SEND_AGAIN
-    if limits.absence_proves_after is None or now - operation.last_sent_at < limits.absence_proves_after:
+    if not is_proof(limits, operation.last_sent_at, now):
         return Absence.WAIT
     is_too_old = now - operation.created_at >= limits.give_up_after
     return Absence.NEVER_RAN if is_too_old else Absence.SEND_AGAIN
 
 
+def is_proof(limits: Limits, sent_at: datetime, now: datetime) -> bool:
+    """Whether "the gateway knows nothing of it" proves by now that a call sent then never ran."""
+    return limits.absence_proves_after is not None and now - sent_at >= limits.absence_proves_after
+
+
 def must_call_a_person(operation: Operation, limits: Limits, now: datetime) -> bool:
     """Once, when the gateway's horizon has passed without an answer."""
-    if operation.status is not OperationStatus.UNKNOWN or operation.escalated_at is not None:
+    if operation.first_sent_at is None or operation.escalated_at is not None:
         return False
-    return operation.first_sent_at is not None and now - operation.first_sent_at >= limits.unknown_horizon
+    horizons = {OperationStatus.UNKNOWN: limits.unknown_horizon, OperationStatus.SUBMITTED: SUBMITTED_HORIZON}
+    horizon = horizons.get(operation.status)
+    return horizon is not None and now - operation.first_sent_at >= horizon
 
 
 def look_again_at(operation: Operation, now: datetime) -> datetime:

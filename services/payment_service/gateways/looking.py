@@ -6,6 +6,7 @@ For gateways with idempotency keys that store an answer of 500 too, and say so w
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from services.payment_service.gateways.port import KeyUsedUp, Outcome
 from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRejected, GatewayServerError
@@ -13,6 +14,7 @@ from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRejected, 
 STORED_FAILURE = 500
 """Other 5xx come from what stands before a gateway and say nothing about the key."""
 
+Found = TypeVar("Found")
 Look = Callable[[], Awaitable[Outcome | None]]
 
 
@@ -30,18 +32,18 @@ async def answer_or_look(
     except GatewayServerError as error:
         if error.gateway_status != STORED_FAILURE or not error.is_replay:
             raise
-        found = await _certain(look)
+        found = await certain(look)
         if found is None:
             raise KeyUsedUp("a failure is stored under this key, and nothing ran") from error
         return found
     except GatewayRejected as error:
-        found = await _certain(look) if may_be_done(error) else None
+        found = await certain(look) if may_be_done(error) else None
         if found is None:
             raise
         return found
 
 
-async def _certain(look: Look) -> Outcome | None:
+async def certain(look: Callable[[], Awaitable[Found]]) -> Found:
     """A look that fails leaves the outcome of the call before it unknown, whatever kept us from looking."""
     try:
         return await look()

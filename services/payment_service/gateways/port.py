@@ -176,6 +176,8 @@ class Facts:
     currencies: frozenset[str] | None
     authorization_valid_for: timedelta | None = None
     key_valid_for: timedelta | None = None
+    completion_key_valid_for: timedelta | None = None
+    """Where completions' keys live shorter than those of other money calls. None: as long as they do."""
     absence_proves_after: timedelta | None = None
     unknown_horizon: timedelta = timedelta(hours=24)
 

@@ -34,6 +34,7 @@ from services.payment_service.domain.breaker import (
 from services.payment_service.gateways.port import KeyUsedUp
 from shared.errors import (
     DatabaseUnavailable,
+    GatewayCallsExhausted,
     GatewayError,
     GatewayOutcomeUnknown,
     GatewayRateLimited,
@@ -440,6 +441,8 @@ def _verdict(error: BaseException | None, seconds: float) -> Verdict:
         case None:
             return Verdict.HEALTHY
         case GatewayRateLimited():  # has a throttle of its own (failure H7)
+            return Verdict.NOTHING
+        case GatewayCallsExhausted():  # our own connections are all busy: the gateway was not even asked (failure H15)
             return Verdict.NOTHING
         case KeyUsedUp():  # the look that has shown it was answered
             return Verdict.HEALTHY

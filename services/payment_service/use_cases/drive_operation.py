@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
 
-from services.payment_service.domain.models import FactKind, FactSource, Observation, Payment
-from services.payment_service.domain.operations import CallState, Operation, OperationKind, OperationStatus
+from services.payment_service.domain.breaker import OperationClass
+from services.payment_service.domain.models import OPEN, FactKind, FactSource, Observation, Payment
+from services.payment_service.domain.operations import CallState, Operation, OperationKind, OperationStatus, Origin
 from services.payment_service.domain.timeline import TimelineEntry, decision_entry
 from services.payment_service.domain.unknown_outcome import (
     MOST_KEYS,
     Absence,
     Limits,
     Step,
+    is_proof,
     look_again_at,
     meaning_of_absence,
     must_call_a_person,
@@ -58,6 +60,8 @@ class Held:
     payment: Payment
     call: MoneyCall
     token: str
+    sent_before_at: datetime | None = None
+    """When it was sent the time before, if this call repeats one that was not answered."""
 
 
 class LeaseLost(Exception):
@@ -78,19 +82,18 @@ async def advance(operation_id: str, token: str, context: Context) -> Operation:
 
 async def send_reserved(operation_id: str, token: str, context: Context) -> Operation:
     """Make the first call of an operation that was reserved as ``sent`` under this lease. As ``advance``."""
-    held = await _load(operation_id, token, context)
     try:
-        return await _send(held, context)
+        return await _send(await _load(operation_id, token, context, only_if_held=True), context)
     except LeaseLost:
         return (await _load(operation_id, token, context)).operation
 
 
 async def _advance(held: Held, context: Context) -> Operation:
     adapter = context.gateways.get(held.payment.gateway)
-    limits = limits_of(adapter, context)
+    limits = limits_of(adapter, held.operation.kind, context)
     match next_step(held.operation, limits, context.clock.now()):
         case Step.SEND:
-            return await _send(await _mark_sent(held, context), context)
+            return await _send_if_it_may(held, context)
         case Step.LOOK:
             return await _look(await _mark_unanswered(held, context), adapter, limits, context)
         case Step.WITHDRAW:
@@ -99,9 +102,32 @@ async def _advance(held: Held, context: Context) -> Operation:
             return await _end_call(held, context, call=held.operation.call, look_again=False)
 
 
-async def _load(operation_id: str, token: str, context: Context) -> Held:
-    """Raises NotFound."""
+async def _send_if_it_may(held: Held, context: Context) -> Operation:
+    """What was never sent: not while the breaker is open, and no completion of a payment that has ended."""
+    try:
+        context.gateways.require_available(held.payment.gateway, OperationClass.MONEY)
+    except GatewayUnavailable:
+        return await _put_off(held, context)
+    marked = await _mark_sent(held, context)
+    if marked.operation.kind is OperationKind.COMPLETION and marked.payment.status not in OPEN:
+        return await _end_call(marked, context, call=CallState.WITHDRAWN, look_again=False)
+    return await _send(marked, context)
+
+
+async def _put_off(held: Held, context: Context) -> Operation:
+    """Nothing has happened, so nothing is derived anew: only the next try is later."""
+    operation = held.operation
     async with context.uow() as tx:
+        if await tx.operations.release(operation.operation_id, token=held.token):
+            await tx.operations.put_off(operation.operation_id, look_again_at(operation, context.clock.now()))
+    return operation
+
+
+async def _load(operation_id: str, token: str, context: Context, *, only_if_held: bool = False) -> Held:
+    """Raises NotFound, LeaseLost."""
+    async with context.uow() as tx:
+        if only_if_held and not await tx.operations.holds(operation_id, token=token):
+            raise LeaseLost
         operation = await tx.operations.get(operation_id)
         if operation is None:
             raise NotFound
@@ -129,11 +155,12 @@ async def _load(operation_id: str, token: str, context: Context) -> Held:
     return Held(operation, payment, call, token)
 
 
-def limits_of(adapter: GatewayAdapter, context: Context) -> Limits:
+def limits_of(adapter: GatewayAdapter, kind: OperationKind, context: Context) -> Limits:
     facts = adapter.facts
-    return Limits(
-        facts.key_valid_for, facts.absence_proves_after, facts.unknown_horizon, context.operations.give_up_after
-    )
+    key_valid_for = facts.key_valid_for
+    if kind is OperationKind.COMPLETION and facts.completion_key_valid_for is not None:
+        key_valid_for = facts.completion_key_valid_for
+    return Limits(key_valid_for, facts.absence_proves_after, facts.unknown_horizon, context.operations.give_up_after)
 
 
 # --- calling --------------------------------------------------------------------------------------------------------
@@ -147,6 +174,9 @@ async def _send(held: Held, context: Context) -> Operation:
         return await _end_call(held, context, call=CallState.ANSWERED, look_again=is_open)
     operation, adapter = held.operation, context.gateways.get(held.payment.gateway)
     is_repeated = operation.calls > 1
+    if _has_waited_too_long(operation, context):  # a pause of ours: the lease might end before the call does
+        state = CallState.UNANSWERED if is_repeated else CallState.UNSENT
+        return await _end_call(held, context, call=state)
     stopwatch = Stopwatch(operation.kind.value, held.payment.gateway, context.clock)
     try:
         outcome = await _within_lease(_CALLS[operation.kind](adapter, held.call), context)
@@ -167,6 +197,12 @@ async def _send(held: Held, context: Context) -> Operation:
     return await _adopt(held, outcome, FactSource.API, stopwatch.entry(None, operation.reference), context)
 
 
+def _has_waited_too_long(operation: Operation, context: Context) -> bool:
+    assert operation.last_sent_at is not None, "marked as sent before it is sent"
+    spare = context.operations.lease_seconds * (1 - CALL_SHARE_OF_LEASE)
+    return context.clock.now() - operation.last_sent_at > timedelta(seconds=spare)
+
+
 _CALLS = {
     OperationKind.CAPTURE: lambda adapter, call: adapter.capture(call),
     OperationKind.VOID: lambda adapter, call: adapter.void(call),
@@ -177,6 +213,8 @@ _CALLS = {
 
 async def _look(held: Held, adapter: GatewayAdapter, limits: Limits, context: Context) -> Operation:
     operation = held.operation
+    if operation.origin is Origin.GATEWAY:
+        return await _follow_import(held, adapter, context)
     stopwatch = Stopwatch(f"find_{operation.kind}", held.payment.gateway, context.clock)
     try:
         found = await _within_lease(adapter.find_operation(held.call), context)
@@ -211,9 +249,29 @@ async def _look_after_refusal(
         found = await _within_lease(adapter.find_operation(held.call), context)
     except (GatewayError, DomainError):
         return await _end_call(held, context, call=CallState.UNANSWERED, entry=entry)
-    if found is None:
-        return await _refuse(held, refusal, entry, context)
-    return await _adopt(held, found, FactSource.RESOLVER, entry, context)
+    if found is not None:
+        return await _adopt(held, found, FactSource.RESOLVER, entry, context)
+    limits, sent_before_at = limits_of(adapter, held.operation.kind, context), held.sent_before_at
+    if sent_before_at is None or not is_proof(limits, sent_before_at, context.clock.now()):
+        # This call was refused; whether the one before it ran, its lists cannot prove yet.
+        return await _end_call(held, context, call=CallState.UNANSWERED, entry=entry)
+    return await _refuse(held, refusal, entry, context)
+
+
+async def _follow_import(held: Held, adapter: GatewayAdapter, context: Context) -> Operation:
+    """A refund that was made at the gateway knows no reference of ours: ask about the payment, and it is in there."""
+    operation = held.operation
+    stopwatch = Stopwatch("retrieve", held.payment.gateway, context.clock)
+    try:
+        snapshot = await _within_lease(
+            adapter.retrieve(held.call.references, our_reference=held.call.our_reference), context
+        )
+    except (GatewayError, DomainError) as error:
+        return await _end_call(held, context, call=operation.call, entry=stopwatch.entry(error, operation.reference))
+    entry = stopwatch.entry(None, operation.reference)
+    after = replace(operation, next_look_at=look_again_at(operation, context.clock.now()), looks=operation.looks + 1)
+    facts, references = snapshot.observations, snapshot.references
+    return await _record(held, after, facts, FactSource.RESOLVER, entry, context, references=references)
 
 
 T = TypeVar("T")
@@ -232,7 +290,7 @@ async def _within_lease(call: Awaitable[T], context: Context) -> T:
 
 async def _mark_sent(held: Held, context: Context, *, entry: TimelineEntry | None = None) -> Held:
     """Commit that a call is about to leave. Its key and content are those of the calls before it."""
-    now = context.clock.now()
+    now, sent_before_at = context.clock.now(), held.operation.last_sent_at
     operation = replace(
         held.operation,
         call=CallState.SENT,
@@ -241,7 +299,8 @@ async def _mark_sent(held: Held, context: Context, *, entry: TimelineEntry | Non
         last_sent_at=now,
         next_look_at=now + timedelta(seconds=context.operations.lease_seconds),
     )
-    return await _write(held, operation, context, entry=entry)
+    marked = await _write(held, operation, context, entry=entry)
+    return replace(marked, sent_before_at=sent_before_at)
 
 
 async def _mark_unanswered(held: Held, context: Context) -> Held:
@@ -293,16 +352,19 @@ async def _write(
         assert payment is not None
         if not await _keep_lease(tx, held, release=release, context=context):
             raise LeaseLost
-        await _save_call(tx, operation)
+        await _save_call(tx, operation, held)
         recorded = await settle(tx, payment, learnt, entries=(entry,) if entry else ())
         return replace(held, operation=_own(recorded.operations, operation), payment=recorded.payment)
 
 
-async def _save_call(tx: PaymentTransaction, operation: Operation) -> None:
+async def _save_call(tx: PaymentTransaction, operation: Operation, held: Held) -> None:
     """Write what this driver knows of the call, and nothing else: a webhook may have settled the row meanwhile, and
     would be announced a second time if its status were put back. The caller holds the payment's lock."""
     known = await tx.operations.get(operation.operation_id)
     assert known is not None
+    next_look_at = operation.next_look_at
+    if known.next_look_at not in (None, held.operation.next_look_at) and next_look_at is not None:
+        next_look_at = min(known.next_look_at, next_look_at)  # something was learnt meanwhile that asks for a look
     await tx.operations.save(
         replace(
             known,
@@ -312,7 +374,7 @@ async def _save_call(tx: PaymentTransaction, operation: Operation) -> None:
             looks=operation.looks,
             first_sent_at=operation.first_sent_at,
             last_sent_at=operation.last_sent_at,
-            next_look_at=operation.next_look_at if known.is_unsettled else None,
+            next_look_at=next_look_at if known.is_unsettled else None,
             gateway_reference=known.gateway_reference or operation.gateway_reference,
         )
     )
@@ -374,7 +436,7 @@ async def _record(
         payment = await tx.payments.get_for_update(operation.payment_id)
         assert payment is not None
         if await tx.operations.release(operation.operation_id, token=held.token):
-            await _save_call(tx, operation)
+            await _save_call(tx, operation, held)
         elif only_if_held:
             raise LeaseLost
         recorded = await record_facts(

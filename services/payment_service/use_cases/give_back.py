@@ -44,7 +44,8 @@ async def give_back(command: RefundRequested, claim: InboxClaim, context: Contex
         entry = decision_entry(
             command.reason, summary, at=learnt.at, actor=command.sender, command_key=command.command_key
         )
-        await settle(tx, payment, learnt, added=planned, entries=(entry,))
+        given_up = replace(payment, given_up_at=payment.given_up_at or learnt.at)
+        await settle(tx, payment, learnt, after=given_up, added=planned, entries=(entry,))
         tx.hint(OPERATIONS_CHANNEL)
     log.info("payment_goes_back", payment_id=payment.payment_id, reason=command.reason, operations=len(planned))
     return planned
@@ -67,7 +68,7 @@ async def _planned(
         planned.append(_operation(tx, payment, OperationKind.VOID, held, target, command, learnt, is_whole=True))
     if Capability.REFUND in capabilities:
         left = payment.state.amount_refundable
-        for target, amount in refundable_by_object(facts, operations).items():
+        for target, amount in refundable_by_object(payment, facts, operations).items():
             taken = min(amount, left)
             if taken > 0:
                 refund = _operation(

@@ -150,11 +150,11 @@ async def _end_call(
     attempt: Attempt, token: str, status: AttemptStatus, entry: TimelineEntry, context: Context
 ) -> None:
     async with context.uow() as tx:
+        payment = await tx.payments.get_for_update(attempt.payment_id)  # payment before attempt, as everywhere
+        assert payment is not None
         if not await tx.attempts.release(attempt.attempt_id, token=token):
             return  # somebody else holds it by now, and what they learn is newer (failure PY18)
         await tx.attempts.save(replace(attempt, status=status, lease_token=None))
-        payment = await tx.payments.get_for_update(attempt.payment_id)
-        assert payment is not None
         learnt = Learnt(FactSource.API, context.clock.now(), by=attempt.attempt_id)
         after = replace(payment, session_unknown=status is AttemptStatus.UNKNOWN)
         await settle(tx, payment, learnt, after=after, entries=(entry,))

@@ -135,6 +135,10 @@ class OperationRepository(Protocol):
         """False where the lease has passed to somebody else: then nothing about the call may be written."""
         ...
 
+    async def holds(self, operation_id: str, *, token: str) -> bool:
+        """Whether this lease still lasts (database time)."""
+        ...
+
     async def take_due(self, now: datetime, *, token: str, seconds: float) -> Operation | None:
         """Lease one operation whose next look is due and which nobody holds; others' locks are skipped."""
         ...

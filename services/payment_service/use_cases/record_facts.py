@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.payment_service.domain.ledger import postings
 from services.payment_service.domain.models import (
@@ -40,9 +40,12 @@ from services.payment_service.domain.timeline import (
     status_entry,
 )
 from services.payment_service.domain.transitions import Derived, derive
+from services.payment_service.domain.unknown_outcome import look_again_at
 from services.payment_service.use_cases.announce import Changes, announce, events_of_change
 from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, PaymentTransaction
 from shared.money import Money
+
+IMPORT_LOOKED_AT_AFTER = timedelta(minutes=10)
 
 _ID_PREFIXES = {
     OperationKind.CAPTURE: "cap",
@@ -131,12 +134,18 @@ async def settle(
     changes = Changes(before=before, operations=[(None, operation) for operation in added])
     written = await _write_operations(tx, payment, known, derived, facts, learnt, changes)
     await _write_disputes(tx, payment, derived.disputes, learnt, changes)
-    payment = replace(payment, state=derived.state, capture_before=_capture_before(payment, facts))
+    payment = replace(
+        payment,
+        state=derived.state,
+        capture_before=_capture_before(payment, facts),
+        # Once the payment is decided, it no longer matters what an unanswered call to open its page did.
+        session_unknown=payment.session_unknown and derived.state.status in OPEN,
+    )
     if payment == before and not changes.operations and not changes.disputes:
         if entries:
             await tx.timeline.add(payment.payment_id, *entries)
         return Recorded(before, changed=False, operations=tuple(written))
-    payment = await _mark_duplicate(tx, replace(payment, updated_at=learnt.at))
+    payment = await _mark_duplicate(tx, before, replace(payment, updated_at=max(before.updated_at, learnt.at)))
     events = events_of_change(payment, changes)
     if events:  # a version is what an event tells of: what no event tells of is no new one
         payment = replace(payment, version=before.version + 1)
@@ -188,7 +197,9 @@ async def _write_operations(
 def _stamped(operation: Operation, learnt: Learnt) -> Operation:
     """An operation that is settled has nothing left to do; one that is taken up again later is looked at again."""
     settled_at = None if operation.is_unsettled else operation.settled_at or learnt.at
-    next_look_at = operation.next_look_at if operation.is_unsettled else None
+    next_look_at = None
+    if operation.is_unsettled:  # also one that was settled before: nobody else would look at it again
+        next_look_at = operation.next_look_at or look_again_at(operation, learnt.at)
     return replace(operation, updated_at=learnt.at, settled_at=settled_at, next_look_at=next_look_at)
 
 
@@ -226,7 +237,9 @@ def _import(tx: PaymentTransaction, payment: Payment, claim: RefundClaim, learnt
         call=CallState.ANSWERED,
         gateway_reference=claim.object_reference,
         failure_code=claim.failure_code,
+        first_sent_at=learnt.at,
         settled_at=None if claim.status is OperationStatus.SUBMITTED else learnt.at,
+        next_look_at=learnt.at + IMPORT_LOOKED_AT_AFTER if claim.status is OperationStatus.SUBMITTED else None,
     )
 
 
@@ -322,9 +335,9 @@ def _capture_before(payment: Payment, facts: Sequence[Fact]) -> datetime | None:
     return since + payment.authorization_valid_for
 
 
-async def _mark_duplicate(tx: PaymentTransaction, payment: Payment) -> Payment:
+async def _mark_duplicate(tx: PaymentTransaction, before: Payment, payment: Payment) -> Payment:
     """The first payment of an order to succeed keeps the order; a later one is marked (failure PY7)."""
-    if payment.status not in WITH_MONEY or payment.duplicate_of is not None:
+    if payment.status not in WITH_MONEY or before.status in WITH_MONEY:
         return payment
     others = await tx.payments.siblings_with_money(payment)
     return replace(payment, duplicate_of=others[0]) if others else payment

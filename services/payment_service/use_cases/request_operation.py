@@ -189,14 +189,15 @@ class Plan:
 def plan_capture(ground: Ground, wanted: Wanted) -> Plan:
     payment, facts = ground.payment, ground.adapter.facts
     amount = _amount(wanted.amount, payment, payment.state.amount_capturable)
-    target = capture_target(payment, ground.facts, ground.operations, amount.amount_minor)
-    is_rest = amount.amount_minor == payment.state.amount_capturable
+    # What another capture has reserved may come back: only beside none of them is the rest the rest.
+    is_rest = amount.amount_minor == payment.state.amount_capturable and payment.state.amount_capture_pending == 0
     several = Capability.SEVERAL_CAPTURES in facts.capabilities
     if not is_rest and Capability.PARTIAL_CAPTURE not in facts.capabilities:
         raise CapabilityNotSupported(f"{facts.display_name} captures the whole amount only")
     is_final = is_rest or (not several if wanted.is_final is None else wanted.is_final)
     if not is_final and not several:
         raise CapabilityNotSupported(f"{facts.display_name} captures once: a part has to be `final`")
+    target = capture_target(payment, ground.facts, ground.operations, amount.amount_minor, is_final=is_final)
     ground.adapter.check_operation(OperationKind.CAPTURE, amount)
     return Plan(amount, target, is_rest and payment.state.amount_captured == 0, is_final)
 
@@ -212,7 +213,7 @@ def plan_refund(ground: Ground, wanted: Wanted) -> Plan:
     payment, facts = ground.payment, ground.adapter.facts
     amount = _amount(wanted.amount, payment, payment.state.amount_refundable)
     target = refund_target(payment, ground.facts, ground.operations, amount.amount_minor, override=wanted.override)
-    is_whole = amount.amount_minor == refundable_by_object(ground.facts, ground.operations)[target]
+    is_whole = amount.amount_minor == refundable_by_object(payment, ground.facts, ground.operations)[target]
     is_all = amount.amount_minor == payment.state.amount_captured
     if not is_all and Capability.PARTIAL_REFUND not in facts.capabilities:
         raise CapabilityNotSupported(f"{facts.display_name} refunds the whole amount only")

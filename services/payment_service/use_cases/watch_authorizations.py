@@ -112,7 +112,8 @@ async def _decide(payment_id: str, decision: Decision, context: Context) -> bool
         payment = await tx.payments.get_for_update(payment_id)
         assert payment is not None
         facts, operations = await tx.facts.all(payment_id), await tx.operations.of_payment(payment_id)
-        if any(o.request_key == key for o in operations):
+        is_unwanted = payment.given_up_at is not None or payment.duplicate_of is not None
+        if any(o.request_key == key for o in operations) or (is_unwanted and kind is OperationKind.CAPTURE):
             return False
         plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
         try:

@@ -194,7 +194,7 @@ class Sweeper:
         lane.is_paused = True  # before the first await: the lane's other workers look at it
         moment = self._context.moment()
         retry_after = outcome.retry_after_seconds if isinstance(outcome, GatewayUnavailable) else None
-        if False:  # the breaker's own cool-down grows: it knows better, and nobody comes before it
+        if retry_after is not None:  # the breaker's own cool-down grows: it knows better, and nobody comes before it
             seconds = retry_after * max(1.0, moment.jitter)
         else:
             seconds = lane.pause_seconds(self._context.rules.gateway_pause_seconds) * moment.jitter

@@ -225,6 +225,90 @@ def test_books_that_do_not_add_up_are_flagged() -> None:
     assert derive(an_order(confirmed_by="pay_1"), [excess]).attention is A.AMOUNT_MISMATCH
 
 
+def test_a_duplicate_that_went_back_says_nothing_about_an_order_whose_keeper_is_under_review() -> None:
+    """The keeper's money may still be there: nothing is refunded, so nothing goes back on the shelf."""
+    confirmed = replace(an_order(confirmed_by="pay_1"), payment_status=PS.PAID)
+    payments = [a_payment(1, P.CONFLICTED, captured=1000), a_payment(2, P.CAPTURED, refunded=3900)]
+    state = derive(confirmed, payments)
+    assert (state.payment_status, state.was_refunded, state.attention) == (PS.PENDING, False, A.AMOUNT_MISMATCH)
+    assert Consequence.REFUNDED not in consequences(state_of(confirmed), state)
+    won = [a_payment(1, P.CAPTURED, refunded=3900), payments[1]]
+    assert consequences(state, derive(confirmed, won)) == (Consequence.REFUNDED,), "the real refund still counts"
+
+
+def a_keeper(status: PaymentStatus, **totals: Any) -> OrderPayment:
+    payment = a_payment(1, status)
+    return replace(payment, snapshot=replace(payment.snapshot, **totals))
+
+
+FOR_GOOD: dict[str, Any] = {"amount_captured": 900, "amount_authorized": 900}
+
+
+@pytest.mark.parametrize(
+    ("keeper", "expected"),
+    [
+        (a_keeper(P.CAPTURED), (PS.PAID, None)),
+        (a_keeper(P.CAPTURED, amount_refunded=900), (PS.PARTIALLY_REFUNDED, None)),
+        (a_keeper(P.CAPTURED, amount_refunded=3900), (PS.REFUNDED, None)),
+        (a_keeper(P.CAPTURED, amount_disputed=3900), (PS.DISPUTED, None)),
+        (a_keeper(P.CAPTURED, amount_refunded=2900, amount_disputed=1000), (PS.DISPUTED, None)),
+        (a_keeper(P.PARTIALLY_CAPTURED, **FOR_GOOD), (PS.PAID, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.PARTIALLY_CAPTURED, **FOR_GOOD, amount_refunded=900), (PS.REFUNDED, None)),
+        (a_keeper(P.PARTIALLY_CAPTURED, amount_captured=900), (PS.AUTHORIZED, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.AUTHORIZED), (PS.AUTHORIZED, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.CONFLICTED, amount_captured=1000), (PS.PENDING, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.CONFLICTED, amount_captured=1000, amount_refunded=1000), (PS.PENDING, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.CAPTURED, amount_captured=0), (PS.PENDING, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.FAILED), (PS.FAILED, A.AMOUNT_MISMATCH)),
+        (a_keeper(P.CANCELED), (PS.UNPAID, A.AMOUNT_MISMATCH)),
+    ],
+)
+@pytest.mark.parametrize("other", [None, *P])
+def test_the_keeper_alone_says_how_a_confirmed_order_is_paid(
+    keeper: OrderPayment, expected: tuple[object, ...], other: PaymentStatus | None
+) -> None:
+    """A second payment moves the attention at most: money of its own, or money that is back, is not the order's."""
+    others = [] if other is None else [a_payment(2, other, refunded=3900 if other is P.CAPTURED else 0)]
+    state = derive(an_order(confirmed_by="pay_1"), [keeper, *others])
+    assert (state.status, state.payment_status) == (S.CONFIRMED, expected[0])
+    assert state.was_refunded is (expected[0] is PS.REFUNDED)
+    if other is None:
+        assert state.attention is expected[1]
+
+
+SNAPSHOTS = st.builds(
+    lambda status, captured, back, disputed: (status, captured, min(back, captured), min(disputed, captured)),
+    st.sampled_from(list(PaymentStatus)),
+    st.sampled_from([0, 900, 3900]),
+    st.sampled_from([0, 900, 3900]),
+    st.sampled_from([0, 900]),
+)
+
+
+@given(st.lists(SNAPSHOTS, min_size=1, max_size=4), st.sampled_from([None, "pay_0"]), st.booleans())
+def test_an_order_is_refunded_only_when_all_that_its_keeper_took_is_back(
+    drawn: list[tuple[PaymentStatus, int, int, int]], keeper: str | None, was_closed: bool
+) -> None:
+    order = an_order(closed_as=S.EXPIRED if was_closed else None, confirmed_by=None if was_closed else keeper)
+    order = replace(order, reopened_by=keeper if was_closed else None)
+    payments = [
+        a_payment(number, status, captured=captured, refunded=back, disputed=disputed)
+        for number, (status, captured, back, disputed) in enumerate(drawn)
+    ]
+    state = derive(order, payments)
+    if state.confirmed_by is None:
+        assert not state.was_refunded
+        return
+    kept = next(each.snapshot for each in payments if each.payment_id == state.confirmed_by)
+    is_back = kept.amount_refunded >= kept.amount_captured > 0
+    assert is_back or (state.payment_status is not PS.REFUNDED and not state.was_refunded)
+    assert state.payment_status is derive(order, [kept_alone(payments, state.confirmed_by)]).payment_status
+
+
+def kept_alone(payments: Sequence[OrderPayment], keeper: str) -> OrderPayment:
+    return next(payment for payment in payments if payment.payment_id == keeper)
+
+
 STATUSES = st.lists(st.sampled_from(list(PaymentStatus)), max_size=5)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from services.payment_service.domain import budget
 from services.payment_service.domain.budget import (
-    capture_target,
     refund_target,
     refundable_by_object,
     void_target,
@@ -59,56 +60,69 @@ def one(kind: OperationKind, status: str, amount: int = 400, **changes: Any) -> 
     return an_operation(kind, OperationStatus(status), amount=Money(amount, "EUR"), **changes)
 
 
+def capture(
+    payment: Payment, facts: list[Fact], operations: Sequence[Operation], amount: int, *, is_final: bool = False
+) -> str:
+    return budget.capture_target(payment, facts, operations, amount, is_final=is_final)
+
+
 HELD = seen(F.AUTHORIZED, "AUTH-1", 1000)
 
 
 @pytest.mark.parametrize("amount", [1, 999, 1000])
 def test_a_capture_takes_from_the_hold(amount: int) -> None:
     payment, facts = ground(HELD)
-    assert capture_target(payment, facts, (), amount) == "AUTH-1"
+    assert capture(payment, facts, (), amount) == "AUTH-1"
 
 
 def test_a_capture_of_more_than_is_held_is_refused() -> None:
     """RF13."""
     payment, facts = ground(HELD)
     with pytest.raises(CaptureExceedsAuthorized):
-        capture_target(payment, facts, (), 1001)
+        capture(payment, facts, (), 1001)
 
 
 def test_what_another_capture_reserves_is_not_there() -> None:
     payment, facts = ground(HELD)
     reserved = a_payment(payment.status, terms=MANUAL, amount_authorized=1000, amount_capture_pending=400)
-    assert capture_target(reserved, facts, (), 600) == "AUTH-1"
+    assert capture(reserved, facts, (), 600) == "AUTH-1"
     with pytest.raises(CaptureExceedsAuthorized):
-        capture_target(reserved, facts, (), 601)
+        capture(reserved, facts, (), 601)
 
 
 @pytest.mark.parametrize("status", sorted(set(PaymentStatus) - {"authorized", "partially_captured"}))
 def test_only_a_hold_can_be_captured(status: PaymentStatus) -> None:
     with pytest.raises(NotCapturable):
-        capture_target(a_payment(status, amount_authorized=1000), [], (), 1)
+        capture(a_payment(status, amount_authorized=1000), [], (), 1)
 
 
 @pytest.mark.parametrize("status", UNSETTLED)
 def test_nothing_is_captured_beside_a_void_that_may_run(status: str) -> None:
     payment, facts = ground(HELD)
     with pytest.raises(OperationInProgress):
-        capture_target(payment, facts, [one(OperationKind.VOID, status)], 1)
+        capture(payment, facts, [one(OperationKind.VOID, status)], 1)
 
 
 @pytest.mark.parametrize("status", UNSETTLED)
 def test_nothing_is_captured_beside_a_final_capture(status: str) -> None:
     payment, facts = ground(HELD)
     with pytest.raises(OperationInProgress):
-        capture_target(payment, facts, [one(OperationKind.CAPTURE, status, is_final=True)], 1)
-    assert capture_target(payment, facts, [one(OperationKind.CAPTURE, status)], 1) == "AUTH-1"
+        capture(payment, facts, [one(OperationKind.CAPTURE, status, is_final=True)], 1)
+    assert capture(payment, facts, [one(OperationKind.CAPTURE, status)], 1) == "AUTH-1"
+
+
+@pytest.mark.parametrize("status", UNSETTLED)
+def test_a_final_capture_waits_for_the_captures_before_it(status: str) -> None:
+    payment, facts = ground(HELD)
+    with pytest.raises(OperationInProgress):
+        capture(payment, facts, [one(OperationKind.CAPTURE, status)], 1, is_final=True)
 
 
 @pytest.mark.parametrize("status", SETTLED)
 @pytest.mark.parametrize("kind", [OperationKind.VOID, OperationKind.CAPTURE])
 def test_what_has_ended_is_in_nobodys_way(status: str, kind: OperationKind) -> None:
     payment, facts = ground(HELD)
-    assert capture_target(payment, facts, [one(kind, status, is_final=True)], 1) == "AUTH-1"
+    assert capture(payment, facts, [one(kind, status, is_final=True)], 1) == "AUTH-1"
     assert void_target(payment, facts, [one(kind, status)]) == "AUTH-1"
 
 
@@ -171,8 +185,8 @@ def test_what_another_refund_has_or_may_have_taken_is_not_there(status: str) -> 
 @pytest.mark.parametrize("status", ["failed", "canceled", "reversed"])
 def test_a_refund_that_did_not_stay_gives_its_budget_back(status: str) -> None:
     gone = one(OperationKind.REFUND, status, 600, target="pi_1")
-    _, facts = ground(seen(F.CAPTURED, "pi_1", 1000))
-    assert refundable_by_object(facts, [gone]) == {"pi_1": 1000}
+    payment, facts = ground(seen(F.CAPTURED, "pi_1", 1000))
+    assert refundable_by_object(payment, facts, [gone]) == {"pi_1": 1000}
 
 
 def test_a_dispute_that_is_open_needs_an_override_and_keeps_its_amount_even_so() -> None:
@@ -208,10 +222,10 @@ def test_of_several_captures_the_smallest_that_has_enough_is_taken() -> None:
 
 
 def test_what_was_refunded_of_a_capture_is_taken_off_that_capture() -> None:
-    _, facts = ground(
+    payment, facts = ground(
         seen(F.CAPTURED, "CAP-1", 700),
         seen(F.CAPTURED, "CAP-2", 300),
         seen(F.REFUND_SUCCEEDED, "re_1", 600, about="CAP-1"),
         seen(F.REFUND_PENDING, "re_2", 50, about="CAP-2"),
     )
-    assert refundable_by_object(facts, ()) == {"CAP-1": 100, "CAP-2": 250}
+    assert refundable_by_object(payment, facts, ()) == {"CAP-1": 100, "CAP-2": 250}

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.generic import Generic, GenericSettings
 from services.payment_service.gateways.port import Capability, GatewayEvent, KeyUsedUp, OutcomeStatus, UnreadableWebhook
@@ -127,6 +128,22 @@ async def test_a_last_capture_of_a_part_releases_the_rest() -> None:
     generic, _ = adapter_over(says(a_captured(status="completed"), 201))
     outcome = await generic.capture(calls(CAPTURE, amount=USD_500, is_whole=False, is_final=True))
     assert told(outcome.observations) == {("captured", "gp_1", USD_500), ("released", "gp_1", None)}
+
+
+@pytest.mark.parametrize("mode", CaptureMode)
+@pytest.mark.parametrize("held", ["19.99", None], ids=["says", "older"])
+async def test_a_last_capture_releases_by_the_amounts_whatever_it_was_thought_to_be(
+    held: str | None, mode: CaptureMode
+) -> None:
+    """``captured`` without ``authorized_amount`` is what older gateways say, and then ``amount`` is what was held."""
+    for captured, released in (("5.00", {("released", "gp_1", None)}), ("19.99", set())):
+        entry = a_capture(amount=captured)
+        generic, _ = adapter_over(
+            says(a_captured(captured, "completed", authorized_amount=held, capture_entry=entry), 201)
+        )
+        taken = Money.from_major(captured, "USD")
+        outcome = await generic.capture(calls(CAPTURE, amount=taken, is_whole=True, is_final=True, capture=mode))
+        assert told(outcome.observations) == {("captured", "gp_1", taken)} | released
 
 
 async def test_a_capture_that_is_pending_has_taken_nothing_yet() -> None:

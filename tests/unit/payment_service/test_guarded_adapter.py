@@ -13,6 +13,7 @@ from services.payment_service.domain.breaker import BreakerState, OperationClass
 from services.payment_service.gateways.port import GatewayAdapter, KeyUsedUp
 from services.payment_service.use_cases.breakers import BreakerKey
 from shared.errors import (
+    GatewayCallsExhausted,
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
     GatewayRateLimited,
@@ -69,6 +70,7 @@ async def test_five_failures_open_it_and_then_nothing_is_sent_and_no_query_made(
         GatewayObjectNotFound(),
         KeyUsedUp(),
         GatewayRateLimited(),
+        GatewayCallsExhausted(),
         GatewayServerError(500, is_replay=True),
         InvalidAmount(),
         ZeroDivisionError(),

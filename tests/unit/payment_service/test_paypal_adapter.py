@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -203,6 +204,77 @@ async def test_no_payment_fails_for_credentials_permissions_or_limits(answers: l
     paypal, _ = adapter_over(*answers)
     with pytest.raises(GatewayUnavailable):
         await paypal.refund(a_call())
+
+
+SILENCE = httpx.ReadTimeout("no answer")
+TAKES: dict[str, tuple[list[Answer], Callable[[PayPal], Awaitable[Any]]]] = {
+    "capture": ([], lambda paypal: paypal.capture(a_call(OperationKind.CAPTURE))),
+    "void": ([], lambda paypal: paypal.void(a_call(OperationKind.VOID))),
+    "refund": ([], lambda paypal: paypal.refund(a_call())),
+    "complete": ([says(an_order("APPROVED"))], lambda paypal: paypal.complete(a_call(OperationKind.COMPLETION))),
+}
+
+
+@pytest.mark.parametrize(("before", "take"), TAKES.values(), ids=TAKES)
+@pytest.mark.parametrize(
+    "after",
+    [
+        [says({}, 401), says(TOKEN), says({}, 401)],
+        [says({}, 401), says({"error": "invalid_client"}, 401)],
+        [says({}, 401), httpx.ConnectError("refused")],
+        [refusal("PERMISSION_DENIED", 403, "NOT_AUTHORIZED")],
+        [refusal("INVALID_RESOURCE_ID", 404)],
+        [refusal("SOMETHING_ELSE")],
+        [httpx.Response(429)],
+    ],
+    ids=["401", "401-no-token", "401-gone", "403", "404", "422", "429"],
+)
+async def test_no_refusal_after_a_try_without_answer_says_that_nothing_moved(
+    before: list[Answer], take: Callable[[PayPal], Awaitable[Any]], after: list[Answer]
+) -> None:
+    paypal, _ = adapter_over(*before, SILENCE, *after)
+    with pytest.raises(GatewayOutcomeUnknown):
+        await take(paypal)
+
+
+async def test_a_token_refused_after_silence_is_not_used_again() -> None:
+    paypal, gateway = adapter_over(SILENCE, says({}, 401), says(TOKEN | {"access_token": "next"}), says(a_refund()))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await paypal.refund(a_call())
+    assert (await paypal.refund(a_call())).status is OutcomeStatus.SUCCEEDED
+    assert gateway.sent.headers["authorization"] == "Bearer next"
+
+
+async def test_what_ran_in_silence_is_found_after_a_refusal_of_any_kind() -> None:
+    done = an_order("COMPLETED", unit={"payments": {"captures": [a_capture()], "refunds": [a_refund()]}})
+    paypal, _ = adapter_over(SILENCE, refusal("SOMETHING_ELSE"), says(done))
+    assert (await paypal.refund(a_call())).gateway_reference == "REF1"
+    paypal, _ = adapter_over(SILENCE, refusal("CANNOT_BE_VOIDED"), says(an_authorization("VOIDED")))
+    assert (await paypal.void(a_call(OperationKind.VOID))).status is OutcomeStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "look",
+    [httpx.ConnectError("gone"), httpx.Response(429), refusal("INVALID_PARAMETER_VALUE", 400), says({}, 403)],
+    ids=["gone", "429", "400", "403"],
+)
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        (refusal("CAPTURE_FULLY_REFUNDED"), a_call()),
+        (refusal("AUTHORIZATION_ALREADY_CAPTURED"), a_call(OperationKind.CAPTURE)),
+        (refusal("PREVIOUSLY_VOIDED"), a_call(OperationKind.VOID)),
+        (httpx.Response(204), a_call(OperationKind.VOID)),
+    ],
+    ids=["refund", "capture", "void", "void-done"],
+)
+async def test_a_look_that_fails_leaves_the_call_before_it_unknown(
+    answer: Answer, call: MoneyCall, look: Answer
+) -> None:
+    paypal, _ = adapter_over(answer, look)
+    send = {OperationKind.REFUND: paypal.refund, OperationKind.CAPTURE: paypal.capture, OperationKind.VOID: paypal.void}
+    with pytest.raises(GatewayOutcomeUnknown):
+        await send[call.kind](call)
 
 
 @pytest.mark.parametrize(
@@ -430,6 +502,28 @@ async def test_a_capture_names_its_amount_its_reference_and_whether_it_is_the_la
     assert told(outcome.observations) == {("captured", "CAP1", Money(700, "USD")), ("released", "AUTH1", None)}
 
 
+async def test_a_last_capture_releases_whatever_it_was_thought_to_be_once_it_is_taken() -> None:
+    part = {"amount": {"currency_code": "USD", "value": "7.00"}}
+    call = a_call(OperationKind.CAPTURE, amount=Money(700, "USD"), is_whole=True, is_final=True)
+    taken = {("captured", "CAP1", Money(700, "USD")), ("released", "AUTH1", None)}
+    for status, expected in (("COMPLETED", taken), ("PENDING", set()), ("DECLINED", set())):
+        paypal, _ = adapter_over(says(a_capture(status, **part), 201))
+        outcome = await paypal.capture(call)
+        assert told(outcome.observations) == expected
+
+
+async def test_what_a_pending_last_capture_leaves_is_held_until_paypal_decides() -> None:
+    def order(status: str) -> dict[str, Any]:
+        part = a_capture(status, amount={"currency_code": "USD", "value": "7.00"})
+        payments = {"authorizations": [an_authorization("CAPTURED")], "captures": [part]}
+        return an_order("COMPLETED", intent="AUTHORIZE", unit={"payments": payments})
+
+    for status, is_released in (("PENDING", False), ("COMPLETED", True)):
+        paypal, _ = adapter_over(says(order(status)))
+        snapshot = await paypal.retrieve(("X",), our_reference=REFERENCE)
+        assert (FactKind.RELEASED in {each.kind for each in snapshot.observations}) is is_released
+
+
 async def test_a_refund_carries_our_reference_in_both_of_paypals_fields() -> None:
     paypal, gateway = adapter_over(says(a_refund("PENDING", status_details={"reason": "ECHECK"}), 201))
     outcome = await paypal.refund(a_call(reason="It broke"))
@@ -528,6 +622,92 @@ async def test_an_order_that_is_gone_proves_nothing_about_an_operation() -> None
         paypal, _ = adapter_over(refusal("INVALID_RESOURCE_ID", 404))
         with pytest.raises(GatewayOutcomeUnknown):
             await paypal.find_operation(a_call(kind))
+
+
+# --- operations whose order PayPal no longer shows ---------------------------------------------------------------------
+
+GONE = refusal("INVALID_RESOURCE_ID", 404)
+
+
+def without_order(**objects: dict[str, Any]) -> Callable[[httpx.Request], httpx.Response]:
+    """Answers by the last word of the path; all else, the orders with it, is gone."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        kind, name = request.url.path.rsplit("/", 2)[1:]
+        found = objects.get(name)
+        return says(found) if found is not None and (kind == "orders") == ("purchase_units" in found) else GONE
+
+    return answer
+
+
+REFUND_CALL = a_call(references=("5O190127TN364715T", "CAP1", "REF0", "REF1"))
+CAPTURE_CALL = a_call(OperationKind.CAPTURE, references=("5O190127TN364715T", "AUTH1", "CAP0", "CAP1"))
+
+
+async def test_operations_are_found_by_the_ids_that_outlive_their_order() -> None:
+    told_of = without_order(
+        CAP1=a_capture("PARTIALLY_REFUNDED"), REF0=a_refund(id="REF0", custom_id="OTHER"), REF1=a_refund()
+    )
+    paypal, _ = adapter_over(told_of)
+    found = await paypal.find_operation(REFUND_CALL)
+    assert found is not None
+    assert (found.status, found.gateway_reference) == (OutcomeStatus.SUCCEEDED, "REF1")
+
+    captured = without_order(
+        AUTH1=an_authorization("CAPTURED"), CAP0=a_capture(id="CAP0"), CAP1=a_capture(invoice_id="OP1")
+    )
+    paypal, _ = adapter_over(captured)
+    found = await paypal.find_operation(CAPTURE_CALL)
+    assert found is not None
+    assert (found.status, found.gateway_reference) == (OutcomeStatus.SUCCEEDED, "CAP1")
+
+
+async def test_what_nothing_was_taken_of_proves_absence() -> None:
+    for capture in (a_capture(), a_capture("PENDING")):
+        paypal, _ = adapter_over(without_order(CAP1=capture))
+        assert await paypal.find_operation(REFUND_CALL) is None
+    paypal, _ = adapter_over(without_order(AUTH1=an_authorization()))
+    assert await paypal.find_operation(CAPTURE_CALL) is None
+
+
+async def test_a_known_refund_counts_before_what_the_capture_says() -> None:
+    """A pending refund may not show on its capture yet."""
+    paypal, _ = adapter_over(without_order(CAP1=a_capture(), REF1=a_refund("PENDING")))
+    found = await paypal.find_operation(REFUND_CALL)
+    assert found is not None
+    assert found.status is OutcomeStatus.PENDING
+
+
+@pytest.mark.parametrize(
+    ("objects", "call"),
+    [
+        ({"CAP1": a_capture("PARTIALLY_REFUNDED")}, REFUND_CALL),
+        ({"CAP1": a_capture("REFUNDED"), "REF1": a_refund(custom_id="OTHER")}, REFUND_CALL),
+        ({"CAP1": a_capture("SOMETHING_NEW")}, REFUND_CALL),
+        ({"REF0": a_refund(custom_id="OTHER")}, REFUND_CALL),
+        ({"AUTH1": an_authorization("PARTIALLY_CAPTURED")}, CAPTURE_CALL),
+        ({"AUTH1": an_authorization("VOIDED")}, CAPTURE_CALL),
+        ({}, CAPTURE_CALL),
+    ],
+)
+async def test_what_cannot_be_listed_proves_nothing(objects: dict[str, Any], call: MoneyCall) -> None:
+    paypal, _ = adapter_over(without_order(**objects))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await paypal.find_operation(call)
+
+
+async def test_the_order_is_found_by_what_was_made_of_it() -> None:
+    order = an_order("COMPLETED", unit={"payments": {"captures": [a_capture()], "refunds": [a_refund()]}})
+    objects = {"CAP1": a_capture("PARTIALLY_REFUNDED"), "5O190127TN364715T": order}
+    paypal, _ = adapter_over(without_order(**objects))
+    found = await paypal.find_operation(a_call(references=("CAP1",)))
+    assert found is not None
+    assert found.gateway_reference == "REF1"
+
+
+def test_each_kind_of_key_is_believed_as_long_as_paypal_keeps_it() -> None:
+    assert PayPal.facts.key_valid_for == timedelta(days=40)  # of 45
+    assert PayPal.facts.completion_key_valid_for == timedelta(hours=5)  # of 6
 
 
 # --- retrieving ------------------------------------------------------------------------------------------------------

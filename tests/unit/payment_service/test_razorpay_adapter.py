@@ -499,14 +499,82 @@ async def test_looking_for_operations() -> None:
     found = await razorpay.find_operation(a_call())
     assert found is not None
     assert found.status is OutcomeStatus.PENDING
-    for answer in (a_collection(), refuses("The id provided does not exist")):
-        razorpay, _ = adapter_over(answer)
-        assert await razorpay.find_operation(a_call()) is None
+    razorpay, _ = adapter_over(a_collection())
+    assert await razorpay.find_operation(a_call()) is None
     razorpay, _ = adapter_over(says(a_payment("authorized")))
     assert await razorpay.find_operation(A_CAPTURE) is None
     razorpay, gateway = adapter_over(says({}))
     assert await razorpay.find_operation(replace(A_CAPTURE, kind=OperationKind.VOID)) is None
     assert gateway.requests == []
+
+
+@pytest.mark.parametrize("answer", [refuses("The id provided does not exist"), refuses("no", 404), refuses("odd id")])
+@pytest.mark.parametrize("call", [a_call(), A_CAPTURE], ids=["refund", "capture"])
+async def test_another_account_or_mode_knows_nothing_and_proves_nothing(answer: Answer, call: MoneyCall) -> None:
+    razorpay, _ = adapter_over(answer)
+    with pytest.raises(GatewayOutcomeUnknown):
+        await razorpay.find_operation(call)
+
+
+SILENCE = httpx.ReadTimeout("no answer")
+TAKES: dict[str, Callable[[Razorpay], Awaitable[Any]]] = {
+    "capture": lambda razorpay: razorpay.capture(A_CAPTURE),
+    "refund": lambda razorpay: razorpay.refund(a_call()),
+    "create": lambda razorpay: razorpay.create_session(REQUEST, repeated=True),
+}
+
+
+@pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        httpx.Response(401),
+        httpx.Response(403),
+        refuses("Authentication failed"),
+        refuses("The id provided does not exist"),
+        refuses("no", 404),
+        refuses("The payment is being processed"),
+        refuses("This has been done already"),
+    ],
+    ids=["401", "403", "key", "id", "404", "other", "already"],
+)
+async def test_no_refusal_after_a_try_without_answer_says_that_nothing_moved(
+    take: Callable[[Razorpay], Awaitable[Any]], refusal: httpx.Response
+) -> None:
+    """The first try may still be at work when the look, of whatever kind, finds nothing."""
+
+    def looks(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/pay_1"):
+            return says(a_payment("authorized"))
+        return says({"items": [], "payment_links": []})
+
+    razorpay, _ = adapter_over(SILENCE, refusal, looks)
+    with pytest.raises(GatewayOutcomeUnknown):
+        await take(razorpay)
+
+
+@pytest.mark.parametrize("refusal", [refuses("no", 404), refuses("The payment is being processed")])
+async def test_what_ran_in_silence_is_found_after_the_refusal(refusal: httpx.Response) -> None:
+    razorpay, _ = adapter_over(SILENCE, refusal, says(a_payment()))
+    assert (await razorpay.capture(A_CAPTURE)).status is OutcomeStatus.SUCCEEDED
+    razorpay, _ = adapter_over(SILENCE, refusal, a_collection(a_refund()))
+    assert (await razorpay.refund(a_call())).gateway_reference == "rfnd_1"
+
+
+async def test_a_first_refusal_of_an_unknown_id_moved_nothing() -> None:
+    for take in (TAKES["capture"], TAKES["refund"]):
+        razorpay, gateway = adapter_over(refuses("The id provided does not exist"))
+        with pytest.raises(GatewayObjectNotFound):
+            await take(razorpay)
+        assert len(gateway.requests) == 1
+
+
+@pytest.mark.parametrize("look", [refuses("odd id"), refuses("no", 404), httpx.Response(401), httpx.ConnectError("x")])
+async def test_a_look_that_is_refused_leaves_a_refused_capture_open(look: Answer) -> None:
+    for take in (TAKES["capture"], TAKES["refund"]):
+        razorpay, _ = adapter_over(refuses("This payment has already been captured"), look)
+        with pytest.raises(GatewayOutcomeUnknown):
+            await take(razorpay)
 
 
 async def test_a_list_of_refunds_that_is_nonsense_proves_no_absence() -> None:

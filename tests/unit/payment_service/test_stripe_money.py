@@ -191,6 +191,12 @@ async def test_what_a_capture_answers(intent: dict[str, Any], expected: set[Any]
     assert told(outcome.observations) == expected
 
 
+async def test_a_last_capture_that_left_something_releases_it_whatever_it_was_thought_to_be() -> None:
+    stripe, _ = adapter_over(says(a_captured(500)))
+    outcome = await stripe.capture(a_call(CAPTURE, amount=usd(500), is_whole=True, is_final=True))
+    assert told(outcome.observations) == {("captured", "pi_1", usd(500)), ("released", "pi_1", None)}
+
+
 async def test_a_void_after_a_partial_capture_releases_the_rest() -> None:
     for intent in (a_captured(500), a_captured(500, "canceled")):
         stripe, _ = adapter_over(says(intent))

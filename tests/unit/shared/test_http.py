@@ -11,7 +11,14 @@ import httpx
 import pytest
 
 from shared.correlation import Correlation, correlated
-from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRateLimited, GatewayUnavailable
+from shared.errors import (
+    GatewayCallsExhausted,
+    GatewayDeniedAfterSilence,
+    GatewayError,
+    GatewayOutcomeUnknown,
+    GatewayRateLimited,
+    GatewayUnavailable,
+)
 from shared.http import MAX_RESPONSE_BYTES, CallPolicy, HttpCaller, build_http_client, parse_retry_after
 from shared.ports import Ports
 from shared.unit_of_work import IN_TRANSACTION
@@ -59,7 +66,7 @@ async def test_every_network_error_says_whether_money_may_have_moved(error: type
     expected = GatewayUnavailable if error.__name__ in NOTHING_SENT else GatewayOutcomeUnknown
     with pytest.raises(expected) as raised:
         await a_caller(Gateway(error("trouble"))).send("POST", "/payments", policy=ONCE)
-    assert type(raised.value) is expected
+    assert type(raised.value) is (GatewayCallsExhausted if error.__name__ == "PoolTimeout" else expected)
 
 
 def test_the_table_of_harmless_errors_knows_every_class_it_names() -> None:
@@ -117,9 +124,33 @@ async def test_attempts_end() -> None:
 
 async def test_a_pool_that_is_exhausted_is_not_waited_for_again() -> None:
     gateway = Gateway(httpx.PoolTimeout("busy"), httpx.Response(200))
-    with pytest.raises(GatewayUnavailable):
+    with pytest.raises(GatewayCallsExhausted):
         await a_caller(gateway).send("GET", "/", policy=REPEATABLE)
     assert len(gateway.requests) == 1
+
+
+async def test_a_pool_that_is_exhausted_after_an_unanswered_try_leaves_it_unknown() -> None:
+    gateway = Gateway(httpx.ReadTimeout("slow"), httpx.PoolTimeout("busy"))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await a_caller(gateway).send("POST", "/", policy=REPEATABLE)
+    assert len(gateway.requests) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_say_nothing_about_an_earlier_try_that_was_not_answered(status: int) -> None:
+    gateway = Gateway(httpx.ReadTimeout("slow"), httpx.Response(status))
+    with pytest.raises(GatewayDeniedAfterSilence) as denied:
+        await a_caller(gateway).send("POST", "/", policy=REPEATABLE)
+    assert (isinstance(denied.value, GatewayOutcomeUnknown), denied.value.gateway_status) == (True, status)
+    assert len(gateway.requests) == 2  # asked once more, it would say the same
+
+    for answers in ([httpx.Response(status)], [httpx.ConnectError("refused"), httpx.Response(status)]):
+        answer = await a_caller(Gateway(*answers)).send("POST", "/", policy=REPEATABLE)
+        assert (answer.status, answer.after_silence) == (status, False)
+    read = await a_caller(Gateway(httpx.ReadTimeout("slow"), httpx.Response(status))).send(
+        "GET", "/", policy=REPEATABLE
+    )
+    assert (read.status, read.after_silence) == (status, True)  # a read moves nothing, whichever try it was
 
 
 async def send_often(caller: HttpCaller, count: int) -> None:

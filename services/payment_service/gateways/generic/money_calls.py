@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from services.payment_service.domain.models import FactKind
+from services.payment_service.domain.models import CaptureMode, FactKind
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.generic.api import MONEY, READ, GenericApi, json_with_amount
 from services.payment_service.gateways.generic.reading import money_of, snapshot_of
@@ -94,10 +94,11 @@ def _read(reader: Reader, body: Mapping[str, Any] | None, call: MoneyCall) -> Ou
 
 
 def _outcome_of_capture(session: Mapping[str, Any], call: MoneyCall) -> Outcome:
-    """The session, with the capture under ``capture``: where a session by itself has its mode."""
+    """The session, with the capture under ``capture``: where a session by itself has its mode. What we capture was held,
+    whatever that mode: a session that is done with less taken than held has let the rest go."""
     capture = {"currency": call.amount.currency, **object_of(session, "capture")}
     status = _status_of(capture, call)
-    snapshot = snapshot_of({**session, "capture": call.capture.value})
+    snapshot = snapshot_of({**session, "capture": CaptureMode.MANUAL.value})
     return Outcome(
         status,
         identifier_of(capture, "capture_id"),

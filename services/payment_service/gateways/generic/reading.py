@@ -88,9 +88,9 @@ def _is_rest_gone(body: Mapping[str, Any], kind: FactKind | None, taken: Money) 
     but the conflict that the reducer knows."""
     if kind in _ENDS or body.get("voided") is True:
         return True
-    held = optional_money(body, "authorized_amount")
-    is_manual = body.get("capture") == CaptureMode.MANUAL.value
-    return kind is FactKind.CAPTURED and is_manual and held is not None and taken < held
+    if kind is not FactKind.CAPTURED or body.get("capture") != CaptureMode.MANUAL.value:
+        return False
+    return taken < (optional_money(body, "authorized_amount") or money_of(body, "amount"))
 
 
 def observation_of_return(entry: Mapping[str, Any], about: str) -> Observation | None:

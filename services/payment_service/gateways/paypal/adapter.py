@@ -22,6 +22,7 @@ from services.payment_service.gateways.json_reading import (
     optional_web_address,
     parse_json_object,
 )
+from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.paypal import errors
 from services.payment_service.gateways.paypal.amounts import CURRENCIES, check_expressible, from_paypal, to_paypal
 from services.payment_service.gateways.paypal.client import PayPalClient, PayPalSettings
@@ -70,6 +71,10 @@ FORGOTTEN_AFTER = timedelta(hours=7)
 """Two windows of three hours, and one for the clocks: an order that PayPal does not know by then has expired."""
 
 MOST_LOOKS = 8
+NOTHING_CAPTURED = frozenset({"CREATED", "PENDING", "DENIED"})
+"""Statuses of an authorization that nothing was captured of."""
+NOTHING_REFUNDED = frozenset({"COMPLETED", "PENDING", "DECLINED", "FAILED"})
+"""Statuses of a capture that nothing was given back of."""
 LONGEST_NOTE = 255
 LONGEST_DESCRIPTION = 127
 MOST_ITEMS = 100
@@ -98,8 +103,9 @@ class PayPal:
         currencies=CURRENCIES,
         # Valid for 29 days; only for the first three does PayPal promise that the money is there (honor period).
         authorization_valid_for=timedelta(days=29),
-        # Completions' keys are remembered for 6 h, those of captures and refunds for 45 days: the shorter counts.
-        key_valid_for=timedelta(hours=5),
+        # Remembered for 45 days, those of completions for 6 h. A void has none, but is refused the second time.
+        key_valid_for=timedelta(days=40),
+        completion_key_valid_for=timedelta(hours=5),
         # Not documented. Orders are read where they are written, and a call of PayPal's ends within a minute.
         absence_proves_after=timedelta(hours=1),
     )
@@ -205,9 +211,9 @@ class PayPal:
             answer = await self._client.call("POST", path, VOID)
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal, errors.VOID_DONE)
+        outcome = _understood(partial(_outcome_of_void, answer, call)) if answer else None
         if not answer:  # PayPal may answer without a body, whatever it was asked for
-            answer = await self._client.call("GET", _authorization_path(call.target), READ)
-        outcome = _understood(partial(_outcome_of_void, answer, call))
+            outcome = await certain(lambda: self.find_operation(call))
         if outcome is None:
             raise GatewayOutcomeUnknown("PayPal answered, but not that the hold is gone")
         return outcome
@@ -227,33 +233,73 @@ class PayPal:
         return _understood(partial(_outcome_of_refund, answer, call))
 
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
-        """Captures, refunds and completions are looked for in the order, which lists them all; a void in its hold."""
+        """Captures, refunds and completions are looked for in the order, which lists them all; a void in its hold.
+
+        Raises GatewayOutcomeUnknown where PayPal shows nothing that would list it: that proves nothing.
+        """
+        try:
+            return await self._look_for(call)
+        except GatewayRejected as error:
+            raise GatewayOutcomeUnknown("PayPal refuses to say what became of it") from error
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    async def _done_already(self, call: MoneyCall, refusal: GatewayRejected, codes: frozenset[str]) -> Outcome:
+        """A refusal that may only say "that is done", or that follows a try without answer: what is there, if it is
+        ours, else the refusal itself.
+
+        After silence nothing found is no proof: the earlier try may still be at work. It is asked for again, under the
+        same key.
+        """
+        if refusal.gateway_code not in codes and not refusal.after_silence:
+            raise refusal
+        found = await certain(lambda: self.find_operation(call))
+        if found is not None:
+            return found
+        if refusal.after_silence:
+            raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
+        raise refusal
+
+    async def _look_for(self, call: MoneyCall) -> Outcome | None:
         if call.kind is OperationKind.VOID:
             answer = await self._find(_authorization_path(call.target))
             if answer is None:
                 raise GatewayOutcomeUnknown("PayPal does not show the authorization any more")
             return _understood(partial(_outcome_of_void, answer, call))
         order = await self._order_of(call)
+        if order is None and call.kind is not OperationKind.COMPLETION:
+            return await self._look_without_order(call)
+        if order is None:
+            raise GatewayOutcomeUnknown("PayPal does not show the order any more")
         return _understood(partial(_find_in, order, call))
 
-    # --- looking ---------------------------------------------------------------------------------------------------
+    async def _look_without_order(self, call: MoneyCall) -> Outcome | None:
+        """By the ids that outlive the order. Neither a capture nor an authorization lists what was made of it; but their
+        status may say that nothing was, and only that is a proof."""
+        is_refund = call.kind is OperationKind.REFUND
+        source = await self._find(_capture_path(call.target) if is_refund else _authorization_path(call.target))
+        if source is None:
+            raise GatewayOutcomeUnknown("PayPal shows neither the order nor what was to be taken from")
+        named = _understood(partial(related, source, "order_id"))
+        if named is not None and named not in call.references:
+            order = await self._find_order(named)
+            if order is not None and order.our_reference == call.our_reference:
+                return _understood(partial(_find_in, order, call))
+        for reference in call.references[-MOST_LOOKS:]:
+            made = await self._find(_refund_path(reference) if is_refund else _capture_path(reference))
+            if made is not None and carries(made, call.reference):
+                return _understood(partial(_outcome_of_refund if is_refund else _outcome_of_capture, made, call))
+        if source.get("status") not in (NOTHING_REFUNDED if is_refund else NOTHING_CAPTURED):
+            raise GatewayOutcomeUnknown("PayPal does not show the order any more, and nothing else lists it")
+        return None
 
-    async def _done_already(self, call: MoneyCall, refusal: GatewayRejected, codes: frozenset[str]) -> Outcome:
-        """A refusal that may only say "that is done": what is there, if it is ours, else the refusal itself."""
-        if refusal.gateway_code not in codes:
-            raise refusal
-        found = await self.find_operation(call)
-        if found is None:
-            raise refusal
-        return found
-
-    async def _order_of(self, call: MoneyCall) -> Order:
-        """Raises GatewayOutcomeUnknown where the order is gone: what cannot be looked through proves nothing."""
+    async def _order_of(self, call: MoneyCall) -> Order | None:
+        """None where the order is gone."""
         for reference in dict.fromkeys((*call.references[:MOST_LOOKS], call.target)):
             order = await self._find_order(reference)
             if order is not None and order.our_reference == call.our_reference:
                 return order
-        raise GatewayOutcomeUnknown("PayPal does not show the order any more")
+        return None
 
     async def _find_order(self, reference: str) -> Order | None:
         body = await self._find(f"/v2/checkout/orders/{quote(reference, safe='')}")
@@ -271,11 +317,10 @@ class PayPal:
     async def _snapshot_without_order(self, references: tuple[str, ...], our_reference: str) -> Snapshot:
         found: dict[str, tuple[Observation, ...]] = {}
         for reference in references:
-            name = quote(reference, safe="")
-            if (capture := await self._find(f"/v2/payments/captures/{name}")) is not None:
+            if (capture := await self._find(_capture_path(reference))) is not None:
                 if optional_identifier(capture, "custom_id") == our_reference:
                     found[reference] = _understood(partial(_of_lone_capture, capture))
-            elif (refund := await self._find(f"/v2/payments/refunds/{name}")) is not None:
+            elif (refund := await self._find(_refund_path(reference))) is not None:
                 told = partial(observation_of_refund, refund, our_reference=our_reference)
                 found[reference] = (_understood(told),)
         return Snapshot(tuple(found), tuple(observation for each in found.values() for observation in each))
@@ -352,6 +397,14 @@ def _authorization_path(reference: str) -> str:
     return f"/v2/payments/authorizations/{quote(reference, safe='')}"
 
 
+def _capture_path(reference: str) -> str:
+    return f"/v2/payments/captures/{quote(reference, safe='')}"
+
+
+def _refund_path(reference: str) -> str:
+    return f"/v2/payments/refunds/{quote(reference, safe='')}"
+
+
 # --- what comes back -----------------------------------------------------------------------------------------------
 
 
@@ -408,10 +461,12 @@ def _outcome_of_order(order: Order, call: MoneyCall) -> Outcome:
 
 
 def _outcome_of_capture(capture: Json, call: MoneyCall) -> Outcome:
+    """A last capture lets go of whatever it leaves, once it is taken. How much that is the answer does not say, so it is
+    told where nothing is left as well."""
     if from_paypal(capture) != call.amount:
         raise UnexpectedShape("the capture is about another amount")
     observations = list(observations_of_capture(capture, takes_at_once=False))
-    if call.is_final and not call.is_whole and outcome_of(capture) is not OutcomeStatus.FAILED:
+    if call.is_final and outcome_of(capture) is OutcomeStatus.SUCCEEDED:
         observations.append(Observation(FactKind.RELEASED, call.target, occurred_at=moment(capture, "create_time")))
     return _outcome(capture, observations, (identifier_of(capture, "id"),))
 

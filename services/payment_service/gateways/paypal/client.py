@@ -11,7 +11,7 @@ from typing import Any
 
 from services.payment_service.gateways.json_reading import UnexpectedShape, parse_json_object, text_of, whole_number
 from services.payment_service.gateways.paypal.errors import body_of
-from shared.errors import GatewayOutcomeUnknown, GatewayUnavailable
+from shared.errors import GatewayDeniedAfterSilence, GatewayOutcomeUnknown, GatewayUnavailable
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
 
 TOKEN = CallPolicy(budget_seconds=6, attempts=2, repeatable=True)
@@ -54,9 +54,18 @@ class PayPalClient:
         body: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> dict[str, Any]:
-        """The answer's JSON, empty where there is none. Raises as ``errors.body_of`` says."""
+        """The answer's JSON, empty where there is none. Raises as ``errors.body_of`` says.
+
+        A write that is denied after a try without answer is not repeated: whatever a second one, or the token before
+        it, came to, could not say what the first had done.
+        """
         token = await self._usable_token()
-        answer = await self._send(method, path, policy, token, body, key)
+        try:
+            answer = await self._send(method, path, policy, token, body, key)
+        except GatewayDeniedAfterSilence as denied:
+            if denied.gateway_status == 401:
+                self._drop(token)
+            raise
         if answer.status == 401:
             self._drop(token)
             answer = await self._send(method, path, policy, await self._usable_token(), body, key)

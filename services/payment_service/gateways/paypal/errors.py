@@ -53,8 +53,11 @@ def _refusal(answer: HttpAnswer, body: Mapping[str, Any]) -> Exception:
         # A new key now could run it twice (failure H10).
         return GatewayOutcomeUnknown("PayPal is still at an earlier call of ours")
     if answer.status == 404:
-        return GatewayObjectNotFound("PayPal does not know this object", gateway_code=issue)
-    return GatewayRejected(f"PayPal refused the request ({issue or answer.status})", gateway_code=issue)
+        return GatewayObjectNotFound(
+            "PayPal does not know this object", gateway_code=issue, after_silence=answer.after_silence
+        )
+    why = f"PayPal refused the request ({issue or answer.status})"
+    return GatewayRejected(why, gateway_code=issue, after_silence=answer.after_silence)
 
 
 def _issue(body: Mapping[str, Any]) -> str | None:

@@ -143,7 +143,7 @@ def _end_of_hold(authorization: Json, captures: Sequence[Json]) -> Iterator[Obse
         ends_at = moment(authorization, "expiration_time")
         lapsed = at is not None and ends_at is not None and at >= ends_at
         yield Observation(FactKind.EXPIRED if lapsed else FactKind.CANCELED, reference, occurred_at=at)
-    elif live:
+    elif live and not any(_outcome_of(each) is OutcomeStatus.PENDING for each in live):
         taken = sum(from_paypal(each).amount_minor for each in live)
         was_last = status in ("CAPTURED", "VOIDED") or any(each.get("final_capture") is True for each in live)
         if was_last and taken < from_paypal(authorization).amount_minor:

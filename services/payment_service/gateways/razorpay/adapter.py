@@ -21,6 +21,7 @@ from services.payment_service.gateways.json_reading import (
     optional_web_address,
     parse_json_object,
 )
+from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.port import (
     Capability,
     CreateSession,
@@ -58,7 +59,6 @@ from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
     GatewayRejected,
-    GatewayUnavailable,
     InvalidAmount,
 )
 from shared.http import HttpCaller
@@ -161,14 +161,18 @@ class Razorpay:
         try:
             link: Json = await self._api.post("/payment_links", _link_json(request), GUARDED_WRITE)
         except AlreadyDone as error:
-            found = await self._find_link(request.reference)
+            found = await certain(lambda: self._find_link(request.reference))
             if found is None:
-                if not repeated:
+                if not repeated or error.after_silence:
                     raise GatewayOutcomeUnknown(
                         "a link with this reference is being made, but not there yet"
                     ) from error
                 raise
             link = found
+        except GatewayRejected as refusal:
+            if refusal.after_silence:
+                raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
+            raise
         return await self._session_of_link(link, request)
 
     async def _find_link(self, reference: str) -> Json | None:
@@ -228,13 +232,8 @@ class Razorpay:
         payload = {"amount": to_razorpay_minor(call.amount), "currency": call.amount.currency}
         try:
             payment: Json = await self._api.post(f"/payments/{segment(call.target)}/capture", payload, GUARDED_WRITE)
-        except GatewayObjectNotFound:
-            raise
-        except GatewayRejected:
-            found = await self._look(call)
-            if found is None:
-                raise
-            return found
+        except GatewayRejected as refusal:
+            return await self._done_already(call, refusal)
         outcome = _checked(lambda: _capture_outcome(payment, call), "payment")
         if outcome is None:  # it answered, but not that it is captured
             raise GatewayOutcomeUnknown("Razorpay took the capture and does not show it")
@@ -253,13 +252,8 @@ class Razorpay:
             refund: Json = await self._api.post(
                 f"/payments/{segment(call.target)}/refund", payload, GUARDED_WRITE, headers=headers
             )
-        except GatewayObjectNotFound:
-            raise
-        except GatewayRejected:
-            found = await self._look(call)
-            if found is None:
-                raise
-            return found
+        except GatewayRejected as refusal:
+            return await self._done_already(call, refusal)
         return _checked(lambda: _refund_outcome(refund, call), "refund")
 
     async def void(self, call: MoneyCall) -> Outcome:
@@ -269,14 +263,16 @@ class Razorpay:
         raise GatewayRejected("Razorpay's payments complete by themselves", gateway_code="completion_not_offered")
 
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
+        """Raises GatewayOutcomeUnknown where Razorpay does not even know what it takes from, as with the keys of another
+        account or mode: that proves nothing."""
         try:
             if call.kind is OperationKind.REFUND:
                 return await self._find_refund(call)
             if call.kind is OperationKind.CAPTURE:
                 payment = await self._api.get(f"/payments/{segment(call.target)}")
                 return _checked(lambda: _capture_outcome(payment, call), "payment")
-        except GatewayObjectNotFound:
-            return None
+        except GatewayRejected as error:
+            raise GatewayOutcomeUnknown("Razorpay refuses to say what became of it") from error
         return None  # a void or a completion is never sent, so there is none to be found
 
     async def _find_refund(self, call: MoneyCall) -> Outcome | None:
@@ -289,12 +285,20 @@ class Razorpay:
         found = next((refund for refund in refunds if is_ours(refund)), None)
         return None if found is None else _checked(lambda: _refund_outcome(found, call), "refund")
 
-    async def _look(self, call: MoneyCall) -> Outcome | None:
-        """After a refusal. Where the look fails, an earlier call may have run, whatever the refusal says."""
-        try:
-            return await self.find_operation(call)
-        except GatewayUnavailable as error:
-            raise GatewayOutcomeUnknown("refused, and whether an earlier call had run could not be seen") from error
+    async def _done_already(self, call: MoneyCall, refusal: GatewayRejected) -> Outcome:
+        """What is there after a refusal, which may be about an earlier call; else the refusal itself.
+
+        An object that Razorpay does not know was not taken from by this call. But where an earlier try of it had no
+        answer, nothing found is no proof either: that try may still be at work, and no key holds it back.
+        """
+        if isinstance(refusal, GatewayObjectNotFound) and not refusal.after_silence:
+            raise refusal
+        found = await certain(lambda: self.find_operation(call))
+        if found is not None:
+            return found
+        if refusal.after_silence:
+            raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
+        raise refusal
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 

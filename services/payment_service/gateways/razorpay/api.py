@@ -92,7 +92,7 @@ def segment(identifier: str) -> str:
 def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     """The JSON of a success, or the error class that status and description together mean."""
     if answer.status in (401, 403):
-        raise _keys_refused()
+        raise _keys_refused(answer)
     if 300 <= answer.status < 400:
         raise GatewayOutcomeUnknown("Razorpay's address answered with a redirect, which is not followed")
     try:
@@ -102,10 +102,10 @@ def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     if 200 <= answer.status < 300:
         return body
     problem = body.get("error")
-    raise _error_of(answer.status, problem if isinstance(problem, dict) else {})
+    raise _error_of(answer, problem if isinstance(problem, dict) else {})
 
 
-def _error_of(status: int, problem: Json) -> Exception:
+def _error_of(answer: HttpAnswer, problem: Json) -> Exception:
     """Most refusals share one code and differ in their description alone."""
     code = problem.get("code") if isinstance(problem.get("code"), str) else None
     text = problem.get("description")
@@ -113,17 +113,21 @@ def _error_of(status: int, problem: Json) -> Exception:
     if code in ("GATEWAY_ERROR", "SERVER_ERROR"):
         return GatewayOutcomeUnknown("Razorpay answered with an error of its own")
     if "authentication failed" in text or "api key" in text:
-        return _keys_refused()
+        return _keys_refused(answer)
     if "still in progress" in text:
         return GatewayOutcomeUnknown("Razorpay is still working on an earlier call with this key")
-    if status == 404 or "id provided does not exist" in text:
-        return GatewayObjectNotFound("Razorpay does not know this object", gateway_code=code)
+    silent = answer.after_silence
+    if answer.status == 404 or "id provided does not exist" in text:
+        return GatewayObjectNotFound("Razorpay does not know this object", gateway_code=code, after_silence=silent)
     reason = problem.get("reason")
     gateway_code = reason if isinstance(reason, str) and reason not in ("", "NA") else code
     kind = AlreadyDone if "already" in text else GatewayRejected
-    return kind(f"Razorpay refused the request ({gateway_code or status})", gateway_code=gateway_code)
+    why = f"Razorpay refused the request ({gateway_code or answer.status})"
+    return kind(why, gateway_code=gateway_code, after_silence=silent)
 
 
-def _keys_refused() -> GatewayUnavailable:
-    # A rotated or mistyped key: nothing moved, and no payment may be failed for it (failure H9).
-    return GatewayUnavailable("Razorpay refuses our API key; check RAZORPAY_KEY_ID and RAZORPAY_KEY_SECRET")
+def _keys_refused(answer: HttpAnswer) -> GatewayUnavailable | GatewayOutcomeUnknown:
+    """A rotated or mistyped key: this try did nothing, and no payment may be failed for it (failure H9); an unanswered
+    one before it, in the same call, may have."""
+    why = "Razorpay refuses our API key; check RAZORPAY_KEY_ID and RAZORPAY_KEY_SECRET"
+    return GatewayOutcomeUnknown(why) if answer.after_silence else GatewayUnavailable(why)

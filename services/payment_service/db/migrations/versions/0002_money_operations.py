@@ -231,6 +231,7 @@ def upgrade() -> None:
     op.add_column("payments", sa.Column("authorization_valid_for", sa.Interval(), nullable=True))
     op.add_column("payments", sa.Column("capture_before", sa.DateTime(timezone=True), nullable=True))
     op.add_column("payments", sa.Column("capture_warned_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("payments", sa.Column("given_up_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
         "ix_payments_capture_before",
         "payments",
@@ -272,6 +273,7 @@ def downgrade() -> None:
         table_name="payments",
         postgresql_where=sa.text("status IN ('authorized', 'partially_captured')"),
     )
+    op.drop_column("payments", "given_up_at")
     op.drop_column("payments", "capture_warned_at")
     op.drop_column("payments", "capture_before")
     op.drop_column("payments", "authorization_valid_for")
