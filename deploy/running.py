@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 
 from deploy.catalogue import ServiceEntry
 from shared.logging import configure_logging
@@ -81,10 +82,23 @@ async def work_service(entry: ServiceEntry) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.cancel)
+        _serve_metrics(container.settings)
         log.info("worker_started", service=entry.package)
         with contextlib.suppress(asyncio.CancelledError):
             await worker
         log.info("worker_stopped", service=entry.package)
+
+
+def _serve_metrics(settings: ServiceSettings) -> None:
+    """A worker answers no requests but one: what it measures (the ledger, the outbox, dead messages) is read here."""
+    if settings.worker_metrics_port is None:
+        return
+    try:
+        start_http_server(settings.worker_metrics_port, addr=settings.host)
+    except OSError as error:
+        raise ConfigurationError(
+            f"WORKER_METRICS_PORT {settings.worker_metrics_port} cannot be opened: {error.strerror}"
+        ) from None
 
 
 def uvicorn_config(app: Any, *, host: str, port: int) -> uvicorn.Config:

@@ -71,6 +71,9 @@ class ServiceSettings(BaseEnvironment):
     rabbitmq_url: SecretStr | None = Field(None, description="amqp://…; without it only the embedded bus can run")
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
+    worker_metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="`payrail work` serves its /metrics here; unset: nowhere"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
     public_base_url: str = Field("http://127.0.0.1:8000", description="where browsers and gateways reach the proxy")

@@ -1,8 +1,9 @@
-"""The worker process of order_service: consumers, outbox relay, expiry, mails, cleaning up."""
+"""The worker process of order_service: consumers, outbox relay, expiry, asking again, mails, cleaning up."""
 
 from __future__ import annotations
 
 from services.order_service.bootstrap import Container
+from services.order_service.use_cases.ask_again import ask_again_for_money
 from services.order_service.use_cases.close_leftovers import close_leftover_sessions
 from services.order_service.use_cases.expire_orders import expire_due_orders
 from services.order_service.use_cases.send_notifications import send_due_notifications
@@ -14,6 +15,7 @@ from shared.periodic import Periodic
 from shared.tasks import supervise
 
 CLEANING_INTERVAL_SECONDS = 600.0
+ASKING_AGAIN_INTERVAL_SECONDS = 60.0  # what is asked again has waited for an hour
 
 
 async def run_worker(container: Container) -> None:
@@ -32,6 +34,12 @@ async def run_worker(container: Container) -> None:
         interval_seconds=settings.expiry_interval_seconds,
         ports=ports,
     )
+    asking_again = Periodic(
+        "order-asking-again",
+        lambda: ask_again_for_money(container.deps),
+        interval_seconds=ASKING_AGAIN_INTERVAL_SECONDS,
+        ports=ports,
+    )
     mails = Periodic(
         "order-mails", lambda: send_mails(container), interval_seconds=settings.mail_interval_seconds, ports=ports
     )
@@ -47,6 +55,7 @@ async def run_worker(container: Container) -> None:
                 "order-consumers": container.bus.consume,
                 "order-expiry": expiry.run,
                 "order-leftover-sessions": leftovers.run,
+                "order-asking-again": asking_again.run,
                 "order-mails": mails.run,
                 "order-cleaning": cleaning.run,
                 "order-listener": lambda: listener.run((OUTBOX_CHANNEL, ORDER_CHANGED, SESSION_LEFT_OPEN)),

@@ -215,6 +215,7 @@ class DistributedStack(Stack):
         self.ingest_url = self._url("webhook-ingest")
         self.reconciler_url = self._url("reconciler")
         self.sandbox_url = self._url("gateway-sandbox")
+        self.worker_metrics_url = f"http://127.0.0.1:{free_ports(1)[0]}"
         self._token = ""
 
     @property
@@ -258,7 +259,10 @@ class DistributedStack(Stack):
             environment = self._environment_of(name) | {"PORT": str(self.ports[name])}
             self.new_process(f"serve-{name}", ["serve", name.removesuffix("-2")], environment).start()
         for name in SERVICES:
-            self.new_process(f"work-{name}", ["work", name], self._environment_of(name)).start()
+            environment = self._environment_of(name)
+            if name == "payment-service":
+                environment["WORKER_METRICS_PORT"] = self.worker_metrics_url.rpartition(":")[2]
+            self.new_process(f"work-{name}", ["work", name], environment).start()
         second = "work-payment-service-2"
         self.new_process(second, ["work", "payment-service"], self._environment_of("payment-service")).start()
         for name in self.ports:

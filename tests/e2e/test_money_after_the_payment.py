@@ -166,3 +166,16 @@ async def test_processes_die_while_refunds_are_under_way(till: Till, distributed
         distributed_stack.restart(name)
     payment = await till.quiet(payment_id, "refunds")
     await assert_the_books_agree(till, "stripe", order, payment)
+
+
+async def test_a_worker_shows_that_the_ledger_is_checked(till: Till, distributed_stack: DistributedStack) -> None:
+    """What is measured in workers alone can be read there, and the books balance."""
+
+    async def measured() -> str:
+        page = (await till.shop.http.get(f"{distributed_stack.worker_metrics_url}/metrics")).text
+        assert 'payrail_ledger_imbalance{kind="trial_balance"} 0.0' in page
+        return page
+
+    page = await until(measured, within_seconds=90, what="the ledger being checked")
+    assert 'payrail_ledger_imbalance{kind="payment"} 0.0' in page
+    assert "payrail_operations_unsettled" in page

@@ -240,8 +240,9 @@ class PaymentDocument(BaseModel):
     amount_refunded: int
     amount_disputed: int
     outcome_unknown: bool = Field(description="a call to the gateway is unanswered: we keep asking what it did")
-    resolution: Literal["fulfilled", "release_requested", "refund_requested"] | None = Field(
-        description="what was decided where it came late or second: the order was reopened by it, or it goes back"
+    resolution: Literal["fulfilled", "release_requested", "refund_requested", "refund_failed"] | None = Field(
+        description="what was decided where it came late or second: the order was reopened by it, or it goes back; "
+        "refund_failed: it did not go back by itself, and a person sees to it"
     )
     refunds: list[RefundDocument]
     created_at: Rfc3339

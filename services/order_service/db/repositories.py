@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.order_service.db import tables as t
 from services.order_service.domain.errors import StockBelowReserved
 from services.order_service.domain.models import (
+    AskedBack,
     Attention,
     Customer,
     LineItem,
@@ -325,6 +326,11 @@ class OrderPaymentRepository:
         statement = update(t.order_payments).where(t.order_payments.c.payment_id == payment_id)
         await self._connection.execute(statement.values(next_close_attempt_at=at))
 
+    async def still_there(self, *, now: datetime, limit: int) -> list[OrderPayment]:
+        again_at = t.order_payments.c.ask_again_at
+        due = select(t.order_payments).where(t.MONEY_IS_STILL_THERE, again_at <= now).order_by(again_at).limit(limit)
+        return [_payment(row) for row in await self._connection.execute(due)]
+
 
 class RefundRepository:
     def __init__(self, connection: AsyncConnection) -> None:
@@ -532,7 +538,7 @@ def _order(row: Row[Any], lines: Sequence[Row[Any]]) -> Order:
 
 
 def _payment_values(payment: OrderPayment) -> dict[str, Any]:
-    snapshot = payment.snapshot
+    snapshot, asked = payment.snapshot, payment.asked
     return {
         "payment_id": snapshot.payment_id,
         "order_id": snapshot.order_id,
@@ -550,6 +556,10 @@ def _payment_values(payment: OrderPayment) -> dict[str, Any]:
         "amount_excess": snapshot.amount_excess,
         "outcome_unknown": snapshot.outcome_unknown,
         "resolution": payment.resolution,
+        "asked_number": asked.number if asked else None,
+        "asked_attempt": asked.attempt if asked else None,
+        "asked_captured": asked.amount_captured if asked else None,
+        "ask_again_at": asked.again_at if asked else None,
         "terms": asdict(payment.terms) if payment.terms else None,
         "created_at": payment.created_at,
         "updated_at": payment.updated_at,
@@ -575,7 +585,10 @@ def _payment(row: Row[Any]) -> OrderPayment:
     )
     terms = PaymentTerms(**row.terms) if row.terms else None
     resolution = Resolution(row.resolution) if row.resolution else None
-    return OrderPayment(snapshot, terms, row.created_at, row.updated_at, resolution)
+    asked = None
+    if row.ask_again_at is not None:
+        asked = AskedBack(row.asked_number, row.asked_attempt, row.asked_captured, row.ask_again_at)
+    return OrderPayment(snapshot, terms, row.created_at, row.updated_at, resolution, asked)
 
 
 def _refund(row: Row[Any]) -> Refund:

@@ -37,6 +37,12 @@ metadata = metadata_for("order_service")
 PAYMENT_IS_CLOSABLE = text("status IN ('created', 'requires_action', 'processing')")
 """domain.transitions.CLOSABLE as the partial index has it: the planner matches the words."""
 
+MONEY_IS_STILL_THERE = text(
+    "resolution = 'refund_requested' AND amount_refund_pending = 0"
+    " AND amount_captured - amount_refunded - amount_disputed > 0"
+)
+"""Money that was asked back and lies idle (domain.late_money), as the partial index has it."""
+
 
 products = Table(
     "products",
@@ -160,6 +166,10 @@ order_payments = Table(
     Column("amount_excess", BigInteger, nullable=False, server_default="0"),
     Column("outcome_unknown", Boolean, nullable=False, server_default="false"),
     Column("resolution", Text),
+    Column("asked_number", Integer),  # of the last command that asked for its money; these four go together
+    Column("asked_attempt", Integer),
+    Column("asked_captured", BigInteger),
+    timestamp("ask_again_at", nullable=True),
     Column("terms", JSONB(none_as_null=True)),
     timestamp("created_at"),
     timestamp("updated_at"),
@@ -168,7 +178,13 @@ order_payments = Table(
     one_of("status", tuple(PaymentStatus)),
     one_of("resolution", tuple(Resolution)),
     CheckConstraint("version >= 0", name="version_not_negative"),
+    CheckConstraint(
+        "num_nonnulls(asked_number, asked_attempt, asked_captured, ask_again_at)"
+        " = CASE WHEN resolution IN ('refund_requested', 'refund_failed') THEN 4 ELSE 0 END",
+        name="asked_is_known",
+    ),
     Index("ix_order_payments_order_id", "order_id"),
+    Index("ix_order_payments_still_there", "ask_again_at", postgresql_where=MONEY_IS_STILL_THERE),
     Index(
         "ix_order_payments_leftover",
         "next_close_attempt_at",

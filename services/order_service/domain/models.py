@@ -70,7 +70,7 @@ class ReconcilePolicy(StrEnum):
 
 
 class Resolution(StrEnum):
-    """What was decided about money that its order did not wait for. Decided once for a payment, and kept with it."""
+    """What was decided about money that its order did not wait for. It is kept with the payment."""
 
     FULFILLED = "fulfilled"
     """It came late, and its order was reopened and confirmed by it."""
@@ -78,6 +78,8 @@ class Resolution(StrEnum):
     """payment_service was told to let the held funds go."""
     REFUND_REQUESTED = "refund_requested"
     """payment_service was told to give back what it took."""
+    REFUND_FAILED = "refund_failed"
+    """It was told several times, and the money is still there: a person has to give it back."""
 
 
 class RefundStatus(StrEnum):
@@ -190,6 +192,20 @@ class PaymentTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class AskedBack:
+    """How often payment_service was told to give back a payment's money, and what comes of it if it does not."""
+
+    number: int
+    """Of the last command. It grows for ever, because a command's key means the same command for ever."""
+    attempt: int
+    """Which try it was to get this money back; it starts again when the payment takes more."""
+    amount_captured: int
+    """What the payment had taken by then."""
+    again_at: datetime
+    """When the next step is due if the money is still there."""
+
+
+@dataclass(frozen=True, slots=True)
 class OrderPayment:
     """One payment of an order: its newest known state. Version 0 is ours alone: the payment service has not spoken."""
 
@@ -198,6 +214,7 @@ class OrderPayment:
     created_at: datetime
     updated_at: datetime
     resolution: Resolution | None = None
+    asked: AskedBack | None = None
 
     @property
     def payment_id(self) -> str:

@@ -132,6 +132,9 @@ class OrderPayments(Protocol):
         ...
 
     async def close_later(self, payment_id: str, *, at: datetime) -> None: ...
+    async def still_there(self, *, now: datetime, limit: int) -> list[OrderPayment]:
+        """Payments that were asked back, whose money is there and not on its way, and whose wait is over."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,9 +43,11 @@ async def resolve_money(
         shelf = await tx.products.lock([item.sku for item in order.items])
         fulfillable = can_fulfil(order.items, shelf)
     confirmed_by = derive(order, payments).confirmed_by
-    for decision in decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable):
+    for decision in decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable, now=now):
         if decision.resolution is Resolution.FULFILLED:
             order = replace(order, reopened_by=decision.payment_id)
+        elif decision.resolution is Resolution.REFUND_FAILED:
+            log.warning("refund_given_up", order_id=order.id, payment_id=decision.payment_id)
         elif deps.command_key is None:
             continue
         else:
@@ -57,6 +59,7 @@ async def resolve_money(
             payment_id=decision.payment_id,
             resolution=decision.resolution.value,
             reason=decision.reason,
+            attempt=decision.asked.attempt if decision.asked else None,
         )
     return order, payments
 
@@ -75,6 +78,6 @@ async def _ask_back(tx: OrderTransaction, order: Order, decision: Decision, *, k
 async def _resolved(tx: OrderTransaction, payment: OrderPayment, decision: Decision, *, now: datetime) -> OrderPayment:
     if payment.payment_id != decision.payment_id:
         return payment
-    resolved = replace(payment, resolution=decision.resolution, updated_at=now)
+    resolved = replace(payment, resolution=decision.resolution, asked=decision.asked, updated_at=now)
     await tx.payments.save(resolved)
     return resolved

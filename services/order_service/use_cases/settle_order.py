@@ -11,6 +11,7 @@ from datetime import datetime
 
 import structlog
 
+from services.order_service.domain.late_money import heard
 from services.order_service.domain.models import (
     Order,
     OrderPayment,
@@ -20,6 +21,7 @@ from services.order_service.domain.models import (
     Refund,
     RefundStatus,
     ReservationStatus,
+    Resolution,
 )
 from services.order_service.domain.refunds import is_news
 from services.order_service.domain.transitions import CLOSABLE, Consequence, consequences, derive, state_of
@@ -76,7 +78,7 @@ async def settle(
 ) -> Settled:
     """Decide, derive, save, and do what follows. The caller holds the order's lock and passes a changed order or
     payment."""
-    before = state_of(order)
+    before, given_up_before = state_of(order), _given_up(payments)
     order, payments = await resolve_money(tx, order, payments, now=now, deps=deps, cause=cause)
     after = derive(order, payments)
     happened = consequences(before, after)
@@ -97,6 +99,9 @@ async def settle(
         await _follow(tx, consequence, settled, payments, now=now, shop=deps.shop)
         if consequence in _EVENTS:
             await announce(tx, _EVENTS[consequence], settled, _explained(cause, happened))
+    for payment_id in _given_up(payments) - given_up_before:
+        call = replace(cause, payment_id=payment_id, reason=Resolution.REFUND_FAILED.value)
+        await announce(tx, OrderAttentionRequired, settled, call)
     can_still_be_paid = any(payment.status in CLOSABLE for payment in payments)
     has_ended = settled.status is not OrderStatus.OPEN
     if has_ended and can_still_be_paid and await tx.payments.mark_leftovers(order.id, now=now):
@@ -161,8 +166,12 @@ def _changed(known: OrderPayment | None, news: PaymentSnapshot, *, now: datetime
     if known is None:
         return OrderPayment(news, None, created_at=now, updated_at=now)
     if news.version > known.snapshot.version:
-        return replace(known, snapshot=news, updated_at=now)
+        return heard(known, news, now=now)
     return None
+
+
+def _given_up(payments: Sequence[OrderPayment]) -> set[str]:
+    return {payment.payment_id for payment in payments if payment.resolution is Resolution.REFUND_FAILED}
 
 
 async def _apply_refund(tx: OrderTransaction, news: Refund, *, now: datetime) -> bool:

@@ -95,6 +95,9 @@ def refundable_by_object(payment: Payment, facts: Iterable[Fact], operations: Se
             about = refund.about if refund.about in left else next(iter(left), None)
             if about is not None:
                 left[about] = max(0, left[about] - refund.amount_minor)
+    for dispute in disputes_claimed(ours):
+        if dispute.about in left and dispute.amount is not None and dispute.status is not DisputeStatus.WON:
+            left[dispute.about] = max(0, left[dispute.about] - dispute.amount.amount_minor)
     return left
 
 

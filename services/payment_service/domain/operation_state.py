@@ -67,6 +67,7 @@ class DisputeClaim:
     status: DisputeStatus
     amount: Money | None
     reason: str | None
+    about: str | None = None
 
 
 def settle_operations(operations: Sequence[Operation], observations: Iterable[Observation]) -> tuple[Operation, ...]:
@@ -254,4 +255,6 @@ def _dispute(reference: str, facts: Sequence[Observation]) -> DisputeClaim:
     final = [f for f in facts if f.kind is FactKind.DISPUTE_LOST and f.amount is not None]
     amounts = [f.amount for f in (final or facts) if f.amount is not None]
     amount = max(amounts, key=lambda money: (money.amount_minor, money.currency), default=None)
-    return DisputeClaim(reference, status, amount, min((f.reason for f in facts if f.reason), default=None))
+    reason = min((fact.reason for fact in facts if fact.reason), default=None)
+    about = min((fact.about for fact in facts if fact.about), default=None)
+    return DisputeClaim(reference, status, amount, reason, about)

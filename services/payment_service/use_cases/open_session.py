@@ -64,7 +64,7 @@ async def open_session(payment_id: str, context: Context) -> OpenedSession:
     deadline = context.clock.monotonic() + WAIT_FOR_OTHER_SECONDS
     while True:
         token = context.ids.new("lse")
-        async with context.uow() as tx:
+        async with context.turns.of(payment_id), context.uow() as tx:
             payment, attempt, is_ours = await _claim(tx, payment_id, token, context)
         if attempt.status is AttemptStatus.OPEN or payment.status in WITH_MONEY:
             return OpenedSession(payment, attempt)  # paid though its session was never confirmed: nothing to open

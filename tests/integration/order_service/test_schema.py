@@ -44,13 +44,15 @@ async def test_the_migrated_schema_is_the_one_in_the_code(world: World) -> None:
         "UPDATE order_items SET quantity = 0",
         "UPDATE stock_reservations SET status = 'released'",
         "UPDATE stock_reservations SET quantity = -1",
+        "UPDATE order_payments SET resolution = 'refund_requested'",
+        "UPDATE order_payments SET asked_number = 1, asked_attempt = 1, asked_captured = 1, ask_again_at = now()",
         "INSERT INTO invoices VALUES (0, (SELECT id FROM orders), '{}', now())",
         "INSERT INTO invoices SELECT n, id, '{}', now() FROM orders, generate_series(1, 2) n",
         "INSERT INTO stock_reservations SELECT order_id, sku, 1, 'reserved', now(), NULL FROM stock_reservations",
     ],
 )
 async def test_the_database_refuses(world: World, statement: str) -> None:
-    await world.order()
+    await world.open_session(await world.order())
     with pytest.raises(IntegrityError):
         async with world.container.database.begin() as connection:
             await connection.execute(text(statement))

@@ -168,7 +168,8 @@ async def test_entries_of_one_moment_keep_the_order_in_which_they_were_written(b
     await add(world, payment_id, *(event_entry(f"e{number}.v1", number, at=A_MOMENT) for number in range(40)))
     async with world.container.context.uow() as tx:
         events = [entry for entry in await tx.timeline.of_payment(payment_id) if entry.kind is EntryKind.EVENT]
-    assert [entry.details["version"] for entry in events] == list(range(40))
+    written = [entry.details["version"] for entry in events if entry.details["type"].startswith("e")]
+    assert written == list(range(40))
 
 
 # --- who may -------------------------------------------------------------------------------------------------------

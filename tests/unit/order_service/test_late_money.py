@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.order_service.domain.late_money import Decision, asks_the_shelf, can_fulfil, decide
+from services.order_service.domain.late_money import WAITS, Decision, asks_the_shelf, can_fulfil, decide, heard, put_off
 from services.order_service.domain.models import (
+    AskedBack,
     LineItem,
     Order,
     OrderPayment,
@@ -47,7 +49,7 @@ def decided(
     order: Order, payments: Sequence[OrderPayment], *, fulfillable: bool = False
 ) -> list[tuple[str, Resolution, str]]:
     confirmed_by = derive(order, payments).confirmed_by
-    found = decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable)
+    found = decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable, now=NOW)
     return [(each.payment_id, each.resolution, each.reason) for each in found]
 
 
@@ -207,8 +209,93 @@ def test_what_was_decided_stays_decided(
 
 
 def test_a_command_has_a_key_for_its_payment_and_reason_and_one_more_for_a_release() -> None:
-    keys = [Decision("pay_1", resolution, "late_payment").command_key for resolution in Resolution]
-    assert keys == ["pay_1:late_payment", "pay_1:late_payment:release", "pay_1:late_payment"]
+    asked = [R.RELEASE_REQUESTED, R.REFUND_REQUESTED]
+    keys = [Decision("pay_1", resolution, "late_payment").command_key for resolution in asked]
+    assert keys == ["pay_1:late_payment:release", "pay_1:late_payment"]
+
+
+def test_each_further_command_has_a_key_of_its_own() -> None:
+    decision = Decision("pay_1", R.REFUND_REQUESTED, "late_payment")
+    keys = [replace(decision, asked=AskedBack(n, 1, 3900, NOW)).command_key for n in (1, 2, 3)]
+    assert keys == ["pay_1:late_payment", "pay_1:late_payment#2", "pay_1:late_payment#3"]
+
+
+def an_asked(attempt: int, *, waited: bool = True, captured: int = 3900, **totals: Any) -> OrderPayment:
+    """Asked back ``attempt`` times when it had taken ``captured``."""
+    asked = AskedBack(attempt, attempt, captured, NOW if waited else NOW + timedelta(seconds=1))
+    return replace(an_undecided(2, P.CAPTURED, **totals), resolution=R.REFUND_REQUESTED, asked=asked)
+
+
+def steps(payments: Sequence[OrderPayment], **facts: Any) -> list[tuple[Resolution, AskedBack | None]]:
+    order = replace(an_order(), **(facts or {"confirmed_by": "pay_1"}))
+    confirmed_by = derive(order, payments).confirmed_by
+    found = decide(order, payments, confirmed_by=confirmed_by, fulfillable=True, now=NOW)
+    return [(each.resolution, each.asked) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("payment", "expected"),
+    [
+        pytest.param(an_asked(1), (R.REFUND_REQUESTED, AskedBack(2, 2, 3900, NOW + WAITS[1])), id="again"),
+        pytest.param(an_asked(2), (R.REFUND_REQUESTED, AskedBack(3, 3, 3900, NOW + WAITS[2])), id="for the last time"),
+        pytest.param(an_asked(3), (R.REFUND_FAILED, AskedBack(3, 3, 3900, NOW)), id="a person"),
+        pytest.param(an_asked(1, waited=False), None, id="too early"),
+        pytest.param(an_asked(3, waited=False), None, id="too early for a person"),
+        pytest.param(an_asked(1, amount_refund_pending=900), None, id="some of it is on its way"),
+        pytest.param(an_asked(1, amount_refunded=3900), None, id="it is back"),
+        pytest.param(an_asked(1, amount_disputed=3900), None, id="it is disputed"),
+        pytest.param(an_asked(1, amount_excess=1), None, id="its books do not add up"),
+        pytest.param(
+            an_asked(3, captured=900, waited=False, amount_refunded=900),
+            (R.REFUND_REQUESTED, AskedBack(4, 1, 3900, NOW + WAITS[0])),
+            id="more was captured after it had been asked back",
+        ),
+        pytest.param(
+            an_asked(1, captured=900, waited=False, amount_refund_pending=900),
+            (R.REFUND_REQUESTED, AskedBack(2, 1, 3900, NOW + WAITS[0])),
+            id="more was captured while the first part is on its way",
+        ),
+        pytest.param(
+            replace(an_asked(3, captured=900), resolution=R.REFUND_FAILED),
+            (R.REFUND_REQUESTED, AskedBack(4, 1, 3900, NOW + WAITS[0])),
+            id="more was captured after a person was called",
+        ),
+        pytest.param(replace(an_asked(3), resolution=R.REFUND_FAILED), None, id="a person was called already"),
+        pytest.param(
+            replace(an_asked(1), snapshot=an_undecided(2, P.CONFLICTED, amount_captured=3900).snapshot),
+            None,
+            id="conflicted since",
+        ),
+    ],
+)
+def test_money_that_was_asked_back_and_is_still_there(
+    payment: OrderPayment, expected: tuple[Resolution, AskedBack] | None
+) -> None:
+    assert steps([KEEPER, payment]) == ([expected] if expected else [])
+    assert steps([payment], closed_as=S.EXPIRED) == ([expected] if expected else [])
+    assert not asks_the_shelf(an_order(closed_as=S.EXPIRED), [payment]), "what was promised back buys nothing"
+
+
+def test_nothing_more_is_asked_back_from_an_order_that_has_lost_its_own_money() -> None:
+    assert steps([an_undecided(1, P.FAILED), an_asked(1)]) == []
+
+
+def test_a_refund_that_came_to_nothing_is_waited_for_again() -> None:
+    later = NOW + timedelta(hours=24)
+    pending = an_asked(1, amount_refund_pending=3900)
+    idle = replace(pending.snapshot, amount_refund_pending=0)
+    failed = heard(pending, idle, now=later)
+    assert failed.asked == AskedBack(1, 1, 3900, later + WAITS[0])
+    assert heard(failed, replace(idle, version=9), now=later + WAITS[0]).asked == failed.asked, "no news of the money"
+    reversed_ = heard(replace(pending, snapshot=replace(idle, amount_refunded=3900)), idle, now=later)
+    assert reversed_.asked == failed.asked
+    assert put_off(failed, now=NOW).asked == failed.asked, "never sooner"
+
+
+def test_the_waits_grow() -> None:
+    assert WAITS[0] >= timedelta(hours=1)
+    assert WAITS[0] < WAITS[1]
+    assert len(WAITS) == 3
 
 
 def a_product(*, stock: int = 1, policy: ReconcilePolicy = ReconcilePolicy.FULFIL) -> Product:
@@ -270,8 +357,8 @@ class History:
     def hear(self, news: PaymentSnapshot) -> None:
         known = self.payments.get(news.payment_id)
         if known is None or news.version > known.snapshot.version:
-            resolution = known.resolution if known else None
-            self.payments[news.payment_id] = OrderPayment(news, None, NOW, NOW, resolution)
+            changed = heard(known, news, now=NOW) if known else OrderPayment(news, None, NOW, NOW)
+            self.payments[news.payment_id] = changed
             self._settle()
 
     def close(self) -> None:
@@ -284,9 +371,10 @@ class History:
         payments = list(self.payments.values())
         fulfillable = asks_the_shelf(self.order, payments) and self.policy and self.shelf.on_hand > self.shelf.reserved
         confirmed_by = derive(self.order, payments).confirmed_by
-        for decision in decide(self.order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable):
+        for decision in decide(self.order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable, now=NOW):
             payment = self.payments[decision.payment_id]
-            self.payments[decision.payment_id] = replace(payment, resolution=decision.resolution)
+            resolved = replace(payment, resolution=decision.resolution, asked=decision.asked)
+            self.payments[decision.payment_id] = resolved
             if decision.resolution is R.FULFILLED:
                 self.order = replace(self.order, reopened_by=decision.payment_id)
             else:

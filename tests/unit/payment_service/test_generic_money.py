@@ -18,6 +18,7 @@ from services.payment_service.gateways.generic import Generic, GenericSettings
 from services.payment_service.gateways.port import Capability, GatewayEvent, KeyUsedUp, OutcomeStatus, UnreadableWebhook
 from shared.clock import to_rfc3339
 from shared.errors import (
+    GatewayDeniedAfterSilence,
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
     GatewayRejected,
@@ -310,7 +311,7 @@ async def test_a_stored_failure_is_looked_behind() -> None:
         ((says({"error": {"code": "not_found"}}, 404),), GatewayObjectNotFound),
         ((says({"error": {"code": "idempotency_key_in_use"}}, 409),), GatewayOutcomeUnknown),
         ((httpx.Response(401),), GatewayUnavailable),
-        ((httpx.ReadTimeout("late"), httpx.Response(401)), GatewayOutcomeUnknown),
+        ((httpx.ReadTimeout("late"), httpx.Response(401)), GatewayDeniedAfterSilence),
         ((httpx.ReadTimeout("late"),), GatewayOutcomeUnknown),
         ((httpx.ConnectError("refused"),), GatewayUnavailable),
         ((REFUSAL, httpx.ConnectError("refused")), GatewayOutcomeUnknown),

@@ -624,7 +624,7 @@ async def test_an_order_that_is_gone_proves_nothing_about_an_operation() -> None
             await paypal.find_operation(a_call(kind))
 
 
-# --- operations whose order PayPal no longer shows ---------------------------------------------------------------------
+# --- operations whose order PayPal no longer shows -----------------------------------------------------------------
 
 GONE = refusal("INVALID_RESOURCE_ID", 404)
 

@@ -61,7 +61,7 @@ def json_with_amount(amount: Money, fields: Mapping[str, Any]) -> bytes:
 
 def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     if answer.status in (401, 403):  # whatever the body is: a rotated key moves nothing (failure H9)
-        raise _not_let_in(answer)
+        raise GatewayUnavailable("the gateway refuses our API key; check GENERIC_API_KEY")
     if 300 <= answer.status < 400:
         raise GatewayOutcomeUnknown("the gateway answered with a redirect, which is not followed")
     try:
@@ -78,9 +78,3 @@ def _body_of(answer: HttpAnswer) -> dict[str, Any]:
     if code in _EARLIER_CALL_LIVES:
         raise GatewayOutcomeUnknown("the gateway has had an earlier call with this key")
     raise GatewayRejected(f"the gateway refused the request ({code or answer.status})", gateway_code=code)
-
-
-def _not_let_in(answer: HttpAnswer) -> GatewayUnavailable | GatewayOutcomeUnknown:
-    """This try did nothing; an unanswered one before it, in the same call, may have."""
-    why = "the gateway refuses our API key; check GENERIC_API_KEY"
-    return GatewayOutcomeUnknown(why) if answer.after_silence else GatewayUnavailable(why)

@@ -94,8 +94,10 @@ def _read(reader: Reader, body: Mapping[str, Any] | None, call: MoneyCall) -> Ou
 
 
 def _outcome_of_capture(session: Mapping[str, Any], call: MoneyCall) -> Outcome:
-    """The session, with the capture under ``capture``: where a session by itself has its mode. What we capture was held,
-    whatever that mode: a session that is done with less taken than held has let the rest go."""
+    """The session, with the capture under ``capture``: where a session by itself has its mode.
+
+    What we capture was held, whatever that mode: a session that is done with less taken than held has let the rest go.
+    """
     capture = {"currency": call.amount.currency, **object_of(session, "capture")}
     status = _status_of(capture, call)
     snapshot = snapshot_of({**session, "capture": CaptureMode.MANUAL.value})

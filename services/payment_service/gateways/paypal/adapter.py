@@ -274,8 +274,11 @@ class PayPal:
         return _understood(partial(_find_in, order, call))
 
     async def _look_without_order(self, call: MoneyCall) -> Outcome | None:
-        """By the ids that outlive the order. Neither a capture nor an authorization lists what was made of it; but their
-        status may say that nothing was, and only that is a proof."""
+        """By the ids that outlive the order.
+
+        Neither a capture nor an authorization lists what was made of it. But its status may say that nothing was, and
+        only that is a proof.
+        """
         is_refund = call.kind is OperationKind.REFUND
         source = await self._find(_capture_path(call.target) if is_refund else _authorization_path(call.target))
         if source is None:
@@ -461,8 +464,8 @@ def _outcome_of_order(order: Order, call: MoneyCall) -> Outcome:
 
 
 def _outcome_of_capture(capture: Json, call: MoneyCall) -> Outcome:
-    """A last capture lets go of whatever it leaves, once it is taken. How much that is the answer does not say, so it is
-    told where nothing is left as well."""
+    """A last capture lets go of whatever it leaves, once it is taken. How much that is the answer does not say, so that
+    is told where nothing is left as well."""
     if from_paypal(capture) != call.amount:
         raise UnexpectedShape("the capture is about another amount")
     observations = list(observations_of_capture(capture, takes_at_once=False))

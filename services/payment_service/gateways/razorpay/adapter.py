@@ -263,8 +263,8 @@ class Razorpay:
         raise GatewayRejected("Razorpay's payments complete by themselves", gateway_code="completion_not_offered")
 
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
-        """Raises GatewayOutcomeUnknown where Razorpay does not even know what it takes from, as with the keys of another
-        account or mode: that proves nothing."""
+        """Raises GatewayOutcomeUnknown where Razorpay does not even know what it takes from: with the keys of another
+        account or mode that proves nothing."""
         try:
             if call.kind is OperationKind.REFUND:
                 return await self._find_refund(call)

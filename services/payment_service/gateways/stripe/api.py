@@ -91,7 +91,7 @@ def body_of(answer: HttpAnswer) -> dict[str, Any]:
     """The JSON of a success, or the error class that the status means."""
     if answer.status in (401, 403):
         # A rotated or restricted key: nothing moved, and no payment may be failed for it (failure H9).
-        raise _not_let_in(answer, "Stripe refuses our API key; check STRIPE_API_KEY")
+        raise GatewayUnavailable("Stripe refuses our API key; check STRIPE_API_KEY")
     if 300 <= answer.status < 400:
         raise GatewayOutcomeUnknown("Stripe's address answered with a redirect, which is not followed")
     try:
@@ -109,7 +109,7 @@ def _refusal(answer: HttpAnswer, body: Mapping[str, Any]) -> Exception:
     kind, code = problem.get("type"), problem.get("code") or problem.get("type")
     code = code if isinstance(code, str) else None
     if code in _TRY_LATER:
-        return _not_let_in(answer, f"Stripe asks to try later ({code})", GatewayRateLimited)
+        return _not_now(answer, f"Stripe asks to try later ({code})")
     if answer.status == 409 or kind == "idempotency_error":
         # Our own earlier call with this key lives; a new key now could run it twice (failure H10).
         return GatewayOutcomeUnknown("Stripe has had an earlier call with this key")
@@ -118,8 +118,6 @@ def _refusal(answer: HttpAnswer, body: Mapping[str, Any]) -> Exception:
     return GatewayRejected(f"Stripe refused the request ({code or answer.status})", gateway_code=code)
 
 
-def _not_let_in(
-    answer: HttpAnswer, why: str, error: type[GatewayUnavailable] = GatewayUnavailable
-) -> GatewayUnavailable | GatewayOutcomeUnknown:
+def _not_now(answer: HttpAnswer, why: str) -> GatewayRateLimited | GatewayOutcomeUnknown:
     """This try did nothing; an unanswered one before it, in the same call, may have."""
-    return GatewayOutcomeUnknown(why) if answer.after_silence else error(why)
+    return GatewayOutcomeUnknown(why) if answer.after_silence else GatewayRateLimited(why)

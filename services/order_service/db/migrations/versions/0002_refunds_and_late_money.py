@@ -60,8 +60,9 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_order_payments_resolution_known"),
         "order_payments",
-        "resolution IN ('fulfilled', 'release_requested', 'refund_requested')",
+        "resolution IN ('fulfilled', 'release_requested', 'refund_requested', 'refund_failed')",
     )
+    _add_what_was_asked()
     op.add_column("orders", sa.Column("reopened_by", sa.Text(), nullable=True))
     op.add_column("orders", sa.Column("refunded_at", sa.DateTime(timezone=True), nullable=True))
     op.create_check_constraint(
@@ -80,11 +81,42 @@ def downgrade() -> None:
     op.drop_constraint(op.f("ck_orders_refunded_was_confirmed"), "orders")
     op.drop_column("orders", "refunded_at")
     op.drop_column("orders", "reopened_by")
+    _drop_what_was_asked()
     op.drop_constraint(op.f("ck_order_payments_resolution_known"), "order_payments")
     op.drop_column("order_payments", "resolution")
     op.drop_column("order_payments", "amount_excess")
     op.drop_index("ix_refunds_order_id", table_name="refunds")
     op.drop_table("refunds")
+
+
+def _add_what_was_asked() -> None:
+    op.add_column("order_payments", sa.Column("asked_number", sa.Integer(), nullable=True))
+    op.add_column("order_payments", sa.Column("asked_attempt", sa.Integer(), nullable=True))
+    op.add_column("order_payments", sa.Column("asked_captured", sa.BigInteger(), nullable=True))
+    op.add_column("order_payments", sa.Column("ask_again_at", sa.DateTime(timezone=True), nullable=True))
+    op.create_check_constraint(
+        op.f("ck_order_payments_asked_is_known"),
+        "order_payments",
+        "num_nonnulls(asked_number, asked_attempt, asked_captured, ask_again_at)"
+        " = CASE WHEN resolution IN ('refund_requested', 'refund_failed') THEN 4 ELSE 0 END",
+    )
+    op.create_index(
+        "ix_order_payments_still_there",
+        "order_payments",
+        ["ask_again_at"],
+        unique=False,
+        postgresql_where=sa.text(
+            "resolution = 'refund_requested' AND amount_refund_pending = 0"
+            " AND amount_captured - amount_refunded - amount_disputed > 0"
+        ),
+    )
+
+
+def _drop_what_was_asked() -> None:
+    op.drop_index("ix_order_payments_still_there", table_name="order_payments")
+    op.drop_constraint(op.f("ck_order_payments_asked_is_known"), "order_payments")
+    for column in ("ask_again_at", "asked_captured", "asked_attempt", "asked_number"):
+        op.drop_column("order_payments", column)
 
 
 def _set_notification_key(*columns: str) -> None:
