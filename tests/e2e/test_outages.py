@@ -87,18 +87,20 @@ async def webhooks_answered(shop: Shop, pairs: list[tuple[PlacedOrder, dict[str,
 
 
 @on_distributed
-async def test_a_payment_worker_killed_between_webhook_and_paid_loses_nothing(
+async def test_payment_workers_killed_between_webhook_and_paid_lose_nothing(
     distributed: Shop, distributed_stack: DistributedStack
 ) -> None:
     before = await distributed.stock()
     pairs = await orders_at_the_page(distributed, 6)
-    distributed_stack.processes["work-payment-service"].kill9()
+    for name in PAYMENT_WORKERS:
+        distributed_stack.processes[name].kill9()
     await settle_all(distributed, pairs)
     await until(
         lambda: webhooks_answered(distributed, pairs), within_seconds=30, what="the webhooks being acknowledged"
     )
     assert {(await distributed.read(order))["payment_status"] for order, _ in pairs} == {"pending"}
-    distributed_stack.restart("work-payment-service")
+    for name in PAYMENT_WORKERS:
+        distributed_stack.restart(name)
     await assert_each_paid_once(distributed, pairs, before)
 
 
@@ -109,10 +111,10 @@ async def test_workers_killed_while_they_work_lose_nothing(
     before = await distributed.stock()
     pairs = await orders_at_the_page(distributed, 12)
     settling = asyncio.create_task(settle_all(distributed, pairs))
-    for name in ("work-payment-service", "work-order-service", "work-webhook-ingest"):
+    for name in (*PAYMENT_WORKERS, "work-order-service", "work-webhook-ingest"):
         distributed_stack.processes[name].kill9()
     await settling
-    for name in ("work-payment-service", "work-order-service", "work-webhook-ingest"):
+    for name in (*PAYMENT_WORKERS, "work-order-service", "work-webhook-ingest"):
         distributed_stack.restart(name)
     await assert_each_paid_once(distributed, pairs, before)
 
