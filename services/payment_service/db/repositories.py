@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -161,11 +161,16 @@ class Payments:
     async def holds_to_warn(self, until: datetime, *, limit: int) -> list[str]:
         return await self._holds(payments.c.capture_warned_at.is_(None), until, limit)
 
-    async def holds_to_decide(self, until: datetime, request_key: str, *, limit: int) -> list[str]:
+    async def holds_to_decide(
+        self, until: datetime, request_key: str, *, gateways: Collection[str], only_wanted: bool, limit: int
+    ) -> list[str]:
         decided = exists().where(
             operations.c.payment_id == payments.c.payment_id, operations.c.request_key == request_key
         )
-        return await self._holds(~decided, until, limit)
+        condition = ~decided & payments.c.gateway.in_(sorted(gateways))
+        if only_wanted:
+            condition &= payments.c.given_up_at.is_(None) & payments.c.duplicate_of.is_(None)
+        return await self._holds(condition, until, limit)
 
     async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
         of_payment = operations.c.payment_id == payments.c.payment_id

@@ -181,7 +181,8 @@ async def _send(held: Held, context: Context) -> Operation:
     try:
         outcome = await _within_lease(_CALLS[operation.kind](adapter, held.call), context)
     except KeyUsedUp as error:
-        return await _take_new_key(held, stopwatch.entry(error, operation.reference), context)
+        entry = stopwatch.entry(error, operation.reference, result="key_used_up")
+        return await _take_new_key(held, entry, context)
     except GatewayUnavailable as error:
         # This call never arrived. An earlier one of the same operation may have.
         state = CallState.UNANSWERED if is_repeated else CallState.UNSENT

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -71,8 +71,11 @@ class PaymentRepository(Protocol):
         """Payments whose hold ends by then and of which nobody was warned."""
         ...
 
-    async def holds_to_decide(self, until: datetime, request_key: str, *, limit: int) -> list[str]:
-        """Payments whose hold ends by then and that have no operation with this request key."""
+    async def holds_to_decide(
+        self, until: datetime, request_key: str, *, gateways: Collection[str], only_wanted: bool, limit: int
+    ) -> list[str]:
+        """Payments at these gateways whose hold ends by then and that have no operation with this request key.
+        ``only_wanted``: not those that were given up, or are their order's second."""
         ...
 
     async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
@@ -286,6 +289,11 @@ UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[PaymentTransaction]
 
 
 class GatewaysPort(Protocol):
+    @property
+    def adapters(self) -> Mapping[str, GatewayAdapter]:
+        """The enabled ones, by name."""
+        ...
+
     def get(self, name: str) -> GatewayAdapter: ...
 
     def require_available(self, name: str, operation_class: OperationClass) -> None:

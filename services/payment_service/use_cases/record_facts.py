@@ -331,7 +331,9 @@ def _capture_before(payment: Payment, facts: Sequence[Fact]) -> datetime | None:
         return max(named)  # a hold that was renewed names a later moment
     if not holds or payment.authorization_valid_for is None:
         return None
-    since = min(fact.observation.occurred_at or fact.received_at for fact in holds)
+    # The gateway's own time where any source knew it; whoever heard first may have been told without.
+    since = min((fact.observation.occurred_at for fact in holds if fact.observation.occurred_at), default=None)
+    since = since or min(fact.received_at for fact in holds)
     return since + payment.authorization_valid_for
 
 

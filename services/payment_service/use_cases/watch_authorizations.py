@@ -74,7 +74,13 @@ async def watch_authorizations(policy: AuthorizationPolicy, context: Context) ->
         to_warn = await tx.payments.holds_to_warn(now + policy.warn_before, limit=AT_ONCE)
         to_decide: list[str] = []
         if policy.action != "none":
-            to_decide = await tx.payments.holds_to_decide(now + policy.act_before, POLICY_KEY, limit=AT_ONCE)
+            to_decide = await tx.payments.holds_to_decide(
+                now + policy.act_before,
+                POLICY_KEY,
+                gateways=_able_to(policy, context),
+                only_wanted=policy.action == "capture",
+                limit=AT_ONCE,
+            )
         to_take = await tx.payments.holds_to_take(now - CAPTURES_BY_ITSELF_WITHIN, LATE_KEY, limit=AT_ONCE)
         over = await tx.payments.holds_over(now, asked_before=now - ASK_AGAIN_AFTER, limit=AT_ONCE)
     for payment_id in to_warn:
@@ -85,6 +91,14 @@ async def watch_authorizations(policy: AuthorizationPolicy, context: Context) ->
         await _ask(payment_id, context)
     # Those that cannot be decided are picked again: a full page of them is no reason to hurry.
     return AT_ONCE in (len(to_warn), len(over)) or (len(decided) >= AT_ONCE and any(decided))
+
+
+def _able_to(policy: AuthorizationPolicy, context: Context) -> set[str]:
+    """Where the policy can act at all: elsewhere a hold ends by itself, and must not stand in the way of others."""
+    if policy.action == "capture":
+        return set(context.gateways.adapters)
+    adapters = context.gateways.adapters.items()
+    return {name for name, adapter in adapters if Capability.VOID in adapter.facts.capabilities}
 
 
 async def _warn(payment_id: str, context: Context) -> None:
@@ -118,8 +132,6 @@ async def _decide(payment_id: str, decision: Decision, context: Context) -> bool
         plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
         try:
             adapter = context.gateways.get(payment.gateway)
-            if kind is OperationKind.VOID and Capability.VOID not in adapter.facts.capabilities:
-                return False  # it ends by itself, and that will be followed
             planned = plan(Ground(payment, facts, operations, adapter), Wanted(kind, is_final=True))
         except DomainError as error:
             log.info("authorization_policy_waits", payment_id=payment_id, code=error.code)

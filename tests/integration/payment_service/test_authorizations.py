@@ -9,6 +9,7 @@ import pytest
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.port import Capability
+from services.payment_service.use_cases import watch_authorizations as watching
 from services.payment_service.use_cases.watch_authorizations import AuthorizationPolicy, watch_authorizations
 from shared.clock import to_rfc3339
 from tests.integration.payment_service.conftest import BuildWorld
@@ -135,6 +136,21 @@ async def test_where_nothing_can_be_released_it_ends_by_itself(build_world: Buil
     payment_id = await shop.held()
     await rounds(shop, VOID, hours=7 * 24)
     assert await shop.operations(payment_id) == []
+
+
+async def test_holds_that_cannot_be_decided_keep_nobody_waiting(
+    build_world: BuildWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One page of them would otherwise be picked in every round, before all that end later."""
+    monkeypatch.setattr(watching, "AT_ONCE", 1)
+    shop = await open_shop(build_world)
+    unwanted = await shop.held()
+    await shop.world.run("UPDATE payments SET given_up_at = now() WHERE payment_id = :id", id=unwanted)
+    await shop.later(60)
+    wanted = await shop.held()
+    await rounds(shop, CAPTURE, hours=7 * 24)
+    assert await shop.operations(unwanted) == []
+    assert [row["status"] for row in await shop.operations(wanted)] == ["succeeded"]
 
 
 async def test_captured_and_ended_holds_are_left_alone(build_world: BuildWorld) -> None:

@@ -63,6 +63,20 @@ async def test_a_dashboard_refund_that_fails_later_gives_its_amount_back(build_w
     assert (events["refund.created"], events["refund.failed"], events["refund.succeeded"]) == (1, 1, 0)
 
 
+async def test_a_pending_dashboard_refund_is_followed_though_nothing_more_is_told(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    refund = shop.gateway.refunds_by(shop.account(payment_id), amount=700)
+    refund.status = OutcomeStatus.PENDING
+    await shop.tell(payment_id, shop.gateway.of_refund(refund))
+    refund.status = OutcomeStatus.SUCCEEDED
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    assert shop.gateway.called("refund") == []
+    assert (await shop.events(payment_id))["refund.succeeded"] == 1
+    await shop.assert_books_agree(payment_id)
+
+
 async def test_ours_and_the_dashboards_at_once(build_world: BuildWorld) -> None:
     """RF7: of the same amount, told in one breath; both are there, both are counted, neither twice."""
     gateway = FakeMoney(echoes=False)

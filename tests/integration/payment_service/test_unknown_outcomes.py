@@ -11,6 +11,7 @@ import pytest
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.port import OutcomeStatus
+from services.payment_service.use_cases import drive_operation
 from services.payment_service.use_cases.run_operations import run_one_due
 from shared.money import Money
 from tests.integration.payment_service.conftest import BuildWorld
@@ -223,6 +224,59 @@ async def test_a_refusal_of_the_repeated_call_is_believed_only_after_a_look(buil
     await shop.settle_down()
     assert await shop.statuses(payment_id) == ["succeeded"]
     await shop.assert_books_agree(payment_id)
+
+
+async def test_a_refusal_of_the_repeated_call_is_not_believed_while_the_list_may_lag(build_world: BuildWorld) -> None:
+    """RF5: the first call has run; "refused" to the second and "nothing there" in the same second prove nothing."""
+    shop = await open_shop(build_world)
+    shop.gateway.will("refund", Do.LOSE_AFTER, Do.REJECT)
+    shop.gateway.will("find", Do.FAIL, Do.FAIL)
+    payment_id, _, _ = await asked(shop, "refund")
+    await shop.later(1)
+    await shop.run_due()
+    assert await shop.statuses(payment_id) == ["unknown"]
+    assert (await shop.totals(payment_id))["refund_pending"] == ORDERED
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    await shop.assert_books_agree(payment_id)
+
+
+async def test_a_driver_that_paused_before_the_call_does_not_make_it(
+    build_world: BuildWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PY18: its lease might end under the call, and another would send it beside."""
+    shop = await open_shop(build_world)
+    really_load = drive_operation._load
+
+    async def paused(*args: Any, **kwargs: Any) -> drive_operation.Held:
+        held = await really_load(*args, **kwargs)
+        await shop.later(20)
+        return held
+
+    with monkeypatch.context() as slow:
+        slow.setattr(drive_operation, "_load", paused)
+        payment_id, made, status = await asked(shop, "refund")
+    assert (status, made["status"]) == (202, "pending")
+    assert shop.gateway.called("refund") == []
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    assert len(shop.gateway.called("refund")) == 1
+    await shop.assert_books_agree(payment_id)
+
+
+async def test_an_approval_is_not_completed_once_the_payment_has_ended(build_world: BuildWorld) -> None:
+    """PY8: the shopper approved, the gateway was away, and the session has ended meanwhile."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened()
+    shop.account(payment_id).is_approved = True
+    shop.gateway.will("complete", Do.UNAVAILABLE)
+    await shop.sync(payment_id)
+    assert await shop.statuses(payment_id) == ["pending"]
+    await shop.tell(payment_id, Observation(FactKind.EXPIRED, shop.account(payment_id).reference))
+    assert (await shop.ask(f"payments/{payment_id}")).json()["status"] == "expired"
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["canceled"]
+    assert shop.account(payment_id).captured == 0
 
 
 async def test_a_repetition_that_does_not_arrive_leaves_the_first_call_unknown(build_world: BuildWorld) -> None:

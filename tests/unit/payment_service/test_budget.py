@@ -229,3 +229,17 @@ def test_what_was_refunded_of_a_capture_is_taken_off_that_capture() -> None:
         seen(F.REFUND_PENDING, "re_2", 50, about="CAP-2"),
     )
     assert refundable_by_object(payment, facts, ()) == {"CAP-1": 100, "CAP-2": 250}
+
+
+def test_money_that_went_back_in_another_currency_needs_an_override() -> None:
+    """It cannot be added up with ours, so nobody knows by itself what is left."""
+    payment, facts = ground(
+        HELD,
+        seen(F.CAPTURED, "pi_1", 1000),
+        Observation(F.REFUND_SUCCEEDED, "re_1", Money(500, "USD"), about="pi_1"),
+    )
+    assert payment.state.conflict == "foreign_currency_returned"
+    assert payment.state.amount_refunded == 0
+    with pytest.raises(PaymentDisputed):
+        refund(payment, facts, 100)
+    assert refund(payment, facts, 100, override=True) == "pi_1"

@@ -138,6 +138,8 @@ def test_it_is_never_sent_again_blindly_and_freed_on_proof_alone(
         (unanswered(), 24 * HOUR, True),
         (unanswered(escalated_at=A_MOMENT + 24 * HOUR), 48 * HOUR, False),  # once
         (unanswered(OperationStatus.SUBMITTED), 48 * HOUR, False),  # it has it
+        (unanswered(OperationStatus.SUBMITTED), 30 * 24 * HOUR - SECOND, False),
+        (unanswered(OperationStatus.SUBMITTED), 30 * 24 * HOUR, True),  # for too long
         (unanswered(OperationStatus.SUCCEEDED), 48 * HOUR, False),
         (unanswered(OperationStatus.PENDING, call=CallState.UNSENT, first_sent_at=None), 48 * HOUR, False),
     ],
