@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 on_distributed = pytest.mark.xdist_group("distributed")
 on_embedded = pytest.mark.xdist_group("embedded")
 
+PAYMENT_WORKERS = ("work-payment-service", "work-payment-service-2")
+
 RECOVERY_SECONDS = 90
 
 
