@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 pytest_plugins = [
     "tests.support.network",
     "tests.support.guard",
@@ -9,3 +11,14 @@ pytest_plugins = [
     "tests.support.rabbitmq",
     "tests.support.browser",
 ]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers must keep the tests of one stack together: with a pytest that pytest-xdist does not know yet, each worker
+    starts every stack, and nothing says so."""
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2].rpartition("::")[2]:
+            raise pytest.UsageError(f"pytest-xdist has lost the group of {item.nodeid}: use versions that fit")
