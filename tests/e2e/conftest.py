@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
 
 from tests.e2e.shop import Shop
 from tests.e2e.stack import DistributedStack, EmbeddedStack, Stack
+from tests.support.browser import LaunchOptions
 
 S = TypeVar("S", bound=Stack)
 
@@ -21,6 +24,14 @@ def embedded_stack() -> Iterator[EmbeddedStack]:
 @pytest.fixture(scope="session")
 def distributed_stack() -> Iterator[DistributedStack]:
     yield from _running(DistributedStack())
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser(browser_launch_options: LaunchOptions) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(**browser_launch_options)
+        yield browser
+        await browser.close()
 
 
 def _running(stack: S) -> Iterator[S]:

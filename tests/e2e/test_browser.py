@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.shop import Shop
 from tests.e2e.shopper import DESKTOP, PHONE, Shopper
 from tests.e2e.stack import EmbeddedStack
-from tests.support.browser import LaunchOptions
 
 pytestmark = [
     pytest.mark.e2e,
@@ -26,14 +25,6 @@ pytestmark = [
 GATEWAYS = ["stripe", "generic"]
 DOCUMENTED = ["order-service", "payment-service", "webhook-ingest", "reconciler", "gateway-sandbox"]
 MARKUP = '<img src=x onerror="window.hacked=1"><b>bold</b>'
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(browser_launch_options: LaunchOptions) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(**browser_launch_options)
-        yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Route, async_playwright, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.e2e.shop import Shop
 from tests.e2e.shopper import PHONE, Shopper
 from tests.e2e.stack import EmbeddedStack
-from tests.support.browser import LaunchOptions
 from tests.support.waiting import until
 
 pytestmark = [
@@ -27,14 +26,6 @@ pytestmark = [
 GATEWAYS = ["stripe", "generic", "paypal", "razorpay"]
 SKU_OF = {"razorpay": "masala-chai"}  # it takes rupees
 RECOVERY_SECONDS = 90
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(browser_launch_options: LaunchOptions) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(**browser_launch_options)
-        yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Request, Route, async_playwright, expect
+from playwright.async_api import Browser, Request, Route, expect
 
 from tests.e2e.shopper import Shopper
 from tests.e2e.stack import EmbeddedStack
-from tests.support.browser import LaunchOptions
 
 pytestmark = [
     pytest.mark.e2e,
@@ -26,14 +25,6 @@ pytestmark = [
 ]
 
 TOTAL = 1490  # of a trieste-blend, in EUR
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(browser_launch_options: LaunchOptions) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(**browser_launch_options)
-        yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

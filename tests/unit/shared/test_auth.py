@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -212,6 +213,7 @@ def oct_jwk() -> dict[str, str]:
         json.dumps({"keys": [public_jwk(EC_KEY, "ec") | {"crv": "P-384"}]}),
         json.dumps({"keys": [public_jwk(ED_KEY, "ed") | {"x": "!"}]}),
     ],
+    ids=itertools.count(),  # keys are new in every process, and ids must not be
 )
 def test_a_jwks_with_an_unusable_key_is_refused(document: str) -> None:
     with pytest.raises(ConfigurationError):
