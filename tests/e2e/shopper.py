@@ -64,6 +64,7 @@ class Shopper:
             locale="en-GB",
             timezone_id="UTC",
             accept_downloads=True,
+            reduced_motion="reduce",  # a turning spinner costs a core where there is no graphics card
             **options,
         )
         context.set_default_timeout(PATIENCE_SECONDS * 1000)

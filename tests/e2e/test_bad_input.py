@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from tests.e2e.shop import SKU, Shop
+from tests.e2e.stack import DistributedStack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("distributed")]
 
 TEN_MEGABYTES = 10_000_000
 JSON = {"content-type": "application/json"}
@@ -71,6 +72,14 @@ DOORS = [
     pytest.param(Door("reconciler", "/api/v1/reconciliation/runs", {"kind": "sweep"}, ("gateway",)), id="reconciler"),
 ]
 WEBHOOK = Door("ingest", "/api/v1/webhooks/generic")
+
+
+@pytest.fixture
+def stack(distributed_stack: DistributedStack) -> DistributedStack:
+    """Processes of their own, as in production: embedded, the same applications stand behind one port."""
+    return distributed_stack
+
+
 every_service = pytest.mark.parametrize("door", DOORS)
 every_service_and_webhooks = pytest.mark.parametrize("door", [*DOORS, pytest.param(WEBHOOK, id="webhook")])
 

@@ -103,7 +103,7 @@ async def shop(distributed_stack: DistributedStack) -> AsyncIterator[Shop]:
     await shop.close()
 
 
-@pytest.fixture(params=["stripe", "generic"])
+@pytest.fixture(params=["stripe"])
 async def gateway(
     request: pytest.FixtureRequest, shop: Shop, distributed_stack: DistributedStack
 ) -> AsyncIterator[Gateway]:

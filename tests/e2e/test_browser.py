@@ -151,7 +151,7 @@ async def test_a_card_declined_at_the_hosted_page_can_be_tried_again_there(shopp
     await shopper.expect_status("Paid")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["generic"])
 async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_goods(
     shopper: Shopper, gateway: str
 ) -> None:
@@ -175,7 +175,7 @@ async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_
     await shopper.expect_status("Canceled")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_canceling_at_the_hosted_page_leads_back_to_an_order_that_can_still_be_paid(
     shopper: Shopper, gateway: str
 ) -> None:
@@ -189,7 +189,7 @@ async def test_canceling_at_the_hosted_page_leads_back_to_an_order_that_can_stil
     await shopper.expect_status("Paid")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_a_tab_closed_instead_of_returning_still_ends_with_a_paid_order(
     shopper: Shopper, shop: Shop, gateway: str
 ) -> None:
@@ -232,9 +232,9 @@ async def test_a_product_in_another_currency_asks_before_the_cart_is_emptied(sho
     await expect(shopper.see("cart-lines")).to_contain_text("Nambu Tetsubin")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize(
-    ("currency", "shown", "hosted"), [("JPY", r"¥[\d,]+", r"[\d,]+"), ("KWD", r"KWD.\d+\.\d{3}", r"\d+\.\d{3}")]
+    ("gateway", "currency", "shown", "hosted"),
+    [("generic", "JPY", r"¥[\d,]+", r"[\d,]+"), ("stripe", "KWD", r"KWD.\d+\.\d{3}", r"\d+\.\d{3}")],
 )
 async def test_a_currency_without_cents_or_with_three_digits_is_shown_and_charged_exactly(
     shopper: Shopper, shop: Shop, gateway: str, currency: str, shown: str, hosted: str

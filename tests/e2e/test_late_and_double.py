@@ -41,7 +41,7 @@ async def a_product(shop: Shop, sku: str, policy: str) -> str:
     return sku
 
 
-@pytest.mark.xdist_group("embedded")
+@pytest.mark.xdist_group("late")
 async def test_an_unpaid_order_expires_with_its_page_and_money_that_still_comes_is_refunded(hasty: Shop) -> None:
     sku = await a_product(hasty, "grinder-refund", "refund")
     order = await hasty.order(sku=sku, quantity=2)
@@ -72,7 +72,7 @@ async def test_an_unpaid_order_expires_with_its_page_and_money_that_still_comes_
     assert "late_payment" in {entry["details"].get("decision") for entry in told["data"]}, told
 
 
-@pytest.mark.xdist_group("embedded")
+@pytest.mark.xdist_group("late")
 async def test_late_money_for_a_product_that_is_to_be_fulfilled_reopens_the_order(hasty: Shop) -> None:
     sku = await a_product(hasty, "grinder-fulfil", "fulfil")
     order = await hasty.order(sku=sku, quantity=2)

@@ -122,7 +122,7 @@ async def test_a_hundred_refunds_at_once_never_exceed_what_was_captured(till: Ti
     await assert_the_books_agree(till, gateway, order, payment)
 
 
-@pytest.mark.parametrize("gateway", ["stripe", "generic"])
+@pytest.mark.parametrize("gateway", ["generic"])
 async def test_a_hundred_captures_at_once_never_exceed_what_is_held(till: Till, gateway: str) -> None:
     order, payment_id = await till.paid(gateway, capture="manual")
     answers = await till.ask_many(payment_id, "captures", order.total_minor, final=False)
@@ -131,7 +131,7 @@ async def test_a_hundred_captures_at_once_never_exceed_what_is_held(till: Till, 
     await assert_the_books_agree(till, gateway, order, payment)
 
 
-@pytest.mark.parametrize("gateway", ["stripe", "generic"])
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_a_third_of_the_calls_is_not_answered_after_the_work(till: Till, gateway: str) -> None:
     """RF5, H3: the work was done and nobody said so. Nothing is sent twice under another key."""
     order, payment_id = await till.paid(gateway)
