@@ -7,7 +7,10 @@ from fastapi import FastAPI
 from services.order_service.api.routes import router
 from services.order_service.api.streams import streams_router
 from services.order_service.bootstrap import Container
+from services.order_service.use_cases.order_watch import POLL_SECONDS, look_for_missed_changes
 from services.order_service.use_cases.settle_order import ORDER_CHANGED
+from shared.periodic import Periodic
+from shared.tasks import supervise
 from shared.web.app import create_app
 from shared.web.events import events_router
 
@@ -28,5 +31,16 @@ def create_application(container: Container) -> FastAPI:
 
 
 async def run_background(container: Container) -> None:
-    """Runs beside the HTTP server until cancelled: hints from other replicas wake this one's streams and long polls."""
-    await container.database.listener.run((ORDER_CHANGED,))
+    """Runs beside the HTTP server until cancelled: hints from other replicas wake this one's streams and long polls.
+
+    Where a hint is lost, a look every two seconds does.
+    """
+    looking = Periodic(
+        "order-watch",
+        lambda: look_for_missed_changes(container.watch, container.deps),
+        interval_seconds=POLL_SECONDS,
+        ports=container.ports,
+    )
+    await supervise(
+        {"order-listener": lambda: container.database.listener.run((ORDER_CHANGED,)), "order-watch": looking.run}
+    )

@@ -91,7 +91,7 @@ async def order_documents(
             version = seen
             with suppress(DatabaseUnavailable):
                 view = await read_streamed_order(order_id, services.deps)
-                version = view.order.version
+                changes.seen = version = view.order.version
             if version != seen:
                 seen, quiet_since = version, clock.monotonic()
                 yield OrderDocument.of(view)

@@ -213,6 +213,10 @@ class OrderRepository:
     async def find(self, order_id: str) -> Order | None:
         return await self._one(select(t.orders).where(t.orders.c.id == order_id))
 
+    async def versions_of(self, order_ids: Sequence[str]) -> dict[str, int]:
+        query = select(t.orders.c.id, t.orders.c.version).where(t.orders.c.id.in_(order_ids))
+        return {row.id: row.version for row in await self._connection.execute(query)}
+
     async def get_for_update(self, order_id: str) -> Order | None:
         return await self._one(select(t.orders).where(t.orders.c.id == order_id).with_for_update())
 

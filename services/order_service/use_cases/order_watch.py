@@ -1,19 +1,25 @@
-"""Wakes whoever waits for an order: hints of this process and, by LISTEN/NOTIFY, of every other replica."""
+"""Wakes whoever waits for an order: hints of this process and, by LISTEN/NOTIFY, of every other replica.
+
+A hint can be lost, so each process also looks for itself: one query for all orders that are watched there.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from services.order_service.use_cases.dependencies import Dependencies
+
 POLL_SECONDS = 2.0
-"""A hint can be lost; a waiter looks for itself this often."""
 
 
 class Changes:
-    """One waiter's view: cleared before it reads, so that a change during the reading is not missed."""
+    """One waiter's view: cleared before it reads, so that a change during the reading is not missed. ``seen`` is the
+    version that it has read."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
+        self.seen: int | None = None
         self._event = asyncio.Event()
         self._stopping = stopping
 
@@ -25,9 +31,9 @@ class Changes:
             self._event.clear()
 
     async def wait(self, seconds: float) -> None:
-        """Until woken, or until it is time to look anyway."""
+        """Until woken, or until the time is up."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, POLL_SECONDS)):
+            async with asyncio.timeout(seconds):
                 await self._event.wait()
 
 
@@ -48,6 +54,17 @@ class OrderWatch:
         for changes in woken:
             changes.wake()
 
+    @property
+    def watched(self) -> list[str]:
+        return sorted(self._waiters)
+
+    def compare(self, versions: Mapping[str, int]) -> None:
+        """Wake those who have seen another version of their order than these, or none."""
+        for order_id, version in versions.items():
+            for changes in self._waiters.get(order_id, set()):
+                if changes.seen != version:
+                    changes.wake()
+
     def stop(self) -> None:
         """End all waits and streams, so that the server can shut down without cutting anybody off in mid-answer."""
         self._stopping.set()
@@ -64,3 +81,13 @@ class OrderWatch:
             waiters.discard(changes)
             if not waiters:
                 self._waiters.pop(order_id, None)
+
+
+async def look_for_missed_changes(watch: OrderWatch, deps: Dependencies) -> bool:
+    """One round: what hints did not tell. There is never more to do at once."""
+    watched = watch.watched
+    if watched:
+        async with deps.uow() as tx:
+            versions = await tx.orders.versions_of(watched)
+        watch.compare(versions)
+    return False

@@ -30,6 +30,7 @@ async def wait_for_order(
         while True:
             changes.clear()
             view = await read_order(order_id, access, deps)
+            changes.seen = view.order.version
             left = deadline - deps.ports.clock.monotonic()
             if view.order.version != since_version or left <= 0 or watch.is_stopping:
                 return view

@@ -40,7 +40,10 @@ IdempotencyKey = Annotated[
 _REPLAYED = {"Idempotent-Replayed": {"description": "true on a replayed answer", "schema": {"type": "string"}}}
 _PROBLEMS = problem_responses(400, 401, 403, 404, 409, 413, 422, 503)
 _READ = problem_responses(401, 403, 404, 422, 503)
-_LATER = "The gateway answers later, or has not answered: ask for it again, or wait for its event"
+_LATER = (
+    "The gateway answers later, or has not answered: read the resource at `Location`, or wait for its event."
+    " The same key replays this answer as it was"
+)
 
 Out = TypeVar("Out", CaptureOut, VoidOut, RefundOut)
 

@@ -116,6 +116,17 @@ async def test_a_stream_on_one_replica_shows_what_another_replica_did(serve: Ser
         assert event_id == str(document["version"])
 
 
+async def test_a_change_whose_hint_was_lost_is_seen_all_the_same(serve: ServeWorld) -> None:
+    world, url = await serve()
+    await world.has_product()
+    order = await world.order()
+    async with listening(url, order.id, headers=order.secret) as stream:
+        seen, _ = await stream.next()
+        await world.rows("UPDATE orders SET version = version + 1 RETURNING id")  # nobody notifies anybody
+        event_id, _ = await stream.next()
+        assert int(event_id) == int(seen) + 1
+
+
 async def test_a_stream_resumes_where_it_was(serve: ServeWorld) -> None:
     world, url = await serve()
     await world.has_product()
