@@ -156,15 +156,14 @@ def _was_taken_back(operation: Operation, reference: str | None, observations: S
 def _facts_by_operation(
     operations: Sequence[Operation], observations: Sequence[Observation]
 ) -> dict[str, list[Observation]]:
-    others = {operation.reference for operation in operations if operation.kind is not OperationKind.REFUND}
-    refunds = {operation.reference for operation in operations if operation.kind is OperationKind.REFUND}
+    ours = {operation.reference for operation in operations}
     named = _names_of_refunds(operations, observations)
     found: dict[str, list[Observation]] = {}
     for observation in observations:
         reference = None
         if observation.kind in _REFUND_KINDS:
             reference = named.get(observation.object_reference)
-        elif observation.kind in _OPERATION_KINDS and observation.operation in others | refunds:
+        elif observation.kind in _OPERATION_KINDS and observation.operation in ours:
             reference = observation.operation
         if reference is not None:
             found.setdefault(reference, []).append(observation)

@@ -43,6 +43,19 @@ async def answer_or_look(
         return found
 
 
+async def found_or_refused(refusal: GatewayRejected, look: Look) -> Outcome:
+    """What is there after a refusal that may be about an earlier call of ours; else the refusal itself.
+
+    Where an earlier try of the same call had no answer, nothing found is no proof: it may still be at work.
+    """
+    found = await certain(look)
+    if found is not None:
+        return found
+    if refusal.after_silence:
+        raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
+    raise refusal
+
+
 async def certain(look: Callable[[], Awaitable[Found]]) -> Found:
     """A look that fails leaves the outcome of the call before it unknown, whatever kept us from looking."""
     try:

@@ -46,6 +46,7 @@ from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, Payment
 from shared.money import Money
 
 IMPORT_LOOKED_AT_AFTER = timedelta(minutes=10)
+"""A refund from the gateway's dashboard that is pending: its own webhook usually comes first."""
 
 _ID_PREFIXES = {
     OperationKind.CAPTURE: "cap",
@@ -331,9 +332,7 @@ def _capture_before(payment: Payment, facts: Sequence[Fact]) -> datetime | None:
         return max(named)  # a hold that was renewed names a later moment
     if not holds or payment.authorization_valid_for is None:
         return None
-    # The gateway's own time where any source knew it; whoever heard first may have been told without.
-    since = min((fact.observation.occurred_at for fact in holds if fact.observation.occurred_at), default=None)
-    since = since or min(fact.received_at for fact in holds)
+    since = min(fact.observation.occurred_at or fact.received_at for fact in holds)
     return since + payment.authorization_valid_for
 
 

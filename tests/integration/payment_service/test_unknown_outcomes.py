@@ -12,6 +12,7 @@ import pytest
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.port import OutcomeStatus
 from services.payment_service.use_cases import drive_operation
+from services.payment_service.use_cases.record_call import Held
 from services.payment_service.use_cases.run_operations import run_one_due
 from shared.money import Money
 from tests.integration.payment_service.conftest import BuildWorld
@@ -248,7 +249,7 @@ async def test_a_driver_that_paused_before_the_call_does_not_make_it(
     shop = await open_shop(build_world)
     really_load = drive_operation._load
 
-    async def paused(*args: Any, **kwargs: Any) -> drive_operation.Held:
+    async def paused(*args: Any, **kwargs: Any) -> Held:
         held = await really_load(*args, **kwargs)
         await shop.later(20)
         return held

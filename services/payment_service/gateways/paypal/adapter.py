@@ -22,7 +22,7 @@ from services.payment_service.gateways.json_reading import (
     optional_web_address,
     parse_json_object,
 )
-from services.payment_service.gateways.looking import certain
+from services.payment_service.gateways.looking import certain, found_or_refused
 from services.payment_service.gateways.paypal import errors
 from services.payment_service.gateways.paypal.amounts import CURRENCIES, check_expressible, from_paypal, to_paypal
 from services.payment_service.gateways.paypal.client import PayPalClient, PayPalSettings
@@ -245,20 +245,13 @@ class PayPal:
     # --- looking ---------------------------------------------------------------------------------------------------
 
     async def _done_already(self, call: MoneyCall, refusal: GatewayRejected, codes: frozenset[str]) -> Outcome:
-        """A refusal that may only say "that is done", or that follows a try without answer: what is there, if it is
-        ours, else the refusal itself.
+        """A refusal that may only say "that is done", or that follows a try without answer, is looked into.
 
-        After silence nothing found is no proof: the earlier try may still be at work. It is asked for again, under the
-        same key.
+        After silence it is asked for again, under the same key.
         """
         if refusal.gateway_code not in codes and not refusal.after_silence:
             raise refusal
-        found = await certain(lambda: self.find_operation(call))
-        if found is not None:
-            return found
-        if refusal.after_silence:
-            raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
-        raise refusal
+        return await found_or_refused(refusal, lambda: self.find_operation(call))
 
     async def _look_for(self, call: MoneyCall) -> Outcome | None:
         if call.kind is OperationKind.VOID:

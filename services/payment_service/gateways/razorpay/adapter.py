@@ -21,7 +21,7 @@ from services.payment_service.gateways.json_reading import (
     optional_web_address,
     parse_json_object,
 )
-from services.payment_service.gateways.looking import certain
+from services.payment_service.gateways.looking import certain, found_or_refused
 from services.payment_service.gateways.port import (
     Capability,
     CreateSession,
@@ -286,19 +286,13 @@ class Razorpay:
         return None if found is None else _checked(lambda: _refund_outcome(found, call), "refund")
 
     async def _done_already(self, call: MoneyCall, refusal: GatewayRejected) -> Outcome:
-        """What is there after a refusal, which may be about an earlier call; else the refusal itself.
+        """What is there after a refusal, which may be about an earlier call. No key holds an earlier try back.
 
-        An object that Razorpay does not know was not taken from by this call. But where an earlier try of it had no
-        answer, nothing found is no proof either: that try may still be at work, and no key holds it back.
+        An object that Razorpay does not know was not taken from by this call: then there is nothing to look for.
         """
         if isinstance(refusal, GatewayObjectNotFound) and not refusal.after_silence:
             raise refusal
-        found = await certain(lambda: self.find_operation(call))
-        if found is not None:
-            return found
-        if refusal.after_silence:
-            raise GatewayOutcomeUnknown("refused, but an earlier try had no answer") from refusal
-        raise refusal
+        return await found_or_refused(refusal, lambda: self.find_operation(call))
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 
