@@ -96,7 +96,7 @@ class Operations:
     async def look_now(self, payment_id: str, now: datetime) -> int:
         statement = (
             update(operations)
-            .where(operations.c.payment_id == payment_id, operations.c.next_look_at > now)
+            .where(operations.c.payment_id == payment_id, operations.c.next_look_at.is_not(None))
             .where(operations.c.call.in_([CallState.UNANSWERED.value, CallState.ANSWERED.value]))
             .values(next_look_at=now)
         )

@@ -106,6 +106,19 @@ async def test_an_unanswered_creation_is_found_or_made_by_the_next_call(world: W
     ]
 
 
+async def test_a_payment_that_is_paid_though_its_creation_had_no_answer_is_not_unknown_any_more(world: World) -> None:
+    body = world.body()
+    world.gateway.after["create"] = [httpx.ReadTimeout("late") for _ in range(3)]
+    await world.post("", body)
+    assert (await world.see(body["payment_id"]))["outcome_unknown"] is True
+    (reference,) = world.gateway.payable
+    world.gateway.pays(reference)
+    await world.receive(world.webhook(body | {"gateway_reference": reference}))
+    seen = await world.see(body["payment_id"])
+    assert (seen["status"], seen["outcome_unknown"]) == ("captured", False)
+    assert "outcome_resolved" in await world.event_types(body["payment_id"])
+
+
 async def test_an_unknown_outcome_stays_unknown_while_the_gateway_cannot_be_asked(world: World) -> None:
     body = world.body()
     world.gateway.after["create"] = [httpx.ReadTimeout("late") for _ in range(3)]

@@ -253,6 +253,27 @@ async def test_one_key_for_a_capture_and_a_void_is_two_requests(build_world: Bui
 # --- many at once -----------------------------------------------------------------------------------------------------
 
 
+async def test_the_order_keeps_its_first_payment_whatever_is_learnt_of_it_later(build_world: BuildWorld) -> None:
+    """PY7: the second is marked when it gets its money, and the first never."""
+    shop = await open_shop(build_world)
+    order_id = shop.world.new_id("ord")
+    first, second = await shop.captured(order_id=order_id), await shop.captured(order_id=order_id)
+    assert (await shop.refund(first, 500)).json()["status"] == "succeeded"
+    seen = [(await shop.ask(f"payments/{payment_id}")).json() for payment_id in (first, second)]
+    assert [payment["duplicate_of"] for payment in seen] == [None, first]
+
+
+async def test_a_payment_does_not_grow_younger_where_two_clocks_differ(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    before = (await shop.ask(f"payments/{payment_id}")).json()
+    shop.clock.move(-5)
+    assert (await shop.refund(payment_id, 500)).json()["status"] == "succeeded"
+    after = (await shop.ask(f"payments/{payment_id}")).json()
+    assert after["version"] > before["version"]
+    assert after["updated_at"] == before["updated_at"]
+
+
 async def test_a_double_click_refunds_once(build_world: BuildWorld) -> None:
     """RF1."""
     shop = await open_shop(build_world)

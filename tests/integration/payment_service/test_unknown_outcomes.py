@@ -265,6 +265,66 @@ async def test_a_driver_that_paused_before_the_call_does_not_make_it(
     await shop.assert_books_agree(payment_id)
 
 
+async def test_a_request_that_lost_its_lease_before_its_first_call_does_not_make_it(
+    build_world: BuildWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PY18: without keys the call of whoever took it over, and this one, would be two refunds."""
+    shop = await open_shop(build_world, keyless())
+    shop.gateway.will("find", Do.FAIL)
+    shop.gateway.will("refund", Do.LOSE_AFTER)
+    really_load = drive_operation._load
+
+    async def overtaken(*args: Any, **kwargs: Any) -> Held:
+        monkeypatch.setattr(drive_operation, "_load", really_load)
+        await shop.later(400)
+        assert await run_one_due(shop.context)
+        return await really_load(*args, **kwargs)
+
+    monkeypatch.setattr(drive_operation, "_load", overtaken)
+    payment_id, made, status = await asked(shop, "refund")
+    assert (status, made["status"]) == (202, "unknown")
+    assert len(shop.gateway.called("refund")) == 1
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    await shop.assert_books_agree(payment_id)
+
+
+async def test_what_is_heard_during_a_look_is_not_put_off_by_its_end(build_world: BuildWorld) -> None:
+    """RF9: a refund that names nobody may be ours. It asks for another look, and at once."""
+    gateway = keyless()
+    gateway.echoes = False
+    shop = await open_shop(build_world, gateway)
+    gateway.will("refund", Do.LOSE_AFTER)
+    payment_id, _, _ = await asked(shop, "refund")
+    await shop.later(1)
+    looked = asyncio.Event()
+    gateway.will("find", looked, Do.FAIL)
+    looking = asyncio.create_task(run_one_due(shop.context))
+    await until(lambda: gateway.called("find"), what="the look")
+    await shop.later(1)
+    await shop.tell(payment_id, gateway.of_refund(shop.account(payment_id).refunds[0]))
+    looked.set()
+    assert await looking
+    await shop.run_due()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+
+
+async def test_what_was_given_up_and_turns_up_at_the_gateway_is_followed_again(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    shop.gateway.will("refund", *[Do.UNAVAILABLE] * 5000)
+    payment_id, _, _ = await asked(shop, "refund")
+    await shop.settle_down(hours=26)
+    assert await shop.statuses(payment_id) == ["canceled"]
+    (row,) = await shop.operations(payment_id)
+    late = Observation(
+        FactKind.REFUND_PENDING, "re_1", Money(ORDERED, "EUR"), about=row["target"], operation=row["reference"]
+    )
+    await shop.tell(payment_id, late)
+    (row,) = await shop.operations(payment_id)
+    assert (row["status"], row["settled_at"]) == ("submitted", None)
+    assert row["next_look_at"] is not None
+
+
 async def test_an_approval_is_not_completed_once_the_payment_has_ended(build_world: BuildWorld) -> None:
     """PY8: the shopper approved, the gateway was away, and the session has ended meanwhile."""
     shop = await open_shop(build_world)

@@ -206,6 +206,17 @@ def test_a_lost_dispute_is_over_and_its_amount_is_gone() -> None:
         refund(payment, facts, 301)
 
 
+def test_a_refund_is_not_taken_from_the_capture_that_was_lost_in_a_dispute() -> None:
+    payment, facts = ground(
+        HELD,
+        seen(F.CAPTURED, "pi_1", 600),
+        seen(F.CAPTURED, "pi_2", 400),
+        seen(F.DISPUTE_LOST, "dp_1", 400, about="pi_2"),
+    )
+    assert refundable_by_object(payment, facts, ()) == {"pi_1": 600, "pi_2": 0}
+    assert refund(payment, facts, 300) == "pi_1"
+
+
 def test_a_won_dispute_takes_nothing() -> None:
     payment, facts = ground(
         seen(F.CAPTURED, "pi_1", 1000), seen(F.DISPUTE_OPENED, "dp_1", 700), seen(F.DISPUTE_WON, "dp_1", 700)
