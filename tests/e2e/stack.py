@@ -207,7 +207,8 @@ class DistributedStack(Stack):
         self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
         self._paypal = new_signing_material()
         names = [*SERVICES, "order-service-2", "payment-service-2"]
-        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        *ports, metrics_port = free_ports(len(names) + 1)
+        self.ports = dict(zip(names, ports, strict=True))
         self.order_url = self._url("order-service")
         self.second_order_url = self._url("order-service-2")
         self.payment_url = self._url("payment-service")
@@ -215,7 +216,7 @@ class DistributedStack(Stack):
         self.ingest_url = self._url("webhook-ingest")
         self.reconciler_url = self._url("reconciler")
         self.sandbox_url = self._url("gateway-sandbox")
-        self.worker_metrics_url = f"http://127.0.0.1:{free_ports(1)[0]}"
+        self.worker_metrics_url = f"http://127.0.0.1:{metrics_port}"
         self._token = ""
 
     @property
