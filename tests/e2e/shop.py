@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.stack import SECRETS, Stack
+from tests.e2e.stack import SECRETS, EventsRead, Stack
 from tests.support.waiting import until
 
 _numbers = count()
@@ -192,15 +192,35 @@ class Shop:
         entry: dict[str, Any] = answer.json()
         return entry
 
-    async def events_of(self, subject: str, service: str = "payment-service") -> list[dict[str, Any]]:
-        """Every event of one aggregate, in order."""
-        base = self.stack.payment_url if service == "payment-service" else self.stack.order_url
+    async def events_of(
+        self, subject: str, service: str = "payment-service", *, with_a: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Every event of one aggregate, in order; ``with_a`` waits for one of that type.
+
+        The feed is behind the state by as long as any older transaction runs (it never skips), so a test that has just
+        seen a state names the event it expects of it.
+        """
         found: list[dict[str, Any]] = []
-        after = "0.0"
+
+        async def told() -> bool:
+            found[:] = await self._events_so_far(subject, service)
+            return with_a is None or with_a in {event["type"] for event in found}
+
+        await until(told, what=f"{with_a} of {subject} in the feed of {service}")
+        return found
+
+    async def _events_so_far(self, subject: str, service: str) -> list[dict[str, Any]]:
+        base = self.stack.payment_url if service == "payment-service" else self.stack.order_url
+        known = self.stack.events_read.setdefault(service, EventsRead())
         while True:
-            url = f"{base}/api/v1/events/{service}?limit=500&after={after}"
-            page = (await self.http.get(url, headers=self.ops)).json()
-            found += [event for event in page["data"] if event["subject"] == subject]
-            after = page["next_cursor"]
+            after = known.cursor
+            page = (
+                await self.http.get(f"{base}/api/v1/events/{service}?limit=500&after={after}", headers=self.ops)
+            ).json()
+            if known.cursor != after:
+                continue  # another task has read this page meanwhile
+            for event in page["data"]:
+                known.of_subject.setdefault(event["subject"], []).append(event)
+            known.cursor = page["next_cursor"]
             if not page["data"]:
-                return found
+                return list(known.of_subject.get(subject, ()))

@@ -11,7 +11,9 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -109,6 +111,14 @@ class Process:
         return status
 
 
+@dataclass
+class EventsRead:
+    """What the tests have read of one service's feed of events: nobody reads it from the start for every question."""
+
+    cursor: str = "0.0"
+    of_subject: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
 class Stack(ABC):
     """Where the parts are, however they run."""
 
@@ -124,6 +134,7 @@ class Stack(ABC):
         process_guard().remove_afterwards(self.directory)
         self.extra = dict(extra or {})
         self.processes: dict[str, Process] = {}
+        self.events_read: dict[str, EventsRead] = {}
 
     @property
     @abstractmethod

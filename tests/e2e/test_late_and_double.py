@@ -60,12 +60,13 @@ async def test_an_unpaid_order_expires_with_its_page_and_money_that_still_comes_
     (entry,) = await hasty.books("generic", order)
     assert (entry["captured_minor"], entry["refunded_minor"]) == (order.total_minor, order.total_minor)
     assert [operation["operation"] for operation in entry["operations"]].count("refund") == 1
-    types = [event["type"] for event in await hasty.events_of(session["payment_id"])]
+    types = [event["type"] for event in await hasty.events_of(session["payment_id"], with_a="refund.succeeded.v1")]
     assert (
         types.index("payment.late_success.v1") < types.index("payment.captured.v1") < types.index("refund.created.v1")
     )
     assert types[-1] == "refund.succeeded.v1"
-    order_types = [event["type"] for event in await hasty.events_of(order.id, "order-service")]
+    told_by_order = await hasty.events_of(order.id, "order-service", with_a="refund.requested.v1")
+    order_types = [event["type"] for event in told_by_order]
     assert order_types[:2] == ["order.created.v1", "order.expired.v1"]
     assert {"refund.requested.v1", "order.attention_required.v1"} <= set(order_types)
     told = await hasty.timeline(session["payment_id"])
@@ -105,13 +106,12 @@ async def test_the_second_payment_of_one_order_is_refunded_by_itself(shop: Shop)
     kept = await shop.wait_for(order, attention=None, payment_status="paid", status="confirmed")
     resolutions = {payment["payment_id"]: payment["resolution"] for payment in kept["payments"]}
     assert resolutions == {first["payment_id"]: None, second["payment_id"]: "refund_requested"}
-    types = [event["type"] for event in await shop.events_of(second["payment_id"])]
+    types = [event["type"] for event in await shop.events_of(second["payment_id"], with_a="refund.succeeded.v1")]
     assert {"payment.duplicate_detected.v1", "refund.succeeded.v1"} <= set(types)
     (winner,) = await shop.books("stripe", order)
     (refunded,) = await shop.books("generic", order)
     assert (winner["refunded_minor"], refunded["refunded_minor"]) == (0, order.total_minor)
-    needed = [event["type"] for event in await shop.events_of(order.id, "order-service")]
-    assert "order.attention_required.v1" in needed
+    await shop.events_of(order.id, "order-service", with_a="order.attention_required.v1")
 
 
 async def test_a_payment_with_manual_capture_is_authorized_and_paid_when_the_gateway_captures(shop: Shop) -> None:

@@ -86,8 +86,8 @@ async def test_held_money_is_released_by_a_void(shop: Shop, gateway: str) -> Non
     order, payment = await paid(shop, gateway, capture="manual")
     await shop.money(payment["payment_id"], "void")
     await shop.wait_for_payment(payment["payment_id"], status="canceled")
-    document = await shop.wait_for(order, status="open")
-    assert document["payment_status"] in ("unpaid", "failed")
+    document = await shop.wait_for(order, payment_status="unpaid")
+    assert document["status"] == "open"
 
 
 async def test_a_whole_hold_is_captured_at_razorpay(shop: Shop) -> None:
@@ -110,7 +110,7 @@ async def test_a_dispute_is_opened_and_won(shop: Shop, gateway: str) -> None:
     (dispute,) = entry["disputes"]
     await shop.at_gateway(gateway, f"disputes/{dispute['dispute_id']}", status="won")
     await shop.wait_for(order, payment_status="paid")
-    types = [event["type"] for event in await shop.events_of(payment_id)]
+    types = [event["type"] for event in await shop.events_of(payment_id, with_a="dispute.won.v1")]
     assert {"dispute.opened.v1", "dispute.won.v1"} <= set(types)
 
 
@@ -127,6 +127,6 @@ async def test_a_refund_that_fails_days_later_gives_the_budget_back(shop: Shop, 
     await shop.at_gateway(gateway, f"refunds/{made['gateway_reference']}", status="failed")
     after = await shop.wait_for_payment(payment_id, amount_refund_pending=0)
     assert (after["amount_refundable"], after["refunds"][0]["status"]) == (order.total_minor, "failed")
-    types = [event["type"] for event in await shop.events_of(payment_id)]
+    types = [event["type"] for event in await shop.events_of(payment_id, with_a="refund.failed.v1")]
     assert types[-1] == "refund.failed.v1"
     assert (await shop.read(order))["payment_status"] == "paid"
