@@ -214,9 +214,8 @@ class Shop:
         known = self.stack.events_read.setdefault(service, EventsRead())
         while True:
             after = known.cursor
-            page = (
-                await self.http.get(f"{base}/api/v1/events/{service}?limit=500&after={after}", headers=self.ops)
-            ).json()
+            url = f"{base}/api/v1/events/{service}?limit=500&after={after}"
+            page = (await self.http.get(url, headers=self.ops)).json()
             if known.cursor != after:
                 continue  # another task has read this page meanwhile
             for event in page["data"]:

@@ -103,13 +103,11 @@ async def shop(distributed_stack: DistributedStack) -> AsyncIterator[Shop]:
     await shop.close()
 
 
-@pytest.fixture(params=["stripe"])
-async def gateway(
-    request: pytest.FixtureRequest, shop: Shop, distributed_stack: DistributedStack
-) -> AsyncIterator[Gateway]:
+@pytest.fixture
+async def gateway(shop: Shop, distributed_stack: DistributedStack) -> AsyncIterator[Gateway]:
     """Well again when the test ends, for the tests that come after it."""
     replicas = (distributed_stack.payment_url, distributed_stack.second_payment_url)
-    gateway = Gateway(request.param, shop, replicas)
+    gateway = Gateway("stripe", shop, replicas)
     yield gateway
     await gateway.comes_back()
     await gateway.heals()

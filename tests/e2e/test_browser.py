@@ -151,12 +151,9 @@ async def test_a_card_declined_at_the_hosted_page_can_be_tried_again_there(shopp
     await shopper.expect_status("Paid")
 
 
-@pytest.mark.parametrize("gateway", ["generic"])
-async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_goods(
-    shopper: Shopper, gateway: str
-) -> None:
+async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_goods(shopper: Shopper) -> None:
     before = await shopper.stock_shown("harbor-dripper")
-    order_id = await shopper.order_and_go_to_pay("harbor-dripper", gateway)
+    order_id = await shopper.order_and_go_to_pay("harbor-dripper", "generic")
     hosted_page = shopper.page.url
     assert await shopper.stock_shown("harbor-dripper") == before - 1
     await shopper.open(f"/#/orders/{order_id}")
@@ -175,28 +172,22 @@ async def test_canceling_on_the_order_page_closes_the_hosted_page_and_frees_the_
     await shopper.expect_status("Canceled")
 
 
-@pytest.mark.parametrize("gateway", ["stripe"])
-async def test_canceling_at_the_hosted_page_leads_back_to_an_order_that_can_still_be_paid(
-    shopper: Shopper, gateway: str
-) -> None:
-    order_id = await shopper.order_and_go_to_pay("trieste-blend", gateway)
+async def test_canceling_at_the_hosted_page_leads_back_to_an_order_that_can_still_be_paid(shopper: Shopper) -> None:
+    order_id = await shopper.order_and_go_to_pay("trieste-blend", "stripe")
     await shopper.see("cancel").click()
     await shopper.wait_for_order_page(order_id)
     await shopper.see("pay-again").click()
-    await shopper.wait_for_hosted_page(gateway)
+    await shopper.wait_for_hosted_page("stripe")
     await shopper.see("pay").click()
     await shopper.wait_for_order_page(order_id)
     await shopper.expect_status("Paid")
 
 
-@pytest.mark.parametrize("gateway", ["stripe"])
-async def test_a_tab_closed_instead_of_returning_still_ends_with_a_paid_order(
-    shopper: Shopper, shop: Shop, gateway: str
-) -> None:
-    order_id = await shopper.order_and_go_to_pay("trieste-blend", gateway)
+async def test_a_tab_closed_instead_of_returning_still_ends_with_a_paid_order(shopper: Shopper, shop: Shop) -> None:
+    order_id = await shopper.order_and_go_to_pay("trieste-blend", "stripe")
     session = shopper.session_reference
     await shopper.page.close()
-    await shop.settle(gateway, session)
+    await shop.settle("stripe", session)
     shopper.page = await shopper.context.new_page()
     await shopper.open("/#/orders")
     await shopper.page.locator(f'[data-order-id="{order_id}"] a').click()

@@ -79,6 +79,8 @@ async def test_a_part_of_what_is_held_is_captured_and_the_rest_released(shop: Sh
     after = await shop.wait_for_payment(payment["payment_id"], amount_captured=part, amount_capturable=0)
     assert after["status"] == "partially_captured"
     assert after["is_final"]
+    (entry,) = await shop.books(gateway, order)
+    assert (entry["status"], entry["captured_minor"]) == ("completed", part), "nothing is held there any more"
 
 
 @pytest.mark.parametrize("gateway", ["stripe", "generic", "paypal"])
@@ -88,6 +90,8 @@ async def test_held_money_is_released_by_a_void(shop: Shop, gateway: str) -> Non
     await shop.wait_for_payment(payment["payment_id"], status="canceled")
     document = await shop.wait_for(order, payment_status="unpaid")
     assert document["status"] == "open"
+    (entry,) = await shop.books(gateway, order)
+    assert (entry["status"], entry["captured_minor"]) == ("canceled", 0), "nothing is held there any more"
 
 
 async def test_a_whole_hold_is_captured_at_razorpay(shop: Shop) -> None:
