@@ -18,6 +18,8 @@ PHONE: Final = (390, 844)
 PATIENCE_SECONDS: Final = 30
 """On two busy cores; what is waited for comes in milliseconds when there is nothing else to do."""
 
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)  # Playwright's own patience is five seconds
+
 _REPORT_VIOLATIONS = """
 document.addEventListener("securitypolicyviolation", (event) => {
   window.reportViolation(`${event.violatedDirective} ${event.blockedURI} on ${event.documentURI}`);
@@ -139,10 +141,10 @@ class Shopper:
         await self.page.wait_for_url(re.compile(rf"/#/orders/{order_id}$"))
 
     async def expect_status(self, words: str) -> None:
-        await expect(self.see("order-status")).to_have_text(words, timeout=PATIENCE_SECONDS * 1000)
+        await expect(self.see("order-status")).to_have_text(words)
 
     async def expect_live(self, mode: str = "stream") -> None:
-        await expect(self.see("live-mode")).to_have_attribute("data-mode", mode, timeout=PATIENCE_SECONDS * 1000)
+        await expect(self.see("live-mode")).to_have_attribute("data-mode", mode)
 
     async def newest_order_id(self) -> str:
         """Of the orders that the shop's pages keep in this browser."""
