@@ -12,7 +12,8 @@ from services.webhook_ingest.db.tables import SERVICE
 from services.webhook_ingest.db.unit_of_work import IngestTransaction, build_unit_of_work
 from services.webhook_ingest.settings import WebhookIngestSettings
 from services.webhook_ingest.signatures.port import InvalidSchemeConfig
-from services.webhook_ingest.signatures.registry import IngestGateway, build_registry
+from services.webhook_ingest.signatures.registration import IngestGateway
+from services.webhook_ingest.signatures.registry import build_registry
 from services.webhook_ingest.signatures.values import GatewayValues
 from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import Field
 
-from services.webhook_ingest.signatures.registry import SETTING_PREFIXES
-from shared.settings import ConfigurationError, ServiceSettings
+from services.webhook_ingest.signatures.registry import registrations
+from shared.gateway_variables import read_gateway_variables
+from shared.settings import ServiceSettings
 
 
 class WebhookIngestSettings(ServiceSettings):
@@ -35,17 +35,11 @@ class WebhookIngestSettings(ServiceSettings):
 
 
 def gateway_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with ``<NAME>_FILE`` of webhook settings read in (SEC-70). Raises ConfigurationError."""
-    values = {name.upper(): value for name, value in environ.items() if _is_webhook_setting(name.upper())}
-    for name in [name for name in values if name.endswith("_FILE")]:
-        path = Path(values.pop(name))
-        try:
-            values[name.removesuffix("_FILE")] = path.read_text(encoding="utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{name} cannot be read: {type(error).__name__}") from None
-    return values
+    """The gateways' own settings, with ``<NAME>_FILE`` read in (SEC-70). Raises ConfigurationError.
 
-
-def _is_webhook_setting(name: str) -> bool:
-    # Only these reach the registry: a database password has no business in a mapping of gateways' settings.
-    return "WEBHOOK" in name or name.startswith(SETTING_PREFIXES)
+    Only these reach the registry: a database password has no business in a mapping of gateways' settings.
+    """
+    known = registrations(environ).values()
+    return read_gateway_variables(
+        environ, lambda name: "WEBHOOK" in name or any(registration.wants(name) for registration in known)
+    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import date, datetime
+from typing import Any, Literal, Protocol
 
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.domain.models import (
@@ -211,6 +211,48 @@ class CheckoutView:
     """Whether there is anywhere to go without paying."""
 
 
+@dataclass(frozen=True, slots=True)
+class FormPost:
+    """The browser is sent on by a form that a page posts for it, as some gateways return to the shop."""
+
+    url: str
+    fields: Mapping[str, str]
+
+
+Departure = str | FormPost
+"""How the browser leaves the hosted page: to an address, or with a form that is posted there."""
+
+SettlementKind = Literal["capture", "refund", "dispute"]
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementLine:
+    """One movement of money that a settlement reports. Minor units; ``amount_minor`` is what the buyer paid, or got
+    back, and is positive. ``object_id``: the gateway's id of the capture, refund or dispute."""
+
+    kind: SettlementKind
+    entry: BookEntry
+    object_id: str
+    reference: str | None
+    amount_minor: int
+    fee_minor: int
+    tax_minor: int
+    at: datetime
+
+    @property
+    def net_minor(self) -> int:
+        """What the shop's balance changes by: negative for what goes back to buyers."""
+        gross = self.amount_minor if self.kind == "capture" else -self.amount_minor
+        return gross - self.fee_minor - self.tax_minor
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementFile:
+    name: str
+    content_type: str
+    body: bytes
+
+
 class SandboxGateway(Protocol):
     name: str
     routes: Sequence[WireRoute]
@@ -245,8 +287,8 @@ class SandboxGateway(Protocol):
 
     def checkout(self, entry: BookEntry) -> CheckoutView: ...
 
-    async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> str | None:
-        """The buyer decided: move the locked entry and return where the browser goes, or None to stay on the page."""
+    async def settle(self, entry: BookEntry, outcome: Outcome, books: Books, *, late: bool = False) -> Departure | None:
+        """The buyer decided: move the locked entry and return how the browser leaves, or None to stay on the page."""
         ...
 
     async def expire(self, entry: BookEntry, books: Books) -> None:
@@ -286,4 +328,8 @@ class SandboxGateway(Protocol):
 
     def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:
         """The headers of one delivery try; retries are signed afresh."""
+        ...
+
+    def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+        """The file that the gateway gives the shop for a day, as its fact sheet writes it; oldest line first."""
         ...

@@ -7,7 +7,8 @@ Adapters know no database, broker, framework, environment or clock: they transla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -32,6 +33,7 @@ class Capability(StrEnum):
     CLOSE_SESSION = "close_session"
     RETRIEVE = "retrieve"
     FIND_BY_REFERENCE = "find_by_reference"
+    LIST_BY_WINDOW = "list_by_window"
     DISPUTES = "disputes"
 
 
@@ -75,8 +77,29 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """One payment in a gateway's list. ``our_references``: what it echoes of ours (attempt reference, payment id)."""
+
+    references: tuple[str, ...]
+    our_references: tuple[str, ...]
+    observations: tuple[Observation, ...]
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """``next_cursor`` is the gateway's business; None: this was the last page."""
+
+    entries: tuple[Listed, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
-    """A verified webhook: its body as text, without personal data (shared/contracts/webhook_events.py)."""
+    """A verified webhook: its body as text, without personal data (shared/contracts/webhook_events.py).
+
+    Of an encrypted or enveloped body it is the content, with the content's own type.
+    """
 
     content_type: str
     payload: str
@@ -167,7 +190,9 @@ class Facts:
     ``authorization_valid_for``: how long funds stay held. ``key_valid_for``: how long a money call may be repeated
     under its key without running again (None: it has no such key, and the call is never repeated blindly).
     ``absence_proves_after``: how long after the last call "the gateway knows nothing of it" proves that it never ran
-    (None: never). ``unknown_horizon``: after this long without an answer a person is called.
+    (None: never). ``unknown_horizon``: after this long without an answer a person is called. ``not_offered``: for each
+    capability that is missing, the reason in a few words (tests hold the two complete). ``blurb``: what a shopper reads
+    under the name.
     """
 
     name: str
@@ -180,6 +205,8 @@ class Facts:
     """Where completions' keys live shorter than those of other money calls. None: as long as they do."""
     absence_proves_after: timedelta | None = None
     unknown_horizon: timedelta = timedelta(hours=24)
+    not_offered: Mapping[Capability, str] = field(default_factory=dict)
+    blurb: str = "You pay on their secure page"
 
 
 class GatewayAdapter(Protocol):
@@ -234,6 +261,13 @@ class GatewayAdapter(Protocol):
         """What the gateway knows of this call, asked by our reference; None: it knows nothing of it (yet).
 
         The unknown-outcome protocol (use_cases/resolve_operations.py) decides what None means.
+        """
+        ...
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        """Payments that the gateway made in ``[since, until)``, for finding those that nobody told us of.
+
+        Only where LIST_BY_WINDOW is offered; else raises GatewayRejected. May contain more than the window, never less.
         """
         ...
 

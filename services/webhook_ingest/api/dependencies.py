@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from services.webhook_ingest.api.rate_limit import FailureLimiter, RejectBudget
-from services.webhook_ingest.signatures.registry import IngestGateway
+from services.webhook_ingest.signatures.registration import IngestGateway
 from services.webhook_ingest.use_cases.ports import UnitOfWorkPort
 from shared.ports import Ports
 

@@ -19,7 +19,7 @@ from services.webhook_ingest.api.receiving import (
 from services.webhook_ingest.api.schemas import Acknowledged
 from services.webhook_ingest.domain.errors import MalformedDelivery, TooManyFailedDeliveries
 from services.webhook_ingest.domain.models import Arrival
-from services.webhook_ingest.signatures.registry import IngestGateway
+from services.webhook_ingest.signatures.registration import IngestGateway
 from services.webhook_ingest.use_cases.accept_delivery import (
     RefusedFor,
     find_gateway,

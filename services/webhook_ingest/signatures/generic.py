@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from services.webhook_ingest.signatures.port import InvalidSchemeConfig, Trust
 from services.webhook_ingest.signatures.providers import GENERIC, PROVIDERS
+from services.webhook_ingest.signatures.registration import Registration, Trait
 from services.webhook_ingest.signatures.schemes import (
     Algorithm,
     Encoding,
@@ -131,3 +132,14 @@ def _choice(values: GatewayValues, name: str, choices: Any) -> Any:
     if text is not None and text not in allowed:
         raise InvalidSchemeConfig(f"{PREFIX}{name} must be one of {', '.join(allowed)}")
     return choices(text) if text is not None and choices is Trust else text
+
+
+REGISTRATION = Registration(
+    "generic",
+    "WEBHOOK_SECRET",
+    generic_scheme,
+    we_choose_the_secret=True,
+    variables=("GENERIC_SIGNATURE_",),
+    summary="HMAC-SHA256 (hex) over the raw body in `X-Signature`, or any scheme that `GENERIC_SIGNATURE_*` describes",
+    not_offered={Trait.TIMESTAMP: "no time is signed; each delivery counts once for ever"},
+)

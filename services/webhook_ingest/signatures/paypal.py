@@ -46,6 +46,7 @@ from services.webhook_ingest.signatures.port import (
     Verification,
     refused,
 )
+from services.webhook_ingest.signatures.registration import Registration
 from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
 
@@ -258,3 +259,13 @@ def _moment(text: str) -> datetime | None:
         return found.astimezone(UTC) if found.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
+
+
+# The webhook's id is what is signed along with the body: one per listener, told to us by PayPal.
+REGISTRATION = Registration(
+    "paypal",
+    "PAYPAL_WEBHOOK_ID",
+    build_preparing=paypal_scheme,
+    variables=("PAYPAL_",),
+    summary="RSA-SHA256 over id, time, webhook id and CRC32 of the raw body, with a certificate of a pinned host",
+)

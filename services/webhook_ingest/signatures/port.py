@@ -64,6 +64,17 @@ class Refusal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """What an encrypted or enveloped body holds, opened: text of a type that an adapter can read.
+
+    The raw bytes are what is stored as the delivery; this travels beside them in its event.
+    """
+
+    content_type: str
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """The answer. ``refusal`` is None exactly when the delivery is verified."""
 
@@ -75,6 +86,8 @@ class Verification:
     """An id that nobody signed is worth recording, never worth deduplicating by: a forger could burn a future id."""
     event_type: str | None = None
     timestamp: datetime | None = None
+    content: Content | None = None
+    """Where the body itself is not what its adapter reads (CCAvenue's encrypted form, BillDesk's JOSE)."""
 
     @property
     def verified(self) -> bool:

@@ -1,89 +1,30 @@
 """Which gateways may post here, how each is verified and with which secrets.
 
 A gateway with no secret is not enabled, and an endpoint that is not enabled does not exist (failure XS1). A new
-gateway is one row here and, where its scheme needs code, one file beside schemes.py.
+gateway is one module here that exports ``REGISTRATION`` (registration.py): a row of data where HMAC suffices
+(schemes.py), code where it does not.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-from services.webhook_ingest.signatures.generic import generic_scheme
-from services.webhook_ingest.signatures.paypal import paypal_scheme
-from services.webhook_ingest.signatures.port import InvalidSchemeConfig, SignatureScheme, SigningSecret
-from services.webhook_ingest.signatures.providers import RAZORPAY, STRIPE
-from services.webhook_ingest.signatures.schemes import HmacScheme
+from services.webhook_ingest import signatures
+from services.webhook_ingest.signatures.port import InvalidSchemeConfig, SigningSecret
+from services.webhook_ingest.signatures.registration import IngestGateway, Registration
 from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
 from shared.http import HttpCaller
+from shared.plugins import parts_of
 
 MIN_OWN_SECRET_BYTES = 16
 """SEC-41: the shortest secret where we choose it ourselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledgement:
-    """The exact answer that a gateway insists on, instead of our own JSON (failure W21)."""
-
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class IngestGateway:
-    """One enabled gateway. Where there are ``account_secrets``, any other account is unknown."""
-
-    name: str
-    scheme: SignatureScheme
-    secrets: tuple[SigningSecret, ...]
-    account_secrets: Mapping[str, tuple[SigningSecret, ...]] = field(default_factory=dict)
-    acknowledgement: Acknowledgement | None = None
-
-    def secrets_for(self, account: str | None) -> tuple[SigningSecret, ...] | None:
-        """The secrets to verify with, or None for an account that is not ours."""
-        if account is None or not self.account_secrets:
-            return self.secrets
-        return self.account_secrets.get(account_key(account))
-
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """How one gateway is set up: the variable with its secrets, and what builds its scheme.
-
-    ``build_preparing``: instead of ``build``, for a scheme that fetches what it verifies with. ``variables``: where the
-    names of its other settings begin, if they do not contain WEBHOOK.
-    """
-
-    name: str
-    secret_variable: str
-    build: Callable[[GatewayValues], SignatureScheme] | None = None
-    we_choose_the_secret: bool = False
-    acknowledgement: Acknowledgement | None = None
-    build_preparing: Callable[[GatewayValues, Surroundings], SignatureScheme] | None = None
-    variables: tuple[str, ...] = ()
-
-    def scheme(self, values: GatewayValues, surroundings: Surroundings) -> SignatureScheme:
-        if self.build_preparing is not None:
-            return self.build_preparing(values, surroundings)
-        assert self.build is not None, "a registration builds its scheme one way or the other"
-        return self.build(values)
-
-
-REGISTRATIONS: Sequence[Registration] = (
-    Registration("generic", "WEBHOOK_SECRET", generic_scheme, we_choose_the_secret=True, variables=("GENERIC_",)),
-    Registration("stripe", "STRIPE_WEBHOOK_SECRET", lambda _values: HmacScheme(STRIPE)),
-    # The secret is typed into Razorpay's dashboard by us, and after a change retries keep the old one for a day.
-    Registration(
-        "razorpay", "RAZORPAY_WEBHOOK_SECRET", lambda _values: HmacScheme(RAZORPAY), we_choose_the_secret=True
-    ),
-    # The webhook's id is what is signed along with the body: one per listener, told to us by PayPal.
-    Registration("paypal", "PAYPAL_WEBHOOK_ID", build_preparing=paypal_scheme, variables=("PAYPAL_",)),
-)
-
-SETTING_PREFIXES = tuple(prefix for registration in REGISTRATIONS for prefix in registration.variables)
-"""Which variables the settings hand over, besides those with WEBHOOK in their name."""
+def registrations(environ: Mapping[str, str] | None = None) -> dict[str, Registration]:
+    """Every gateway that deliveries can come from, enabled or not, by name."""
+    found = parts_of(signatures, "REGISTRATION", plugin_module="scheme", environ=environ)
+    return {registration.name: registration for registration in found}
 
 
 def build_registry(
@@ -96,7 +37,7 @@ def build_registry(
     surroundings = Surroundings(production=production, http=http)
     gateways: dict[str, IngestGateway] = {}
     problems: list[str] = []
-    for registration in REGISTRATIONS:
+    for registration in registrations().values():
         try:
             gateway = _enable(registration, values, surroundings)
         except InvalidSchemeConfig as problem:
@@ -107,11 +48,6 @@ def build_registry(
     if problems:
         raise InvalidSchemeConfig("; ".join(problems))
     return gateways
-
-
-def account_key(account: str) -> str:
-    """An account as it appears in a variable's name: ``eu-1`` is ``STRIPE_WEBHOOK_SECRET__EU_1``."""
-    return re.sub(r"[^A-Z0-9]", "_", account.upper())
 
 
 def _enable(registration: Registration, values: GatewayValues, surroundings: Surroundings) -> IngestGateway | None:

@@ -19,7 +19,7 @@ from services.webhook_ingest.domain.models import Arrival, Delivery, dedupe_key
 from services.webhook_ingest.domain.sanitizing import safe_headers, safe_text, without_card_numbers
 from services.webhook_ingest.metrics import CARD_NUMBERS, WEBHOOK_KEYS
 from services.webhook_ingest.signatures.port import PreparingScheme, Refusal, Verification
-from services.webhook_ingest.signatures.registry import IngestGateway
+from services.webhook_ingest.signatures.registration import IngestGateway
 from services.webhook_ingest.use_cases.announce import first_announcement
 from services.webhook_ingest.use_cases.ports import AppendResult, UnitOfWorkPort
 from shared.errors import DomainError

@@ -12,7 +12,7 @@ from services.webhook_ingest.domain.sanitizing import (
     safe_text,
     without_card_numbers,
 )
-from services.webhook_ingest.signatures.registry import IngestGateway
+from services.webhook_ingest.signatures.registration import IngestGateway
 from services.webhook_ingest.use_cases.ports import UnitOfWorkPort
 from shared.errors import InfrastructureError
 from shared.ports import Ports

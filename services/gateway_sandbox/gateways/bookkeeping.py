@@ -1,0 +1,80 @@
+"""How captures, refunds and disputes come into the books: the same for every gateway but for the ids' prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund
+from services.gateway_sandbox.gateways.port import Books
+
+
+async def book_capture(
+    entry: BookEntry,
+    capture_id: str,
+    amount_minor: int,
+    books: Books,
+    *,
+    is_final: bool,
+    reference: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> BookCapture:
+    """Take held money, as pending where the fault ``pending`` says so. Raises IllegalMove, MoreThanThereIs."""
+    entry.take(amount_minor, final=is_final)
+    capture = BookCapture(
+        gateway=entry.gateway,
+        capture_id=capture_id,
+        gateway_reference=entry.gateway_reference,
+        reference=reference,
+        amount_minor=amount_minor,
+        status="pending" if books.answers_later else "succeeded",
+        is_final=is_final,
+        created_at=books.now,
+        details=dict(details or {}),
+    )
+    await books.add_capture(entry, capture)
+    return capture
+
+
+async def book_refund(
+    entry: BookEntry,
+    refund_id: str,
+    amount_minor: int,
+    books: Books,
+    *,
+    is_pending: bool | None = None,
+    reference: str | None = None,
+    reason: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> BookRefund:
+    """Give captured money back. ``is_pending`` None: only where the fault ``pending`` says so, for gateways that usually
+    refund at once. Raises IllegalMove, MoreThanThereIs."""
+    entry.give_back(amount_minor)
+    waits = books.answers_later if is_pending is None else is_pending
+    refund = BookRefund(
+        gateway=entry.gateway,
+        refund_id=refund_id,
+        gateway_reference=entry.gateway_reference,
+        reference=reference,
+        amount_minor=amount_minor,
+        status="pending" if waits else "succeeded",
+        reason=reason,
+        created_at=books.now,
+        details=dict(details or {}),
+    )
+    await books.add_refund(entry, refund)
+    return refund
+
+
+async def book_dispute(entry: BookEntry, dispute_id: str, amount_minor: int, reason: str, books: Books) -> BookDispute:
+    dispute = BookDispute(
+        gateway=entry.gateway,
+        dispute_id=dispute_id,
+        gateway_reference=entry.gateway_reference,
+        amount_minor=amount_minor,
+        status="open",
+        reason=reason,
+        created_at=books.now,
+    )
+    await books.add_dispute(entry, dispute)
+    return dispute
