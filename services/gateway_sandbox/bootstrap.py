@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.gateway_sandbox.db.repositories import unit_of_work
-from services.gateway_sandbox.gateways.registry import GatewayOptions, build_gateways
+from services.gateway_sandbox.gateways.definition import Site
+from services.gateway_sandbox.gateways.registry import build_gateways
 from services.gateway_sandbox.settings import SandboxSettings
 from services.gateway_sandbox.use_cases.control import forget_old_answers
 from services.gateway_sandbox.use_cases.deliver_webhooks import Deliverer, WebhookSender
@@ -68,10 +69,10 @@ def _database(settings: SandboxSettings) -> Database:
 
 
 def _container(settings: SandboxSettings, ports: Ports, database: Database, sender: WebhookSender) -> Container:
-    options = GatewayOptions(
-        settings.credentials(), settings.public_base_url, settings.sandbox_merchant_name, settings.paypal_api_base
+    site = Site(
+        settings.gateway_variables, settings.public_base_url, settings.sandbox_merchant_name, ports.randomness
     )
-    gateways = build_gateways(options)
+    gateways = build_gateways(site)
     sandbox = Sandbox(
         uow=unit_of_work(database, concurrency=settings.database_pool_size), gateways=gateways, ports=ports
     )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from services.gateway_sandbox.gateways.registry import sandbox_definitions
+from shared.gateway_variables import read_gateway_variables
 from shared.settings import ServiceSettings
 
 
-class SandboxSettings(ServiceSettings):
-    """The gateways' secrets have the names that Payrail's services read, so that both ends agree by themselves."""
+def gateway_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the gateways here read, with ``<NAME>_FILE`` read in. Accounts are left out: a sandbox plays one of each.
 
+    Raises ConfigurationError.
+    """
+    known = {variable for definition in sandbox_definitions(environ).values() for variable in definition.variables}
+    found = read_gateway_variables(environ, known.__contains__)
+    return {name: value for name, value in found.items() if name in known}
+
+
+class SandboxSettings(ServiceSettings):
     sandbox_enabled: bool | None = Field(
         None, description="unset: on in development, refused in production; false: off; true: on, even in production"
     )
@@ -29,33 +40,11 @@ class SandboxSettings(ServiceSettings):
     )
     sandbox_poll_seconds: float = Field(0.5, gt=0, description="looking for due deliveries that no commit announced")
 
-    stripe_webhook_secret: SecretStr | None = Field(None, description="enables stripe; several separated by commas")
-    webhook_secret: SecretStr | None = Field(None, description="enables generic; the first one signs")
-    generic_api_key: SecretStr | None = Field(None, description="what the generic gateway accepts; unset: any key")
-
-    paypal_client_id: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
-    paypal_client_secret: SecretStr | None = Field(None, description="what PayPal's token endpoint accepts; unset: any")
-    paypal_webhook_id: SecretStr | None = Field(None, description="enables paypal; part of what its webhooks sign")
-    paypal_api_base: str | None = Field(
-        None,
-        description="where services reach this PayPal, and its certificates; unset: <PUBLIC_BASE_URL>/sandbox/paypal",
+    gateway_variables: dict[str, str] = Field(
+        default_factory=lambda: gateway_variables(os.environ),
+        repr=False,
+        description="the gateways' own settings, named as Payrail's services name them, so that both ends agree",
     )
-    sandbox_paypal_signing: SecretStr | None = Field(
-        None,
-        description="PEM: the key and certificate that PayPal's webhooks are signed with; unset: made at the start",
-    )
-    razorpay_key_id: SecretStr | None = Field(None, description="what Razorpay's API accepts; unset: any")
-    razorpay_key_secret: SecretStr | None = Field(None, description="what Razorpay's API accepts; unset: any")
-    razorpay_webhook_secret: SecretStr | None = Field(None, description="enables razorpay; the first one signs")
-
-    def credentials(self) -> Mapping[str, str]:
-        """The gateways' own settings, by name, without those that are not set."""
-        secrets = ((name, getattr(self, name)) for name in type(self).model_fields)
-        return {
-            name: value.get_secret_value()
-            for name, value in secrets
-            if isinstance(value, SecretStr) and name not in ServiceSettings.model_fields
-        }
 
     def webhook_url(self, gateway: str) -> str:
         base = self.sandbox_webhook_base_url.rstrip("/")

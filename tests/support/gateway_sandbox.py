@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,13 +72,19 @@ class RunningSandbox:
         return await self.client.post(f"/sandbox/control/{gateway}/{path}", json=body)
 
 
-def sandbox_settings(database_url: str, **overrides: Any) -> SandboxSettings:
+def sandbox_settings(
+    database_url: str, *, gateway_variables: Mapping[str, str] | None = None, **overrides: Any
+) -> SandboxSettings:
+    """``gateway_variables`` come on top of Stripe's and the generic gateway's."""
     values: dict[str, Any] = {
         "environment": "development",
         "database_url": database_url,
-        "stripe_webhook_secret": STRIPE_SECRET,
-        "webhook_secret": GENERIC_SECRET,
-        "generic_api_key": GENERIC_KEY,
+        "gateway_variables": {
+            "STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
+            "WEBHOOK_SECRET": GENERIC_SECRET,
+            "GENERIC_API_KEY": GENERIC_KEY,
+            **(gateway_variables or {}),
+        },
         "sandbox_webhook_wait_multiplier": 0.01,
         "sandbox_poll_seconds": 0.05,
     }

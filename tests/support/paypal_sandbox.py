@@ -37,12 +37,13 @@ def signing_material() -> SigningMaterial:
 
 def paypal_credentials() -> dict[str, Any]:
     """What ``running_sandbox`` is told."""
-    return {
-        "paypal_client_id": CLIENT_ID,
-        "paypal_client_secret": CLIENT_SECRET,
-        "paypal_webhook_id": WEBHOOK_ID,
-        "sandbox_paypal_signing": signing_material().signing,
+    variables = {
+        "PAYPAL_CLIENT_ID": CLIENT_ID,
+        "PAYPAL_CLIENT_SECRET": CLIENT_SECRET,
+        "PAYPAL_WEBHOOK_ID": WEBHOOK_ID,
+        "SANDBOX_PAYPAL_SIGNING": signing_material().signing,
     }
+    return {"gateway_variables": variables}
 
 
 @dataclass

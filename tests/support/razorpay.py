@@ -29,12 +29,12 @@ INR_500 = Money(50_000, "INR")
 
 @asynccontextmanager
 async def running_razorpay(database_url: str, **overrides: Any) -> AsyncIterator[RunningSandbox]:
-    credentials: dict[str, Any] = {
-        "razorpay_key_id": KEY_ID,
-        "razorpay_key_secret": KEY_SECRET,
-        "razorpay_webhook_secret": WEBHOOK_SECRET,
+    variables = {
+        "RAZORPAY_KEY_ID": KEY_ID,
+        "RAZORPAY_KEY_SECRET": KEY_SECRET,
+        "RAZORPAY_WEBHOOK_SECRET": WEBHOOK_SECRET,
     }
-    async with running_sandbox(database_url, **credentials, **overrides) as running:
+    async with running_sandbox(database_url, gateway_variables=variables, **overrides) as running:
         yield running
 
 

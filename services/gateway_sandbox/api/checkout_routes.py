@@ -9,8 +9,15 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from services.gateway_sandbox.api.dependencies import SandboxDependency
-from services.gateway_sandbox.api.templates import CONTENT_SECURITY_POLICY, checkout_page, message_page
+from services.gateway_sandbox.api.templates import (
+    CONTENT_SECURITY_POLICY,
+    FORM_POST_POLICY,
+    checkout_page,
+    form_post_page,
+    message_page,
+)
 from services.gateway_sandbox.domain.models import Outcome
+from services.gateway_sandbox.gateways.port import FormPost
 from services.gateway_sandbox.use_cases.settle_checkout import CheckoutState, decide_on_page, view_checkout
 from shared.errors import Forbidden, NotFound
 
@@ -41,7 +48,10 @@ async def decide(gateway: str, session_reference: str, request: Request, sandbox
     except Forbidden as error:
         return _message("Refused", error.detail, 403)
     here = f"/sandbox/{gateway}/checkout/{session_reference}"  # 303 to itself: a reload does not post again
-    return RedirectResponse(state.redirect_to or here, status_code=303)
+    if isinstance(state.departure, FormPost):
+        page = form_post_page(state.departure.url, state.departure.fields, state.view.merchant)
+        return HTMLResponse(page, headers={"Content-Security-Policy": FORM_POST_POLICY})
+    return RedirectResponse(state.departure or here, status_code=303)
 
 
 def _page(state: CheckoutState) -> Response:

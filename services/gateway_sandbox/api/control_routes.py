@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
+from pydantic import AwareDatetime
 
 from services.gateway_sandbox.api.dependencies import SandboxDependency
 from services.gateway_sandbox.api.schemas import (
@@ -31,6 +32,7 @@ from services.gateway_sandbox.use_cases.control import (
 )
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
 from services.gateway_sandbox.use_cases.settle_checkout import settle
+from services.gateway_sandbox.use_cases.write_settlement import write_settlement
 from shared.web.problems import problem_responses
 
 router = APIRouter(prefix="/sandbox/control", tags=["control"], responses=problem_responses(404, 422))
@@ -96,6 +98,16 @@ async def close_a_dispute(
 ) -> PaymentView:
     """The dispute ends: won by the shop, or lost."""
     return await _shown(await move_money.close_dispute(gateway, dispute_id, body.status, sandbox), sandbox)
+
+
+@router.get("/{gateway}/settlement", response_class=Response)
+async def settlement_file(
+    gateway: str, sandbox: SandboxDependency, since: AwareDatetime, until: AwareDatetime
+) -> Response:
+    """The file that the gateway gives the shop about what moved in `[since, until)`, as its own format has it."""
+    made = await write_settlement(gateway, sandbox, since=since, until=until)
+    headers = {"Content-Disposition": f'attachment; filename="{made.name}"'}
+    return Response(made.body, media_type=made.content_type, headers=headers)
 
 
 @router.put("/{gateway}/faults")

@@ -34,7 +34,7 @@ OperationName = Literal[
     "webhook",
     "*",
 ]
-_PARAMETERS = ("seconds", "status", "after_work", "retry_after", "copies", "amount_minor", "code", "every")
+_PARAMETERS = ("seconds", "status", "after_work", "retry_after", "copies", "amount_minor", "currency", "code", "every")
 
 
 class OutcomeBody(BaseModel):
@@ -91,6 +91,7 @@ class FaultBody(BaseModel):
     retry_after: int | None = Field(None, ge=0, le=86_400, description="rate_limit, seconds (default 1)")
     copies: int | None = Field(None, ge=1, le=1000, description="duplicate: extra deliveries (default 1)")
     amount_minor: int | None = Field(None, ge=1, description="wrong_amount: what to show (default: 100 more)")
+    currency: str | None = Field(None, pattern="^[A-Z]{3}$", description="wrong_amount: the currency to show")
     code: str | None = Field(None, max_length=100, description="reject: the gateway's code (default: its usual one)")
     every: int | None = Field(None, ge=2, le=1_000_000, description="hit each n-th call only, counted from the first")
 

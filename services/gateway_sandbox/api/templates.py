@@ -1,10 +1,11 @@
-"""The hosted page's HTML: plain strings, every value escaped, one style sheet allowed by its hash, no script at all."""
+"""The hosted page's HTML: plain strings, every value escaped, one style sheet allowed by its hash. The
+one script posts a form, where a gateway sends the browser back so."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from string import Template
 
@@ -76,6 +77,11 @@ _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode(
 CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 )
+
+_SEND = "document.forms[0].submit();"
+_SEND_HASH = base64.b64encode(hashlib.sha256(_SEND.encode()).digest()).decode()
+FORM_POST_POLICY = f"{CONTENT_SECURITY_POLICY}; script-src 'sha256-{_SEND_HASH}'"
+"""For the one page that sends itself on: gateways that post the browser back do it so."""
 
 _DOCUMENT = Template(
     """<!doctype html>
@@ -153,6 +159,19 @@ def checkout_page(entry: BookEntry, view: CheckoutView, story: Sequence[StoryLin
         actions=_actions(entry, view) if entry.is_payable() else _way_back(entry, view),
     )
     return _document(f"{view.merchant}: checkout", body)
+
+
+def form_post_page(url: str, fields: Mapping[str, str], merchant: str) -> str:
+    """Posts itself to the shop at once; without scripts a button does it."""
+    inputs = "".join(
+        f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in fields.items()
+    )
+    card = (
+        f'<main class="alone"><section class="card"><h1>Back to {escape(merchant)}</h1>'
+        f'<form method="post" action="{escape(url)}">{inputs}<button class="pay" data-testid="back">Continue</button>'
+        f"</form></section></main><script>{_SEND}</script>"
+    )
+    return _document(f"Back to {merchant}", card)
 
 
 def message_page(title: str, text: str) -> str:

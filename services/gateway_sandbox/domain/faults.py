@@ -18,6 +18,8 @@ class FaultKind(StrEnum):
     PENDING = "pending"
     REJECT = "reject"
     WRONG_AMOUNT = "wrong_amount"
+    UNKNOWN_STATUS = "unknown_status"
+    UNPARSABLE = "unparsable"
     DUPLICATE = "duplicate"
     REORDER = "reorder"
     LOSE = "lose"
@@ -38,7 +40,7 @@ _WEBHOOK_KINDS = frozenset(
 )
 _ANSWERED_LATER = frozenset({"complete", "capture", "refund"})
 _REFUSABLE = frozenset({"complete", "capture", "void", "refund"})
-_CALL_KINDS = frozenset(FaultKind) - _WEBHOOK_KINDS - {FaultKind.PENDING, FaultKind.REJECT}
+_CALL_KINDS = frozenset(FaultKind) - _WEBHOOK_KINDS - {FaultKind.PENDING, FaultKind.REJECT, FaultKind.UNKNOWN_STATUS}
 
 DEFAULT_HOLD_SECONDS = 60.0
 """Longer than any client of ours waits for a gateway."""
@@ -89,9 +91,15 @@ class Fault:
     def copies(self) -> int:
         return int(self.params.get("copies", 1))
 
+    @property
+    def currency(self) -> str | None:
+        """The currency to show with a wrong amount; None: the true one."""
+        return self.params.get("currency")
+
     def amount_instead_of(self, amount_minor: int) -> int:
-        """The amount to show: the one that was asked for, or else one that is wrong in every currency."""
-        return int(self.params.get("amount_minor") or amount_minor + 100)
+        """The amount to show: the one that was asked for, or else one that is wrong in every currency. With another
+        currency the amount may stay as it is."""
+        return int(self.params.get("amount_minor") or (amount_minor if self.currency else amount_minor + 100))
 
 
 def _kinds_for(operation: str) -> frozenset[FaultKind]:
@@ -99,6 +107,7 @@ def _kinds_for(operation: str) -> frozenset[FaultKind]:
         return _WEBHOOK_KINDS
     more = {
         FaultKind.WRONG_AMOUNT: READ_OPERATIONS,
+        FaultKind.UNKNOWN_STATUS: READ_OPERATIONS,
         FaultKind.PENDING: _ANSWERED_LATER,
         FaultKind.REJECT: _REFUSABLE,
     }

@@ -164,10 +164,10 @@ class BookEntry:
             raise IllegalMove(f"a payment that is {self.status} cannot become {status}")
         self.status = status
 
-    def showing(self, amount_minor: int) -> BookEntry:
-        """A copy that tells another amount than the true one: the ``wrong_amount`` fault."""
+    def showing(self, amount_minor: int, currency: str | None = None) -> BookEntry:
+        """A copy that tells another amount or currency than the true one: the ``wrong_amount`` fault."""
         captured = amount_minor if self.captured_minor == self.amount_minor else self.captured_minor
-        return replace(self, amount_minor=amount_minor, captured_minor=captured)
+        return replace(self, amount_minor=amount_minor, captured_minor=captured, currency=currency or self.currency)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,10 @@ class Books(Protocol):
     pending_code: str | None
     """Which kind of pending, in the gateway's own words, where the fault names one."""
 
+    def word(self, text: str) -> str:
+        """A status as the gateway writes it; under the fault ``unknown_status`` one that nobody documents."""
+        ...
+
     def new_id(self, prefix: str, length: int = 24) -> str:
         """An unguessable id of letters and digits: ``pi_3Nf…``."""
         ...

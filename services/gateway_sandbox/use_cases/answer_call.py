@@ -19,6 +19,9 @@ OWN_ERROR_STATUS = 500
 UNAVAILABLE_STATUS = 503
 
 
+_NOT_AN_ANSWER = "<html><body>Please stand by.</body></html>"
+
+
 @dataclass(frozen=True, slots=True)
 class _Answered:
     answer: WireAnswer
@@ -82,6 +85,8 @@ def _fault_after_work(gateway: SandboxGateway, fault: Fault | None, answered: _A
             return _Answered(replace(answered.answer, hold_seconds=fault.seconds))
         case Fault(kind=FaultKind.ERROR_5XX, after_work=True):
             return _Answered(gateway.broken(fault.status))
+        case Fault(kind=FaultKind.UNPARSABLE):  # what stands before a gateway answers, with a page of its own
+            return _Answered(replace(answered.answer, body=_NOT_AN_ANSWER))
     return answered
 
 

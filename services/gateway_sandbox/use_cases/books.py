@@ -16,6 +16,9 @@ from shared.ports import Ports
 
 _LETTERS_AND_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
+UNKNOWN_WORD = "zz_unheard_of"
+"""A status that no gateway documents."""
+
 Lens = Callable[[BookEntry], BookEntry]
 
 
@@ -39,10 +42,14 @@ class TransactionBooks:
         self._ports = ports
         self._idempotency_key = idempotency_key
         self._lens = _lens_for(fault)
+        self._speaks_unknown = fault is not None and fault.kind is FaultKind.UNKNOWN_STATUS
         self._announced: list[Announcement] = []
 
     def new_id(self, prefix: str, length: int = 24) -> str:
         return prefix + random_text(self._ports, length)
+
+    def word(self, text: str) -> str:
+        return UNKNOWN_WORD if self._speaks_unknown else text
 
     async def find(self, reference: str, *, for_update: bool = False) -> BookEntry | None:
         entry = await self._tx.entries.find(self._gateway, reference, for_update=for_update)
@@ -132,7 +139,7 @@ class TransactionBooks:
     def _deliveries_of(self, announcement: Announcement, fault: Fault | None) -> list[Delivery]:
         entry = announcement.entry
         if fault is not None and fault.kind is FaultKind.WRONG_AMOUNT:
-            entry = entry.showing(fault.amount_instead_of(entry.amount_minor))
+            entry = entry.showing(fault.amount_instead_of(entry.amount_minor), fault.currency)
         delivery = Delivery(
             gateway=self._gateway,
             event_id=announcement.event_id,
@@ -161,7 +168,7 @@ def _lens_for(fault: Fault | None) -> Lens:
     """What ``wrong_amount`` does to reads: they show something else than what is written."""
     if fault is None or fault.kind is not FaultKind.WRONG_AMOUNT:
         return lambda entry: entry
-    return lambda entry: entry.showing(fault.amount_instead_of(entry.amount_minor))
+    return lambda entry: entry.showing(fault.amount_instead_of(entry.amount_minor), fault.currency)
 
 
 def random_text(ports: Ports, length: int) -> str:

@@ -42,18 +42,19 @@ async def read_books(
     async with sandbox.uow() as tx:
         entries = await tx.entries.search(gateway, EntryFilter(reference=reference, order_id=order_id))
         references = [entry.gateway_reference for entry in entries]
-        payments = await _with_records(gateway, entries[::-1], tx)
+        payments = await with_records(gateway, entries[::-1], tx)
         deliveries = await tx.deliveries.of(gateway, references if is_filtered else None)
     return BooksView(payments, deliveries)
 
 
 async def read_entry(entry: BookEntry, sandbox: Sandbox) -> EntryWithRecords:
     async with sandbox.uow() as tx:
-        [found] = await _with_records(entry.gateway, [entry], tx)
+        [found] = await with_records(entry.gateway, [entry], tx)
     return found
 
 
-async def _with_records(gateway: str, entries: Sequence[BookEntry], tx: SandboxTransaction) -> list[EntryWithRecords]:
+async def with_records(gateway: str, entries: Sequence[BookEntry], tx: SandboxTransaction) -> list[EntryWithRecords]:
+    """Each entry with what belongs to it, in the order of the entries."""
     references = [entry.gateway_reference for entry in entries]
     operations = await tx.operations.of(gateway, references)
     captures = await tx.captures.of(gateway, references)

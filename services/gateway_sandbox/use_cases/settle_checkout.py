@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway_sandbox.domain.models import BookEntry, IllegalMove, Outcome
-from services.gateway_sandbox.gateways.port import CheckoutView
+from services.gateway_sandbox.gateways.port import CheckoutView, Departure
 from services.gateway_sandbox.use_cases.books import TransactionBooks
 from services.gateway_sandbox.use_cases.expire_sessions import expire_due_sessions
 from services.gateway_sandbox.use_cases.ports import Entries
@@ -18,12 +18,12 @@ from shared.errors import Forbidden, NotFound
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """What the page needs: the entry, its view, what became of it, and where an ended checkout sends the browser."""
+    """What the page needs: the entry, its view, what became of it, and how the browser leaves an ended checkout."""
 
     entry: BookEntry
     view: CheckoutView
     story: Sequence[StoryLine] = ()
-    redirect_to: str | None = None
+    departure: Departure | None = None
 
 
 async def view_checkout(gateway_name: str, session_reference: str, sandbox: Sandbox) -> CheckoutState:
@@ -70,11 +70,11 @@ async def settle(
         books = TransactionBooks(tx, gateway=gateway_name, ports=sandbox.ports)
         await expire_due_sessions(gateway, books, tx)
         entry = await locked_entry(gateway_name, reference, tx.entries)
-        redirect_to = await gateway.settle(entry, outcome, books, late=late)
+        departure = await gateway.settle(entry, outcome, books, late=late)
         has_news = await books.enqueue_announced()
     if has_news:
         sandbox.wake_deliverer()
-    return CheckoutState(entry, gateway.checkout(entry), redirect_to=redirect_to)
+    return CheckoutState(entry, gateway.checkout(entry), departure=departure)
 
 
 async def locked_entry(gateway_name: str, reference: str, entries: Entries) -> BookEntry:
