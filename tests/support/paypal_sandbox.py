@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from services.gateway_sandbox.gateways.paypal import SigningMaterial, new_signing_material
 from services.payment_service.domain.models import CaptureMode, Customer
@@ -145,4 +146,5 @@ async def paypal_world(database_url: str, **overrides: Any) -> AsyncIterator[Pay
         async with build_http_client(ports) as client:
             http = HttpCaller(client, ports)
             base = f"{sandbox.url}/sandbox/paypal"
-            yield PayPalWorld(sandbox, PayPal(PayPalSettings(CLIENT_ID, CLIENT_SECRET, base), http), http)
+            settings = PayPalSettings(client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET), api_base=base)
+            yield PayPalWorld(sandbox, PayPal(settings, http), http)

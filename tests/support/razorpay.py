@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, Customer
 from services.payment_service.domain.operations import OperationKind
@@ -78,7 +79,9 @@ class Shop:
 async def open_shop(sandbox: RunningSandbox) -> AsyncIterator[Shop]:
     ports = system_ports()
     async with build_http_client(ports, read_seconds=2.0) as client:
-        settings = RazorpaySettings(KEY_ID, KEY_SECRET, f"{sandbox.url}/sandbox/razorpay")
+        settings = RazorpaySettings(
+            key_id=KEY_ID, key_secret=SecretStr(KEY_SECRET), api_base=f"{sandbox.url}/sandbox/razorpay"
+        )
         yield Shop(sandbox, Razorpay(settings, HttpCaller(client, ports)))
 
 

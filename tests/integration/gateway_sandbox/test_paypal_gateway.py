@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, FactKind, Item
 from services.payment_service.domain.operations import OperationKind
@@ -446,7 +447,9 @@ async def test_a_lost_completion_is_found(world: PayPalWorld) -> None:
 
 
 async def test_wrong_credentials_move_nothing_and_fail_no_payment(world: PayPalWorld) -> None:
-    stranger = PayPal(PayPalSettings(CLIENT_ID, "wrong", world.api_base), world.http)
+    stranger = PayPal(
+        PayPalSettings(client_id=CLIENT_ID, client_secret=SecretStr("wrong"), api_base=world.api_base), world.http
+    )
     with pytest.raises(GatewayUnavailable, match="PAYPAL_CLIENT_SECRET"):
         await stranger.create_session(world.request(), repeated=False)
     assert (await world.sandbox.books("paypal"))["payments"] == []

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, Customer, FactKind, Observation
 from services.payment_service.domain.operations import OperationKind
@@ -134,9 +135,9 @@ async def bench(request: pytest.FixtureRequest, service_database: ServiceDatabas
         base = f"{sandbox.url}/sandbox/{request.param}"
         http = HttpCaller(client, ports)
         adapter: GatewayAdapter = (
-            Stripe(StripeSettings("sk_test_sandbox", base), http)
+            Stripe(StripeSettings(api_key=SecretStr("sk_test_sandbox"), api_base=base), http)
             if request.param == "stripe"
-            else Generic(GenericSettings(base, GENERIC_KEY), http)
+            else Generic(GenericSettings(api_base=base, api_key=SecretStr(GENERIC_KEY)), http)
         )
         yield Bench(request.param, adapter, sandbox)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from services.payment_service.gateways.stripe import Stripe, StripeSettings
 from shared.money import Money
@@ -37,7 +38,7 @@ class ScriptedStripe(ScriptedGateway):
 
 def adapter_over(*answers: Answer, key: str = "sk_test_1", **lists: Any) -> tuple[Stripe, ScriptedStripe]:
     gateway = ScriptedStripe(list(answers), **lists)
-    return Stripe(StripeSettings(key, "https://stripe.test/"), gateway.caller()), gateway
+    return Stripe(StripeSettings(api_key=SecretStr(key), api_base="https://stripe.test/"), gateway.caller()), gateway
 
 
 def an_intent(status: str = "succeeded", **changes: Any) -> dict[str, Any]:

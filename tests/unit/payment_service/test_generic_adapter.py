@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, FactKind
 from services.payment_service.gateways.generic import STATUS, Generic, GenericSettings
@@ -41,7 +42,9 @@ REFERENCE = a_request().reference
 
 def adapter_over(*answers: Answer) -> tuple[Generic, ScriptedGateway]:
     gateway = ScriptedGateway(list(answers))
-    return Generic(GenericSettings("https://generic.test/", "gk_1"), gateway.caller()), gateway
+    return Generic(
+        GenericSettings(api_base="https://generic.test/", api_key=SecretStr("gk_1")), gateway.caller()
+    ), gateway
 
 
 def a_session(status: str = "open", **changes: Any) -> dict[str, Any]:

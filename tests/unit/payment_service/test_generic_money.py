@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
@@ -37,7 +38,9 @@ USD_1999, USD_500 = Money(1999, "USD"), Money(500, "USD")
 
 def adapter_over(*answers: Answer) -> tuple[Generic, ScriptedGateway]:
     gateway = ScriptedGateway(list(answers))
-    return Generic(GenericSettings("https://generic.test", "gk_1"), gateway.caller()), gateway
+    return Generic(
+        GenericSettings(api_base="https://generic.test", api_key=SecretStr("gk_1")), gateway.caller()
+    ), gateway
 
 
 def calls(kind: OperationKind, **changes: Any) -> Any:

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, Item
@@ -50,12 +51,13 @@ from tests.unit.payment_service.gateway_world import (
 REFERENCE = "PR00000000000000001A"
 TOKEN = {"access_token": "A21AAtoken", "token_type": "Bearer", "expires_in": 32400, "scope": "", "app_id": "APP"}
 USD = {"currency_code": "USD", "value": "19.99"}
+SETTINGS = PayPalSettings(client_id="client", client_secret=SecretStr("s3cr3t"), api_base="https://paypal.test/")
 
 
 def adapter_over(*answers: Answer) -> tuple[PayPal, ScriptedGateway]:
     """The token is answered first, so ``answers`` are those of the calls themselves."""
     gateway = ScriptedGateway([says(TOKEN), *answers])
-    return PayPal(PayPalSettings("client", "s3cr3t", "https://paypal.test/"), gateway.caller()), gateway
+    return PayPal(SETTINGS, gateway.caller()), gateway
 
 
 def an_order(status: str = "PAYER_ACTION_REQUIRED", **changes: Any) -> dict[str, Any]:
@@ -160,7 +162,7 @@ class SlowToken(ScriptedGateway):
 
 async def test_one_token_serves_many_calls_until_a_minute_before_its_end() -> None:
     gateway = SlowToken([says(TOKEN), says(an_order())])
-    paypal = PayPal(PayPalSettings("client", "s3cr3t", "https://paypal.test/"), gateway.caller())
+    paypal = PayPal(SETTINGS, gateway.caller())
     calls = [asyncio.ensure_future(paypal.retrieve(("X",), our_reference=REFERENCE)) for _ in range(20)]
     await until(lambda: gateway.is_asked, what="the token being asked for")
     gateway.may_answer.set()
@@ -283,14 +285,14 @@ async def test_a_look_that_fails_leaves_the_call_before_it_unknown(
 )
 async def test_without_a_token_nothing_can_have_moved(token: Answer) -> None:
     gateway = ScriptedGateway([token])
-    paypal = PayPal(PayPalSettings("client", "secret", "https://paypal.test"), gateway.caller())
+    paypal = PayPal(SETTINGS, gateway.caller())
     with pytest.raises(GatewayUnavailable):
         await paypal.refund(a_call())
     assert {request.url.path for request in gateway.requests} == {"/v1/oauth2/token"}
 
 
 def test_the_secret_is_not_shown() -> None:
-    assert "s3cr3t" not in repr(PayPalSettings("client", "s3cr3t"))
+    assert "s3cr3t" not in repr(SETTINGS)
 
 
 # --- amounts ---------------------------------------------------------------------------------------------------------

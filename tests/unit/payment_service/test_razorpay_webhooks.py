@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import FactKind
 from services.payment_service.gateways.port import GatewayEvent, UnreadableWebhook
@@ -20,7 +21,7 @@ from tests.unit.payment_service.gateway_world import ScriptedGateway, a_delivery
 from tests.unit.webhook_ingest.test_razorpay_signatures import BODY
 
 INR_500, INR_100 = Money(50_000, "INR"), Money(10_000, "INR")
-RAZORPAY = Razorpay(RazorpaySettings("rzp_test_1", "secret"), ScriptedGateway().caller())
+RAZORPAY = Razorpay(RazorpaySettings(key_id="rzp_test_1", key_secret=SecretStr("secret")), ScriptedGateway().caller())
 
 
 def translated(event: str, **entities: dict[str, Any]) -> GatewayEvent:

@@ -6,7 +6,21 @@ can also be looked up by our reference. Webhooks: the scheme that ``GENERIC_SIGN
 HMAC-SHA256 in ``X-Signature``.
 """
 
-from services.payment_service.gateways.generic.adapter import Generic, GenericSettings
+from services.payment_service.gateways.definition import GatewayDefinition, Sheet
+from services.payment_service.gateways.generic.adapter import FACTS, Generic, GenericSettings
 from services.payment_service.gateways.generic.reading import STATUS
 
-__all__ = ["STATUS", "Generic", "GenericSettings"]
+DEFINITION = GatewayDefinition(
+    facts=FACTS,
+    settings=GenericSettings,
+    build=lambda settings, tools: Generic(settings, tools.http),
+    sheet=Sheet(
+        regions="wherever the partner is",
+        amounts="JSON numbers in major units with all of the currency's digits",
+        settlement="CSV of our own contract, decimals in major units and UTC times",
+        documented="our own contract",
+        unconfirmed=(),
+    ),
+)
+
+__all__ = ["DEFINITION", "STATUS", "Generic", "GenericSettings"]

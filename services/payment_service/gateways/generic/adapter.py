@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import Field, SecretStr
+
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
+from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.generic.api import CREATE, READ, GenericApi, json_with_amount
 from services.payment_service.gateways.generic.money_calls import MoneyCalls
 from services.payment_service.gateways.generic.reading import money_of, snapshot_of
@@ -46,44 +49,31 @@ from shared.errors import (
 from shared.http import HttpCaller
 from shared.money import Money
 
-_CAPABILITIES = frozenset(
-    {
-        Capability.REDIRECT,
-        Capability.MANUAL_CAPTURE,
-        Capability.PARTIAL_CAPTURE,
-        Capability.SEVERAL_CAPTURES,
-        Capability.VOID,
-        Capability.REFUND,
-        Capability.PARTIAL_REFUND,
-        Capability.CLOSE_SESSION,
-        Capability.RETRIEVE,
-        Capability.FIND_BY_REFERENCE,
-        Capability.DISPUTES,
-    }
+FACTS = Facts(
+    name="generic",
+    display_name="Card (hosted page)",
+    capabilities=frozenset(Capability) - {Capability.FORM_POST},
+    not_offered={Capability.FORM_POST: "its page is opened by address"},
+    blurb="Hosted checkout by a partner bank",
+    currencies=None,
+    authorization_valid_for=timedelta(days=7),  # where the session does not say `hold_expires_at`
+    key_valid_for=timedelta(hours=23),  # keys live for 24 h, and clocks differ
+    absence_proves_after=timedelta(minutes=10),  # lists are consistent, and no request lives for so long
+    unknown_horizon=timedelta(hours=24),
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GenericSettings:
-    api_base: str
-    api_key: str
-    display_name: str = "Card (hosted page)"
+class GenericSettings(AccountSettings):
+    api_base: str = Field(description="where its API is; enabled when set")
+    api_key: SecretStr = SecretStr("")
+    display_name: str = FACTS.display_name
 
 
 class Generic:
     def __init__(self, settings: GenericSettings, http: HttpCaller) -> None:
-        self._api = GenericApi(settings.api_base, settings.api_key, http)
+        self._api = GenericApi(settings.api_base, settings.api_key.get_secret_value(), http)
         self._money = MoneyCalls(self._api)
-        self.facts = Facts(
-            name="generic",
-            display_name=settings.display_name,
-            capabilities=_CAPABILITIES,
-            currencies=None,
-            authorization_valid_for=timedelta(days=7),  # where the session does not say `hold_expires_at`
-            key_valid_for=timedelta(hours=23),  # keys live for 24 h, and clocks differ
-            absence_proves_after=timedelta(minutes=10),  # lists are consistent, and no request lives for so long
-            unknown_horizon=timedelta(hours=24),
-        )
+        self.facts = replace(FACTS, display_name=settings.display_name)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
         """It takes every ISO 4217 currency with all of its digits."""

@@ -97,9 +97,15 @@ class PayPal:
                 Capability.PARTIAL_REFUND,
                 Capability.CLOSE_SESSION,
                 Capability.RETRIEVE,
+                Capability.LIST_BY_WINDOW,
                 Capability.DISPUTES,
             }
         ),
+        not_offered={
+            Capability.FORM_POST: "its page is opened by address",
+            Capability.FIND_BY_REFERENCE: "orders can neither be listed nor searched for",
+        },
+        blurb="Your PayPal balance or a card",
         currencies=CURRENCIES,
         # Valid for 29 days; only for the first three does PayPal promise that the money is there (honor period).
         authorization_valid_for=timedelta(days=29),

@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field, SecretStr
+
+from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.json_reading import UnexpectedShape, parse_json_object, text_of, whole_number
 from services.payment_service.gateways.paypal.errors import body_of
 from shared.errors import GatewayDeniedAfterSilence, GatewayOutcomeUnknown, GatewayUnavailable
@@ -23,10 +25,9 @@ LONGEST_TOKEN_SECONDS = 24 * 3600
 """PayPal says about nine hours; whatever it says, a day is enough."""
 
 
-@dataclass(frozen=True, slots=True)
-class PayPalSettings:
-    client_id: str
-    client_secret: str = field(repr=False)
+class PayPalSettings(AccountSettings):
+    client_id: str = Field(description="PayPal is enabled when this and the secret are set")
+    client_secret: SecretStr
     api_base: str = "https://api-m.paypal.com"
 
 
@@ -39,7 +40,8 @@ class PayPalClient:
 
     def __init__(self, settings: PayPalSettings, http: HttpCaller) -> None:
         self._base = settings.api_base.rstrip("/")
-        self._basic = base64.b64encode(f"{settings.client_id}:{settings.client_secret}".encode()).decode()
+        client = f"{settings.client_id}:{settings.client_secret.get_secret_value()}"
+        self._basic = base64.b64encode(client.encode()).decode()
         self._http = http
         self._lock = asyncio.Lock()
         self._token: str | None = None

@@ -9,12 +9,14 @@ of its own, which is never needed: the return is only a reason to ask.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from pydantic import Field, SecretStr
+
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
+from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
@@ -79,10 +81,9 @@ _REFUND_STATUS = {
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class RazorpaySettings:
-    key_id: str
-    key_secret: str
+class RazorpaySettings(AccountSettings):
+    key_id: str = Field(description="rzp_test_… or rzp_live_…; Razorpay is enabled when id and secret are set")
+    key_secret: SecretStr
     api_base: str = "https://api.razorpay.com"
 
 
@@ -100,9 +101,16 @@ class Razorpay:
                 Capability.CLOSE_SESSION,
                 Capability.RETRIEVE,
                 Capability.FIND_BY_REFERENCE,
+                Capability.LIST_BY_WINDOW,
                 Capability.DISPUTES,
             }
         ),
+        not_offered={
+            Capability.PARTIAL_CAPTURE: "it captures the whole amount or nothing",
+            Capability.SEVERAL_CAPTURES: "a payment is captured once",
+            Capability.VOID: "a hold cannot be released, it ends by itself",
+        },
+        blurb="UPI, cards, net banking and wallets",
         currencies=CURRENCIES,
         # One page says five days, others say three: what is captured within three is safe by either.
         authorization_valid_for=timedelta(days=3),
@@ -114,7 +122,7 @@ class Razorpay:
     )
 
     def __init__(self, settings: RazorpaySettings, http: HttpCaller) -> None:
-        self._api = RazorpayApi(settings.key_id, settings.key_secret, settings.api_base, http)
+        self._api = RazorpayApi(settings.key_id, settings.key_secret.get_secret_value(), settings.api_base, http)
         self._retriever = Retriever(self._api)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import Field, SecretStr
+
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
+from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
@@ -55,9 +57,8 @@ LOOK_BACK = timedelta(minutes=10)
 """How far Stripe's clock may be behind ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class StripeSettings:
-    api_key: str
+class StripeSettings(AccountSettings):
+    api_key: SecretStr = Field(description="sk_test_… or sk_live_…; Stripe is enabled when set")
     api_base: str = "https://api.stripe.com"
 
 
@@ -76,9 +77,15 @@ class Stripe:
                 Capability.PARTIAL_REFUND,
                 Capability.CLOSE_SESSION,
                 Capability.RETRIEVE,
+                Capability.LIST_BY_WINDOW,
                 Capability.DISPUTES,
             }
         ),
+        not_offered={
+            Capability.FORM_POST: "its page is opened by address",
+            Capability.FIND_BY_REFERENCE: "sessions are not listed by our reference, and its search lags",
+        },
+        blurb="Cards, Apple Pay and Google Pay",
         currencies=None,
         authorization_valid_for=timedelta(days=7),
         key_valid_for=timedelta(hours=23),  # keys live for 24 h, and clocks differ
@@ -87,8 +94,9 @@ class Stripe:
     )
 
     def __init__(self, settings: StripeSettings, http: HttpCaller) -> None:
-        self._live = settings.api_key.startswith(("sk_live_", "rk_live_"))
-        self._api = StripeApi(settings.api_base, settings.api_key, http)
+        key = settings.api_key.get_secret_value()
+        self._live = key.startswith(("sk_live_", "rk_live_"))
+        self._api = StripeApi(settings.api_base, key, http)
         self._money = MoneyCalls(self._api, live=self._live)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
