@@ -28,7 +28,7 @@ from deploy.local.embedded_app import EmbeddedApp
 from deploy.local.postgres import EmbeddedPostgres, PostgresNotAvailable
 from deploy.local.seed import seed_catalogue
 from deploy.running import StreamStoppingServer, cancel, run_event_loop, uvicorn_config
-from services.gateway_sandbox.gateways.paypal import new_signing_material
+from services.gateway_sandbox.gateways.registry import sandbox_definitions
 from shared.db.migrations import upgrade
 from shared.logging import configure_logging
 from shared.messaging.bus import EventBus
@@ -106,11 +106,7 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
         "PAYMENT_SERVICE_URL": base,
         "ORDER_SERVICE_URL": base,
         "SANDBOX_WEBHOOK_BASE_URL": base,
-        "STRIPE_API_BASE": f"{base}/sandbox/stripe",
-        "GENERIC_API_BASE": f"{base}/sandbox/generic",
-        "PAYPAL_API_BASE": f"{base}/sandbox/paypal",
-        "PAYPAL_CERT_HOSTS": f"{base}/sandbox/paypal",
-        "RAZORPAY_API_BASE": f"{base}/sandbox/razorpay",
+        **sandbox_addresses(base),
         "SHOP_NAME": SHOP_NAME,
         "SMTP_FROM": f"{SHOP_NAME} <orders@payrail.invalid>",
         "SANDBOX_MERCHANT_NAME": SHOP_NAME,
@@ -120,29 +116,27 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
     }
 
 
+def sandbox_addresses(base: str) -> dict[str, str]:
+    """What points every gateway at the sandbox that answers at ``base``."""
+    return {
+        variable: address
+        for definition in sandbox_definitions().values()
+        for variable, address in definition.addresses(f"{base}/sandbox/{definition.name}").items()
+    }
+
+
 def _secrets(path: Path, ports: Ports) -> dict[str, str]:
     """Random, made once for a data directory and kept, so that a restart goes on with them. What an older release has
     not made yet is added."""
     kept: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     command_key = kept.get("COMMAND_SIGNING_KEY") or ports.randomness.token_bytes(32).hex()
-    signing = new_signing_material()
     made = {
         "JWT_SHARED_KEY": ports.randomness.token_bytes(32).hex(),
-        "WEBHOOK_SECRET": ports.randomness.token_bytes(24).hex(),
-        "STRIPE_API_KEY": f"sk_test_{ports.randomness.token_bytes(16).hex()}",
-        "STRIPE_WEBHOOK_SECRET": f"whsec_{ports.randomness.token_bytes(24).hex()}",
-        "GENERIC_API_KEY": f"gk_{ports.randomness.token_bytes(16).hex()}",
-        "PAYPAL_CLIENT_ID": f"payrail-{ports.randomness.token_bytes(8).hex()}",
-        "PAYPAL_CLIENT_SECRET": ports.randomness.token_bytes(24).hex(),
-        "PAYPAL_WEBHOOK_ID": ports.randomness.token_bytes(9).hex().upper()[:17],
-        "SANDBOX_PAYPAL_SIGNING": signing.signing,
-        "PAYPAL_WEBHOOK_CA": signing.root,
-        "RAZORPAY_KEY_ID": f"rzp_test_{ports.randomness.token_bytes(7).hex()}",
-        "RAZORPAY_KEY_SECRET": ports.randomness.token_bytes(12).hex(),
-        "RAZORPAY_WEBHOOK_SECRET": ports.randomness.token_bytes(24).hex(),
         "COMMAND_SIGNING_KEY": command_key,
         "COMMAND_KEYS": f"order_service:{command_key}",
     }
+    for definition in sandbox_definitions().values():
+        made.update(definition.secrets(ports.randomness))
     secrets = made | kept
     if secrets != kept:
         _write_private(path, json.dumps(secrets, indent=2) + "\n")

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from services.payment_service.gateways.catalogue import gateway_definitions
 from services.payment_service.use_cases.ports import OperationRules
 from services.payment_service.use_cases.watch_authorizations import AuthorizationPolicy
+from shared.gateway_variables import read_gateway_variables
 from shared.settings import ServiceSettings, split_list
 
 
-class PaymentSettings(ServiceSettings):
-    stripe_api_key: SecretStr | None = Field(None, description="sk_test_… or sk_live_…; Stripe is enabled when set")
-    stripe_api_base: str = "https://api.stripe.com"
-    generic_api_base: str | None = Field(None, description="where the generic gateway's API is; enabled when set")
-    generic_api_key: SecretStr | None = None
-    generic_display_name: str = "Card (hosted page)"
+def gateway_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the gateways' definitions name, for any account, with ``<NAME>_FILE`` read in. Raises ConfigurationError."""
+    known = {variable for definition in gateway_definitions(environ).values() for variable in definition.variables}
+    return read_gateway_variables(environ, known.__contains__)
 
-    paypal_client_id: str | None = Field(None, description="PayPal is enabled when this and the secret are set")
-    paypal_client_secret: SecretStr | None = None
-    paypal_api_base: str = "https://api-m.paypal.com"
-    razorpay_key_id: str | None = Field(
-        None, description="rzp_test_… or rzp_live_…; enabled when id and secret are set"
+
+class PaymentSettings(ServiceSettings):
+    gateway_variables: dict[str, str] = Field(
+        default_factory=lambda: gateway_variables(os.environ),
+        repr=False,
+        description="the gateways' own settings (<GATEWAY>_…), as found in the environment: docs/gateways.md",
     )
-    razorpay_key_secret: SecretStr | None = None
-    razorpay_api_base: str = "https://api.razorpay.com"
 
     gateway_connect_timeout_seconds: float = Field(3.0, description="an unreachable gateway must not hold a shopper")
     gateway_read_timeout_seconds: float = Field(

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from services.gateway_sandbox.gateways.registry import sandbox_definitions
 from tests.e2e.stack import SECRETS, EventsRead, Stack
 from tests.support.waiting import until
 
@@ -130,7 +131,7 @@ class Shop:
         assert answer.status_code == 200, answer.text
 
     async def no_faults(self) -> None:
-        for gateway in ("stripe", "generic", "paypal", "razorpay"):
+        for gateway in sandbox_definitions():
             await self.http.delete(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/faults")
 
     async def books(self, gateway: str, order: PlacedOrder) -> list[dict[str, Any]]:

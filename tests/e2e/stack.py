@@ -18,8 +18,9 @@ from typing import Any
 import httpx
 
 from deploy.catalogue import SERVICES
-from services.gateway_sandbox.gateways.paypal import new_signing_material
+from deploy.local.dev import sandbox_addresses
 from tests.support.directories import throwaway_directory
+from tests.support.gateway_sandbox import gateway_secrets
 from tests.support.guard import process_guard
 from tests.support.ports import free_ports
 from tests.support.postgres import ThrowawayPostgres
@@ -28,18 +29,12 @@ from tests.support.waiting import until_blocking
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 90  # on two busy cores; alone it takes a tenth
-SECRETS = {
+SECRETS = gateway_secrets() | {
     "JWT_SHARED_KEY": "e2e-shared-key-of-at-least-32-bytes!",
     "WEBHOOK_SECRET": "e2e-generic-webhook-secret",
     "STRIPE_API_KEY": "sk_test_e2e",
     "STRIPE_WEBHOOK_SECRET": "whsec_e2e_0123456789abcdef",
     "GENERIC_API_KEY": "gk_e2e",
-    "PAYPAL_CLIENT_ID": "paypal-e2e-client",
-    "PAYPAL_CLIENT_SECRET": "paypal-e2e-secret",
-    "PAYPAL_WEBHOOK_ID": "5E2E0000E2E000000",
-    "RAZORPAY_KEY_ID": "rzp_test_e2e00000000000",
-    "RAZORPAY_KEY_SECRET": "razorpay-e2e-secret",
-    "RAZORPAY_WEBHOOK_SECRET": "razorpay-e2e-webhook-secret",
     "COMMAND_SIGNING_KEY": "e2" * 32,
     "COMMAND_KEYS": f"order_service:{'e2' * 32}",
 }
@@ -216,7 +211,6 @@ class DistributedStack(Stack):
         super().__init__(extra)
         self.postgres = ThrowawayPostgres()
         self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
-        self._paypal = new_signing_material()
         names = [*SERVICES, "order-service-2", "payment-service-2"]
         *ports, metrics_port = free_ports(len(names) + 1)
         self.ports = dict(zip(names, ports, strict=True))
@@ -247,13 +241,7 @@ class DistributedStack(Stack):
             "PUBLIC_BASE_URL": self.payment_url,
             "RETURN_URL_ALLOWED_ORIGINS": f"{self.order_url},https://shop.example",
             "SANDBOX_WEBHOOK_BASE_URL": self.ingest_url,
-            "STRIPE_API_BASE": f"{self.sandbox_url}/sandbox/stripe",
-            "GENERIC_API_BASE": f"{self.sandbox_url}/sandbox/generic",
-            "PAYPAL_API_BASE": f"{self.sandbox_url}/sandbox/paypal",
-            "PAYPAL_CERT_HOSTS": f"{self.sandbox_url}/sandbox/paypal",
-            "SANDBOX_PAYPAL_SIGNING": self._paypal.signing,
-            "PAYPAL_WEBHOOK_CA": self._paypal.root,
-            "RAZORPAY_API_BASE": f"{self.sandbox_url}/sandbox/razorpay",
+            **sandbox_addresses(self.sandbox_url),
             "DATABASE_POOL_SIZE": "5",
             "JWT_MAX_LIFETIME_SECONDS": "86400",
             **self.extra,

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
 import uvicorn
 
 from services.gateway_sandbox.bootstrap import Container, build
+from services.gateway_sandbox.gateways.registry import sandbox_definitions
 from services.gateway_sandbox.main import create_application
 from services.gateway_sandbox.settings import SandboxSettings
 from services.gateway_sandbox.worker import run_worker
@@ -22,6 +24,15 @@ from tests.support.waiting import until
 STRIPE_SECRET = "whsec_test_0123456789abcdefABCDEF"
 GENERIC_SECRET = "generic-test-secret-0123456789abcdef"
 GENERIC_KEY = "gk_test_0123456789abcdef"
+
+
+@cache
+def gateway_secrets() -> dict[str, str]:
+    """What every gateway of the sandbox needs on both sides; made once, since keys take a while."""
+    made: dict[str, str] = {}
+    for definition in sandbox_definitions().values():
+        made.update(definition.secrets(system_ports().randomness))
+    return made
 
 
 @dataclass

@@ -1,13 +1,9 @@
 // The choice of how to pay: one radio card per gateway that takes the currency.
 
 import { h } from "/storefront/dom.js";
-import { gatewayNote } from "/storefront/ports.js";
-
-// What shoppers call them, where the shop's own settings give no name.
-const LABELS = { stripe: "Card", generic: "Card (hosted page)", paypal: "PayPal", razorpay: "Razorpay" };
 
 export function labelOf(name, displayName = null) {
-  const label = displayName ?? LABELS[name] ?? name ?? "";
+  const label = displayName ?? name ?? "";
   return label.slice(0, 1).toUpperCase() + label.slice(1);
 }
 
@@ -27,7 +23,7 @@ export function gatewayChoice(gateways, { chosen = null, onChoose = () => {} } =
     offered.map((gateway) => h("label", { class: "gateway", "data-testid": `gateway-${gateway.name}` },
       h("input", { type: "radio", name: "gateway", value: gateway.name, checked: gateway === pick, required: true, onchange: () => onChoose(gateway.name) }),
       h("span", { class: "gateway-mark", "aria-hidden": "true", "data-hue": String(hue(gateway.name)) }, gateway.label.slice(0, 1).toUpperCase()),
-      h("span", { class: "gateway-text" }, h("strong", {}, gateway.label), h("small", {}, gatewayNote(gateway.name))))));
+      h("span", { class: "gateway-text" }, h("strong", {}, gateway.label), h("small", {}, gateway.blurb)))));
 }
 
 function hue(name) {

@@ -36,19 +36,3 @@ export function countries() {
   const names = new Intl.DisplayNames(["en"], { type: "region" });
   return COUNTRY_CODES.map((code) => ({ code, name: names.of(code) })).sort((a, b) => a.name.localeCompare(b.name));
 }
-
-const GATEWAY_NOTES = {
-  stripe: "Cards, Apple Pay and Google Pay",
-  generic: "Hosted checkout by a partner bank",
-  paypal: "Your PayPal balance or a card",
-  razorpay: "UPI, cards, net banking and wallets",
-  tabby: "Split it in four, without interest",
-  tamara: "Pay later or in instalments",
-  tap: "KNET, mada, Benefit and cards",
-  myfatoorah: "KNET, mada and cards",
-  hyperpay: "mada, STC Pay and cards",
-};
-
-export function gatewayNote(name) {
-  return GATEWAY_NOTES[name] ?? "You pay on their secure page";
-}

@@ -47,8 +47,8 @@ async def book_refund(
     reason: str | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> BookRefund:
-    """Give captured money back. ``is_pending`` None: only where the fault ``pending`` says so, for gateways that usually
-    refund at once. Raises IllegalMove, MoreThanThereIs."""
+    """Give captured money back. ``is_pending`` None: only where the fault ``pending`` says so, for gateways that
+    usually refund at once. Raises IllegalMove, MoreThanThereIs."""
     entry.give_back(amount_minor)
     waits = books.answers_later if is_pending is None else is_pending
     refund = BookRefund(

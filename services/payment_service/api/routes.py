@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import AwareDatetime
 
 from services.payment_service.api.dependencies import PaymentsReader, PaymentsWriter, ReturnBudget, UseCaseContext
 from services.payment_service.api.fields import GatewayName, OptionalStorable, Storable
@@ -15,6 +16,7 @@ from services.payment_service.api.schemas import (
     CreatePaymentIn,
     GatewayList,
     GatewayOut,
+    ListedPageOut,
     PaymentDetailsOut,
     PaymentOut,
     PaymentPage,
@@ -27,6 +29,7 @@ from services.payment_service.gateways.registry import Gateways
 from services.payment_service.use_cases.close_payment import close_payment
 from services.payment_service.use_cases.create_payment import create_payment
 from services.payment_service.use_cases.follow_return import follow_return
+from services.payment_service.use_cases.list_at_gateway import list_at_gateway
 from services.payment_service.use_cases.ports import PaymentFilter
 from services.payment_service.use_cases.sync_payment import sync_payment
 from shared.correlation import current_correlation
@@ -49,9 +52,24 @@ async def list_gateways(request: Request) -> GatewayList:
     gateways: Gateways = request.app.state.gateways
     return GatewayList(
         data=[
-            GatewayOut.of(adapter.facts, gateways.breakers.health(name)) for name, adapter in gateways.adapters.items()
+            GatewayOut.of([each.adapter.facts for each in accounts], health) for accounts, health in gateways.offers()
         ]
     )
+
+
+@router.get("/gateways/{gateway}/payments", responses={**_AUTH, **problem_responses(422), **_GATEWAY})
+async def list_at_the_gateway(
+    gateway: GatewayName,
+    context: UseCaseContext,
+    _: PaymentsReader,
+    since: AwareDatetime,
+    until: AwareDatetime,
+    account: Annotated[str | None, Query(max_length=64), OptionalStorable] = None,
+    cursor: Annotated[str | None, Query(max_length=500), OptionalStorable] = None,
+) -> ListedPageOut:
+    """What the gateway lists for `[since, until)`, with our payment beside each; `payment_id` null: we know none."""
+    page = await list_at_gateway(gateway, since, until, context, account=account, cursor=cursor)
+    return ListedPageOut.of(page)
 
 
 @router.post(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -24,9 +24,10 @@ from services.payment_service.domain.models import (
 from services.payment_service.gateways.port import Facts
 from services.payment_service.use_cases.breakers import BreakerHealth
 from services.payment_service.use_cases.create_payment import CreatePayment
+from services.payment_service.use_cases.list_at_gateway import ListedPage, ListedPayment
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.payment_events import PaymentStatusName
-from shared.money import MAX_AMOUNT_MINOR
+from shared.money import MAX_AMOUNT_MINOR, Money
 
 PaymentId = Annotated[str, StringConstraints(pattern=r"^pay_[0-9a-hjkmnp-tv-z]{26}$")]
 OrderId = Annotated[str, StringConstraints(pattern=r"^ord_[0-9a-hjkmnp-tv-z]{26}$")]
@@ -125,6 +126,7 @@ class PaymentOut(BaseModel):
     status: PaymentStatusName
     is_final: bool = Field(description="the gateway is not expected to say anything new")
     gateway: str
+    account: str | None = Field(description="which of our accounts at the gateway, where there are several")
     gateway_reference: str | None
     next_action: NextActionOut | None = Field(description="what the browser has to do while the session is open")
     amount: MoneyOut
@@ -160,6 +162,7 @@ class PaymentOut(BaseModel):
             status=state.status.value,
             is_final=state.is_final,
             gateway=payment.gateway,
+            account=payment.account,
             gateway_reference=payment.gateway_reference,
             next_action=NextActionOut.model_validate(action.to_json()) if action else None,
             amount=MoneyOut(amount_minor=payment.amount.amount_minor, currency=payment.amount.currency),
@@ -221,6 +224,7 @@ class BreakersOut(BaseModel):
 class GatewayOut(BaseModel):
     name: str
     display_name: str
+    blurb: str = Field(description="one line for the shopper")
     enabled: bool
     available: bool = Field(description="whether to offer it at checkout: its session breaker is not open")
     capabilities: list[str]
@@ -228,14 +232,19 @@ class GatewayOut(BaseModel):
     breakers: BreakersOut
 
     @classmethod
-    def of(cls, facts: Facts, health: Mapping[OperationClass, BreakerHealth]) -> GatewayOut:
+    def of(cls, accounts: Sequence[Facts], health: Mapping[OperationClass, BreakerHealth]) -> GatewayOut:
+        """Of several accounts at one gateway: what any of them takes."""
+        facts = accounts[0]
+        named = [each.currencies for each in accounts if each.currencies is not None]
+        takes_all = len(named) < len(accounts)
         return cls(
             name=facts.name,
             display_name=facts.display_name,
+            blurb=facts.blurb,
             enabled=True,
             available=health[OperationClass.SESSION].state is not BreakerState.OPEN,
             capabilities=sorted(capability.value for capability in facts.capabilities),
-            currencies=sorted(facts.currencies) if facts.currencies is not None else None,
+            currencies=None if takes_all else sorted(frozenset().union(*named)),
             breakers=BreakersOut.model_validate({each.value: asdict(state) for each, state in health.items()}),
         )
 
@@ -244,14 +253,56 @@ class GatewayList(BaseModel):
     data: list[GatewayOut]
 
 
+class ObservationOut(BaseModel):
+    kind: str
+    object_reference: str
+    amount: MoneyOut | None
+
+
+class ListedOut(BaseModel):
+    """A payment as its gateway lists it."""
+
+    payment_id: str | None = Field(description="ours; null: the gateway has it and we do not")
+    references: list[str] = Field(description="the gateway's ids")
+    our_references: list[str] = Field(description="what it echoes of ours")
+    created_at: Rfc3339 | None
+    observations: list[ObservationOut]
+
+
+class ListedPageOut(BaseModel):
+    data: list[ListedOut]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: ListedPage) -> ListedPageOut:
+        return cls(data=[_listed_out(each) for each in page.entries], next_cursor=page.next_cursor)
+
+
+def _listed_out(entry: ListedPayment) -> ListedOut:
+    listed = entry.listed
+    return ListedOut(
+        payment_id=entry.payment_id,
+        references=list(listed.references),
+        our_references=list(listed.our_references),
+        created_at=listed.created_at,
+        observations=[
+            ObservationOut(kind=each.kind.value, object_reference=each.object_reference, amount=_money_out(each.amount))
+            for each in listed.observations
+        ],
+    )
+
+
+def _money_out(amount: Money | None) -> MoneyOut | None:
+    return MoneyOut(amount_minor=amount.amount_minor, currency=amount.currency) if amount else None
+
+
 def fact_out(fact: Fact) -> FactOut:
     observation = fact.observation
-    amount = observation.amount
     return FactOut(
         kind=observation.kind.value,
         source=fact.source.value,
         object_reference=observation.object_reference,
-        amount=MoneyOut(amount_minor=amount.amount_minor, currency=amount.currency) if amount else None,
+        amount=_money_out(observation.amount),
         reason=observation.reason,
         occurred_at=observation.occurred_at,
         received_at=fact.received_at,

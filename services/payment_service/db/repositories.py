@@ -45,16 +45,17 @@ from shared.money import Money
 _FIND = text(
     """
     SELECT payment_id FROM (
-        SELECT payment_id, 1 AS rank FROM payments WHERE payment_id = ANY(:ours) AND gateway = :gateway
+        SELECT payment_id, 1 AS rank FROM payments WHERE payment_id = ANY(:ours)
         UNION ALL
-        SELECT a.payment_id, 2 FROM payment_attempts a JOIN payments p USING (payment_id)
-        WHERE a.reference = ANY(:ours) AND p.gateway = :gateway
+        SELECT payment_id, 2 FROM payment_attempts WHERE reference = ANY(:ours)
         UNION ALL
         SELECT payment_id, 3 FROM payment_references
         WHERE gateway = :gateway AND (reference = ANY(:theirs) OR reference = ANY(:ours))
         UNION ALL
-        SELECT payment_id, 4 FROM payments WHERE order_id = ANY(:ours) AND gateway = :gateway
-    ) AS known ORDER BY rank, payment_id DESC LIMIT 1
+        SELECT payment_id, 4 FROM payments WHERE order_id = ANY(:ours)
+    ) AS known JOIN payments p USING (payment_id)
+    WHERE p.gateway = :gateway AND p.account IS NOT DISTINCT FROM CAST(:account AS text)
+    ORDER BY rank, payment_id DESC LIMIT 1
     """
 )
 
@@ -111,8 +112,15 @@ class Payments:
         )
         await self._connection.execute(statement)
 
-    async def find(self, gateway: str, references: Sequence[str], our_references: Sequence[str]) -> str | None:
-        values = {"gateway": gateway, "theirs": list(references), "ours": list(our_references)}
+    async def find(
+        self, gateway: str, references: Sequence[str], our_references: Sequence[str], *, account: str | None = None
+    ) -> str | None:
+        values = {
+            "gateway": gateway,
+            "account": account,
+            "theirs": list(references),
+            "ours": list(our_references),
+        }
         return (await self._connection.execute(_FIND, values)).scalar()
 
     async def add_references(self, payment_id: str, gateway: str, references: Sequence[str]) -> None:
@@ -392,6 +400,7 @@ def _payment_values(payment: Payment) -> dict[str, Any]:
         "updated_at": payment.updated_at,
         "expires_at": payment.expires_at,
         "authorization_valid_for": payment.authorization_valid_for,
+        "account": payment.account,
     }
 
 
@@ -426,6 +435,7 @@ def _payment(row: RowMapping) -> Payment:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],
+        account=row["account"],
         gateway_reference=row["gateway_reference"],
         duplicate_of=row["duplicate_of"],
         asked_at=row["asked_at"],

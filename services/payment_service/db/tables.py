@@ -48,6 +48,7 @@ payments = Table(
     Column("payment_id", Text, primary_key=True),
     Column("order_id", Text, nullable=False),
     Column("gateway", Text, nullable=False),
+    Column("account", Text),
     Column("amount_minor", BigInteger, nullable=False),
     currency(),
     Column("capture", Text, nullable=False),

@@ -264,6 +264,8 @@ class Payment:
     created_at: datetime
     updated_at: datetime
     expires_at: datetime
+    account: str | None = None
+    """Which of our accounts at the gateway; None where we have one, or for the one without a name."""
     gateway_reference: str | None = None
     duplicate_of: str | None = None
     asked_at: datetime | None = None

@@ -15,7 +15,7 @@ from shared.settings import split_list
 
 
 class AccountSettings(BaseModel):
-    """One account of ours at a gateway. Each field ``x`` is the variable ``<GATEWAY>_X``, or ``<GATEWAY>_X__<ACCOUNT>``.
+    """One account of ours at a gateway. A field ``x`` is the variable ``<GATEWAY>_X``, or ``<GATEWAY>_X__<ACCOUNT>``.
 
     A gateway is enabled when all fields without a default are set. Secrets are ``SecretStr``.
     """

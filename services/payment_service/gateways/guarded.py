@@ -6,10 +6,13 @@ breaker of its own: refunds go on while hosted pages cannot be opened.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from services.payment_service.domain.breaker import OperationClass
+from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import (
@@ -17,6 +20,7 @@ from services.payment_service.gateways.port import (
     Delivery,
     GatewayAdapter,
     GatewayEvent,
+    ListPage,
     MoneyCall,
     Outcome,
     Session,
@@ -31,14 +35,23 @@ T = TypeVar("T")
 class GuardedAdapter:
     """Raises what the adapter raises, and GatewayUnavailable at once (nothing was sent) while a breaker is open."""
 
-    def __init__(self, adapter: GatewayAdapter, gateway: str, breakers: Breakers) -> None:
+    def __init__(
+        self, adapter: GatewayAdapter, gateway: str, breakers: Breakers, *, only_currencies: Sequence[str] = ()
+    ) -> None:
+        """``gateway``: what the breakers are called. ``only_currencies``: of those of the gateway, what this account
+        takes; none named: all."""
         self.facts = adapter.facts
+        self._only = frozenset(only_currencies)
+        if self._only:
+            self.facts = replace(adapter.facts, currencies=self._only & (adapter.facts.currencies or self._only))
         self._adapter = adapter
         self._gateway = gateway
         self._breakers = breakers
         breakers.watch_over(gateway)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
+        if self._only and amount.currency not in self._only:
+            raise CurrencyNotSupported(f"this account does not take {amount.currency}")
         self._adapter.check(amount, capture)
 
     def check_operation(self, kind: OperationKind, amount: Money) -> None:
@@ -57,6 +70,9 @@ class GuardedAdapter:
 
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
         return await self._read("find_operation", lambda: self._adapter.find_operation(call))
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return await self._read("list_window", lambda: self._adapter.list_window(since, until, cursor=cursor))
 
     async def capture(self, call: MoneyCall) -> Outcome:
         return await self._money("capture", lambda: self._adapter.capture(call))

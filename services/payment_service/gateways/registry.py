@@ -1,97 +1,179 @@
-"""The gateways that can be enabled. Adding one: its file, its fact sheet, and a line here."""
+"""The gateways that are enabled here: each account of ours at each of them, over an adapter of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from services.payment_service.domain.breaker import OperationClass
+import structlog
+from pydantic import ValidationError
+
+from services.payment_service.domain.breaker import BreakerState, OperationClass
 from services.payment_service.domain.errors import GatewayNotEnabled
-from services.payment_service.gateways.generic import Generic, GenericSettings
+from services.payment_service.gateways.catalogue import gateway_definitions
+from services.payment_service.gateways.definition import AccountSettings, GatewayDefinition, Tools
 from services.payment_service.gateways.guarded import GuardedAdapter
-from services.payment_service.gateways.paypal import PayPal, PayPalSettings
 from services.payment_service.gateways.port import GatewayAdapter
-from services.payment_service.gateways.razorpay import Razorpay, RazorpaySettings
-from services.payment_service.gateways.stripe import Stripe, StripeSettings
 from services.payment_service.settings import PaymentSettings
-from services.payment_service.use_cases.breakers import Breakers
+from services.payment_service.use_cases.breakers import BreakerHealth, Breakers
+from shared.gateway_variables import account_name, accounts_of, value_for
 from shared.http import HttpCaller, HttpClient, build_http_client
 from shared.ports import Ports
+from shared.settings import ConfigurationError
 
-Build = Callable[[PaymentSettings, HttpCaller], GatewayAdapter | None]
-"""Makes an adapter, or None where its credentials are not set: that gateway is not enabled."""
-
-
-def _stripe(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
-    if settings.stripe_api_key is None:
-        return None
-    return Stripe(StripeSettings(settings.stripe_api_key.get_secret_value(), settings.stripe_api_base), http)
+log = structlog.get_logger()
 
 
-def _paypal(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
-    if settings.paypal_client_id is None or settings.paypal_client_secret is None:
-        return None
-    secret = settings.paypal_client_secret.get_secret_value()
-    return PayPal(PayPalSettings(settings.paypal_client_id, secret, settings.paypal_api_base), http)
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account of ours at a gateway; ``name`` None is the one whose variables name no account."""
 
+    gateway: str
+    name: str | None
+    adapter: GatewayAdapter
+    currencies: tuple[str, ...] = ()
 
-def _razorpay(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
-    if settings.razorpay_key_id is None or settings.razorpay_key_secret is None:
-        return None
-    secret = settings.razorpay_key_secret.get_secret_value()
-    return Razorpay(RazorpaySettings(settings.razorpay_key_id, secret, settings.razorpay_api_base), http)
-
-
-def _generic(settings: PaymentSettings, http: HttpCaller) -> GatewayAdapter | None:
-    if settings.generic_api_base is None:
-        return None
-    key = settings.generic_api_key.get_secret_value() if settings.generic_api_key else ""
-    return Generic(GenericSettings(settings.generic_api_base, key, settings.generic_display_name), http)
-
-
-REGISTRY: Mapping[str, Build] = {"stripe": _stripe, "generic": _generic, "paypal": _paypal, "razorpay": _razorpay}
+    @property
+    def guarded_as(self) -> str:
+        return guarded_as(self.gateway, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Gateways:
-    """The enabled adapters by name, each behind its breakers and over an HTTP pool of its own, so that one cannot
+    """Every enabled account, each behind breakers of its own and over an HTTP pool of its own, so that one cannot
     starve another (failure H15)."""
 
-    adapters: Mapping[str, GatewayAdapter]
+    accounts: Mapping[str, tuple[Account, ...]]
     breakers: Breakers
     clients: tuple[HttpClient, ...] = ()
 
-    def get(self, name: str) -> GatewayAdapter:
-        """Raises GatewayNotEnabled."""
-        try:
-            return self.adapters[name]
-        except KeyError:
-            raise GatewayNotEnabled(f"the gateway {name!r} is not enabled here") from None
+    @property
+    def adapters(self) -> Mapping[str, GatewayAdapter]:
+        """One for each gateway: that of its first account."""
+        return {name: accounts[0].adapter for name, accounts in self.accounts.items()}
 
-    def require_available(self, name: str, operation_class: OperationClass) -> None:
+    def get(self, name: str, account: str | None = None) -> GatewayAdapter:
+        """Raises GatewayNotEnabled."""
+        return self._account(name, account).adapter
+
+    def account_for(self, name: str, currency: str) -> str | None:
+        """Which account takes a new payment: the first that names its currency, else the first that names none.
+
+        Raises GatewayNotEnabled.
+        """
+        accounts = self._accounts(name)
+        naming = next((each for each in accounts if currency in each.currencies), None)
+        return (naming or next((each for each in accounts if not each.currencies), accounts[0])).name
+
+    def account_of(self, name: str, label: str | None) -> str | None:
+        """The account that a webhook came for, by the label in its address. Where we have one account only, it is that
+        one whatever the label; else a label that is nobody's stays, and no payment is found under it (failure W15)."""
+        has_several = any(each.name is not None for each in self.accounts.get(name, ()))
+        return account_name(label) if label and has_several else None
+
+    def require_available(self, name: str, operation_class: OperationClass, account: str | None = None) -> None:
         """Raises GatewayNotEnabled, or GatewayUnavailable while its breaker is open."""
-        self.get(name)
-        self.breakers.require_available(name, operation_class)
+        self.breakers.require_available(self._account(name, account).guarded_as, operation_class)
+
+    def offers(self) -> Iterator[tuple[tuple[Account, ...], Mapping[OperationClass, BreakerHealth]]]:
+        """Each gateway's accounts, with the health of the first one that can open a session."""
+        for accounts in self.accounts.values():
+            seen = [self.breakers.health(each.guarded_as) for each in accounts]
+            well = (health for health in seen if health[OperationClass.SESSION].state is not BreakerState.OPEN)
+            yield accounts, next(well, seen[0])
 
     def __contains__(self, name: str) -> bool:
-        return name in self.adapters
+        return name in self.accounts
 
     async def close(self) -> None:
         for client in self.clients:
             await client.aclose()
 
+    def _accounts(self, name: str) -> tuple[Account, ...]:
+        try:
+            return self.accounts[name]
+        except KeyError:
+            raise GatewayNotEnabled(f"the gateway {name!r} is not enabled here") from None
+
+    def _account(self, name: str, account: str | None) -> Account:
+        found = next((each for each in self._accounts(name) if each.name == account), None)
+        if found is None:
+            raise GatewayNotEnabled(f"the gateway {name!r} has no account {account!r} here")
+        return found
+
+
+def guarded_as(gateway: str, account: str | None) -> str:
+    """What an account's breakers are called: one that is down says nothing about the others."""
+    return gateway if account is None else f"{gateway}:{account}"
+
 
 def build_gateways(settings: PaymentSettings, ports: Ports, breakers: Breakers) -> Gateways:
-    adapters: dict[str, GatewayAdapter] = {}
+    """Raises ConfigurationError, naming variables and no values."""
+    accounts: dict[str, tuple[Account, ...]] = {}
     clients: list[HttpClient] = []
-    for name, build in REGISTRY.items():
-        client = build_http_client(
-            ports,
-            connect_seconds=settings.gateway_connect_timeout_seconds,
-            read_seconds=settings.gateway_read_timeout_seconds,
+
+    def build(definition: GatewayDefinition, account: str | None, own: AccountSettings) -> Account:
+        clients.append(
+            build_http_client(
+                ports,
+                connect_seconds=settings.gateway_connect_timeout_seconds,
+                read_seconds=settings.gateway_read_timeout_seconds,
+            )
         )
-        clients.append(client)
-        adapter = build(settings, HttpCaller(client, ports))
-        if adapter is not None:
-            adapters[name] = GuardedAdapter(adapter, name, breakers)
-    return Gateways(adapters, breakers, tuple(clients))
+        return _account(definition, account, own, _tools(definition, account, clients[-1], settings, ports), breakers)
+
+    for name, definition in gateway_definitions().items():
+        enabled = _settings_of(definition, settings.gateway_variables)
+        if found := tuple(build(definition, account, own) for account, own in enabled):
+            accounts[name] = found
+    return Gateways(accounts, breakers, tuple(clients))
+
+
+def _account(
+    definition: GatewayDefinition, account: str | None, settings: AccountSettings, tools: Tools, breakers: Breakers
+) -> Account:
+    try:
+        adapter = definition.build(settings, tools)
+    except ValueError as error:
+        raise ConfigurationError(f"{definition.name}: {error}") from None
+    guarded = GuardedAdapter(
+        adapter, guarded_as(definition.name, account), breakers, only_currencies=settings.currencies
+    )
+    return Account(definition.name, account, guarded, settings.currencies)
+
+
+def _tools(
+    definition: GatewayDefinition, account: str | None, client: HttpClient, settings: PaymentSettings, ports: Ports
+) -> Tools:
+    own = f"/{account}" if account else ""
+    webhook_url = f"{settings.public_base_url.rstrip('/')}/api/v1/webhooks/{definition.name}{own}"
+    return Tools(HttpCaller(client, ports), ports, webhook_url, settings.environment == "production")
+
+
+def _settings_of(
+    definition: GatewayDefinition, variables: Mapping[str, str]
+) -> Iterator[tuple[str | None, AccountSettings]]:
+    for account in (None, *accounts_of(variables, definition.variables)):
+        found = {
+            field: value
+            for field in definition.settings.model_fields
+            if (value := value_for(variables, definition.variable(field), account)) is not None
+        }
+        required = {name for name, field in definition.settings.model_fields.items() if field.is_required()}
+        missing = required - set(found)
+        if not missing:
+            yield account, _validated(definition, found)
+        elif missing != required:
+            names = [definition.variable(name) for name in sorted(missing)]
+            log.warning("gateway_settings_incomplete", gateway=definition.name, account=account, missing=names)
+
+
+def _validated(definition: GatewayDefinition, found: Mapping[str, str]) -> AccountSettings:
+    try:
+        return definition.settings.model_validate(found)
+    except ValidationError as error:
+        lines = [
+            f"  {definition.variable(str(each['loc'][0]) if each['loc'] else '')}: {each['msg']}"
+            for each in error.errors(include_input=False)
+        ]
+        raise ConfigurationError("these settings are wrong:\n" + "\n".join(lines)) from None

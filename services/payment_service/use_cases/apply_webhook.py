@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.domain.models import FactSource, Observation, ParkedEvent, ParkedStatus, Payment
 from services.payment_service.gateways.port import Delivery, GatewayEvent, Snapshot, UnreadableWebhook
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
@@ -86,17 +87,17 @@ async def apply_webhook(event: WebhookReceived, claim: InboxClaim, context: Cont
     async with context.uow() as tx:
         if not await tx.inbox.claim(claim):
             return
-        if believed is None or not await apply_translated(tx, webhook, believed):
+        if believed is None or not await apply_translated(tx, webhook, believed, context):
             await _park(tx, webhook, translated, context)
 
 
-async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent) -> bool:
-    """Record the event's facts; False where no payment of ours is known by any of its references."""
-    payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> bool:
+    """Record the event's facts; False where no payment of that account is known by any of its references."""
+    payment_id = await _find(tx, webhook, event, context)
     if payment_id is None:
         # Again, now against a payment that is being created at this moment (failure PY5).
         await tx.parked.lock_references(webhook.gateway, (*event.references, *event.our_references))
-        payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+        payment_id = await _find(tx, webhook, event, context)
         if payment_id is None:
             return False
     payment = await tx.payments.get_for_update(payment_id)
@@ -117,7 +118,7 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     if speaks_for_itself and all(observation.object_reference for observation in event.observations):
         return event
     async with context.uow() as tx:
-        payment_id = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+        payment_id = await _find(tx, webhook, event, context)
         if payment_id is None:
             return None
         payment = await tx.payments.get(payment_id)
@@ -128,7 +129,7 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     if speaks_for_itself and payment.gateway_reference is not None:
         return event
     believed = event.references if webhook.trust == "full" else ()
-    adapter = context.gateways.get(webhook.gateway)
+    adapter = context.gateways.get(payment.gateway, payment.account)
     try:
         snapshot = await adapter.retrieve(tuple(dict.fromkeys((*believed, *known))), our_reference=attempt.reference)
     except GatewayObjectNotFound:
@@ -140,7 +141,9 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
 
 
 def _translate(webhook: Webhook, context: Context) -> GatewayEvent:
-    adapter = context.gateways.get(webhook.gateway)
+    if webhook.gateway not in context.gateways:
+        raise GatewayNotEnabled(f"the gateway {webhook.gateway!r} is not enabled here")
+    adapter = context.gateways.adapters[webhook.gateway]  # translating is the same for all its accounts
     delivery = Delivery(webhook.content_type, webhook.payload, webhook.event_type, webhook.received_at)
     return adapter.translate_webhook(delivery)
 
@@ -148,6 +151,13 @@ def _translate(webhook: Webhook, context: Context) -> GatewayEvent:
 def retranslate(webhook: Webhook, context: Context) -> GatewayEvent:
     """Of a parked event. Raises UnreadableWebhook."""
     return _translate(webhook, context)
+
+
+async def _find(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> str | None:
+    """Only a payment of the account that the webhook was verified for: who holds one account's secret says nothing
+    about another's money (failure W15)."""
+    account = context.gateways.account_of(webhook.gateway, webhook.account)
+    return await tx.payments.find(webhook.gateway, event.references, event.our_references, account=account)
 
 
 def _about(payment: Payment, observations: Sequence[Observation]) -> list[Observation]:
@@ -165,7 +175,7 @@ async def _park(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, c
     references = (*event.references, *event.our_references)
     await tx.parked.lock_references(webhook.gateway, references)
     # Its payment may have been created since it was looked for: then nobody else will wake it.
-    known = await tx.payments.find(webhook.gateway, event.references, event.our_references)
+    known = await _find(tx, webhook, event, context)
     status = ParkedStatus.WAITING if known is None else ParkedStatus.READY
     parked = _parked(webhook, references, status, context)
     if not await tx.parked.add(parked):

@@ -48,7 +48,7 @@ async def close_payment(payment_id: str, reason: str, context: Context) -> Payme
     if await _is_being_completed(payment_id, context):
         # The shopper has approved and we are taking the money: whatever comes of it is known before the page can close.
         return (await sync_payment(payment_id, FactSource.API, context)).payment
-    adapter = context.gateways.get(payment.gateway)
+    adapter = context.gateways.get(payment.gateway, payment.account)
     snapshot = await adapter.close_session(attempt.gateway_reference, our_reference=attempt.reference)
     named = Snapshot(snapshot.references, tuple(_with_reason(o, reason) for o in snapshot.observations))
     return (await record_snapshot(payment_id, named, FactSource.API, context)).payment

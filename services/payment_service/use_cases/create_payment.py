@@ -55,14 +55,15 @@ async def create_payment(command: CreatePayment, context: Context) -> OpenedSess
     GatewayUnavailable while the gateway's breaker is open, and leaves no row then (failure PY16);
     PaymentIdReused for another request under the same id; then what ``open_session`` raises.
     """
-    adapter = context.gateways.get(command.gateway)
+    account = context.gateways.account_for(command.gateway, command.amount.currency)
+    adapter = context.gateways.get(command.gateway, account)
     adapter.check(command.amount, command.capture)
-    payment = _payment_of(command, adapter.facts.authorization_valid_for, context)
+    payment = _payment_of(command, account, adapter.facts.authorization_valid_for, context)
     async with context.uow() as tx:
         is_new = await tx.payments.add(payment)
         if is_new:
             # Here, so that a repeat whose session is open already is answered, and so that a refusal leaves no row.
-            context.gateways.require_available(payment.gateway, OperationClass.SESSION)
+            context.gateways.require_available(payment.gateway, OperationClass.SESSION, account)
             await _first_steps(tx, payment, context)
         else:
             existing = await tx.payments.get(payment.payment_id)
@@ -83,12 +84,15 @@ async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Contex
     await tx.outbox.add(event_of(PaymentCreated, payment), subject=payment.payment_id, correlation_id=payment.order_id)
 
 
-def _payment_of(command: CreatePayment, authorization_valid_for: timedelta | None, context: Context) -> Payment:
+def _payment_of(
+    command: CreatePayment, account: str | None, authorization_valid_for: timedelta | None, context: Context
+) -> Payment:
     now = context.clock.now()
     return Payment(
         payment_id=command.payment_id,
         order_id=command.order_id,
         gateway=command.gateway,
+        account=account,
         terms=Terms(command.amount, command.capture, context.tolerance_minor),
         state=PaymentState(),
         version=1,

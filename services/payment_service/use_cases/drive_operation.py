@@ -79,7 +79,7 @@ async def send_reserved(operation_id: str, token: str, context: Context) -> Oper
 
 
 async def _advance(held: Held, context: Context) -> Operation:
-    adapter = context.gateways.get(held.payment.gateway)
+    adapter = context.gateways.get(held.payment.gateway, held.payment.account)
     limits = limits_of(adapter, held.operation.kind, context)
     match next_step(held.operation, limits, context.clock.now()):
         case Step.SEND:
@@ -95,7 +95,7 @@ async def _advance(held: Held, context: Context) -> Operation:
 async def _send_if_it_may(held: Held, context: Context) -> Operation:
     """What was never sent: not while the breaker is open, and no completion of a payment that has ended."""
     try:
-        context.gateways.require_available(held.payment.gateway, OperationClass.MONEY)
+        context.gateways.require_available(held.payment.gateway, OperationClass.MONEY, held.payment.account)
     except GatewayUnavailable:
         return await _put_off(held, context)
     marked = await mark_sent(held, context)
@@ -162,7 +162,7 @@ async def _send(held: Held, context: Context) -> Operation:
         # A webhook has said what became of it since we looked: where keys do not last, another call would run again.
         is_open = held.operation.is_unsettled
         return await end_call(held, context, call=CallState.ANSWERED, look_again=is_open)
-    operation, adapter = held.operation, context.gateways.get(held.payment.gateway)
+    operation, adapter = held.operation, context.gateways.get(held.payment.gateway, held.payment.account)
     is_repeated = operation.calls > 1
     if _has_waited_too_long(operation, context):  # a pause of ours: the lease might end before the call does
         state = CallState.UNANSWERED if is_repeated else CallState.UNSENT

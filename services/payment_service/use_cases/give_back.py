@@ -57,7 +57,7 @@ async def _planned(
     operations = await tx.operations.of_payment(payment.payment_id)
     if any((operation.request_key or "").startswith(f"{command.command_key}#") for operation in operations):
         return ()
-    capabilities = context.gateways.get(payment.gateway).facts.capabilities
+    capabilities = context.gateways.get(payment.gateway, payment.account).facts.capabilities
     facts = await tx.facts.all(payment.payment_id)
     planned: list[Operation] = []
     held = payment.state.amount_authorized - payment.state.amount_captured

@@ -96,7 +96,9 @@ async def _claim(
         await tx.attempts.add(attempt)
     if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
         return payment, attempt, False
-    context.gateways.require_available(payment.gateway, OperationClass.SESSION)  # raising takes the lease back, too
+    context.gateways.require_available(
+        payment.gateway, OperationClass.SESSION, payment.account
+    )  # raising takes the lease back, too
     await tx.attempts.save(replace(attempt, status=AttemptStatus.SENDING, lease_token=token))
     return payment, attempt, True
 
@@ -108,7 +110,7 @@ def _is_stale(attempt: Attempt, context: Context) -> bool:
 
 
 async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
-    adapter = context.gateways.get(payment.gateway)
+    adapter = context.gateways.get(payment.gateway, payment.account)
     repeated = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
     stopwatch = Stopwatch("create_session", payment.gateway, context.clock)
     try:

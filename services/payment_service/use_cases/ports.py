@@ -50,7 +50,9 @@ class PaymentRepository(Protocol):
         """Write the state, version, reference and marks of a payment that this transaction has locked."""
         ...
 
-    async def find(self, gateway: str, references: Sequence[str], our_references: Sequence[str]) -> str | None:
+    async def find(
+        self, gateway: str, references: Sequence[str], our_references: Sequence[str], *, account: str | None = None
+    ) -> str | None:
         """The payment's id: by our id, then our attempt reference, then any gateway reference ever seen, then the order
         (its newest payment at that gateway)."""
         ...
@@ -294,9 +296,17 @@ class GatewaysPort(Protocol):
         """The enabled ones, by name."""
         ...
 
-    def get(self, name: str) -> GatewayAdapter: ...
+    def get(self, name: str, account: str | None = None) -> GatewayAdapter: ...
 
-    def require_available(self, name: str, operation_class: OperationClass) -> None:
+    def account_for(self, name: str, currency: str) -> str | None:
+        """Which of our accounts takes a new payment."""
+        ...
+
+    def account_of(self, name: str, label: str | None) -> str | None:
+        """Which of our accounts a webhook came for, by the label in its address."""
+        ...
+
+    def require_available(self, name: str, operation_class: OperationClass, account: str | None = None) -> None:
         """Raises GatewayUnavailable, with no query, where a call of that class would be refused now: its breaker is
         open, or the gateway limits our rate. Ask before a row says that money may move (failure PY16).
         """

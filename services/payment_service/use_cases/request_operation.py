@@ -59,12 +59,12 @@ async def request_operation(payment_id: str, wanted: Wanted, asked: Asked, conte
         payment = await tx.payments.get(payment_id)
     if payment is None:
         raise NotFound
-    adapter = context.gateways.get(payment.gateway)
+    adapter = context.gateways.get(payment.gateway, payment.account)
     token = context.ids.new("lse")
     existing = await _existing(payment_id, wanted, asked, context)
     if existing is None:
         _check_capability(adapter, wanted.kind)
-        context.gateways.require_available(payment.gateway, OperationClass.MONEY)
+        context.gateways.require_available(payment.gateway, OperationClass.MONEY, payment.account)
         async with context.turns.of(payment_id), context.uow() as tx:
             operation, is_new = await _reserve(tx, payment_id, adapter, wanted, asked, token, context)
         if is_new:

@@ -36,7 +36,9 @@ async def sync_payment(payment_id: str, source: FactSource, context: Context, *,
         attempt = await tx.attempts.latest(payment_id)
     assert attempt is not None, "a payment is stored with its first attempt"
     try:
-        snapshot = await context.gateways.get(payment.gateway).retrieve(references, our_reference=attempt.reference)
+        snapshot = await context.gateways.get(payment.gateway, payment.account).retrieve(
+            references, our_reference=attempt.reference
+        )
     except GatewayObjectNotFound:
         snapshot = Snapshot((), ())
     synced = await record_snapshot(payment_id, snapshot, source, context, learnt_by=asked_by)

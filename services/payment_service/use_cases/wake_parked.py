@@ -48,7 +48,7 @@ async def apply_one_ready(context: Context) -> bool:
 async def _look_at(webhook: Webhook, parked_id: str, context: Context) -> ParkedStatus:
     believed = await ask_if_needed(webhook, retranslate(webhook, context), context)
     async with context.uow() as tx:
-        applied = believed is not None and await apply_translated(tx, webhook, believed)
+        applied = believed is not None and await apply_translated(tx, webhook, believed, context)
         status = ParkedStatus.APPLIED if applied else ParkedStatus.WAITING
         await tx.parked.set_status(parked_id, status)
     return status

@@ -131,7 +131,7 @@ async def _decide(payment_id: str, decision: Decision, context: Context) -> bool
             return False
         plan = plan_capture if kind is OperationKind.CAPTURE else plan_void
         try:
-            adapter = context.gateways.get(payment.gateway)
+            adapter = context.gateways.get(payment.gateway, payment.account)
             planned = plan(Ground(payment, facts, operations, adapter), Wanted(kind, is_final=True))
         except DomainError as error:
             log.info("authorization_policy_waits", payment_id=payment_id, code=error.code)

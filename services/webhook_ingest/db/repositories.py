@@ -36,11 +36,12 @@ _APPEND = text(
     WITH delivery AS (
         INSERT INTO webhook_deliveries (
             id, gateway, account, dedupe_key, event_id, event_type, trust, key_id, signed_at, received_at, method, path,
-            query, headers, content_type, body, body_digest, body_size, remote_address, request_id
+            query, headers, content_type, body, body_digest, body_size, remote_address, request_id, opened_type,
+            opened_body
         ) VALUES (
             :id, :gateway, :account, :dedupe_key, :event_id, :event_type, :trust, :key_id, :signed_at, :received_at,
             :method, :path, :query, CAST(CAST(:headers AS text) AS jsonb), :content_type, :body, :body_digest,
-            :body_size, :remote_address, :request_id
+            :body_size, :remote_address, :request_id, :opened_type, :opened_body
         )
         ON CONFLICT (gateway, account, dedupe_key) DO NOTHING
         RETURNING id

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shared.db.base import metadata_for, one_of, timestamp
@@ -36,6 +48,9 @@ webhook_deliveries = Table(
     Column("body_size", Integer, nullable=False),
     Column("remote_address", Text, nullable=False),
     Column("request_id", Text),
+    Column("opened_type", Text),
+    Column("opened_body", LargeBinary),
+    CheckConstraint("(opened_type IS NULL) = (opened_body IS NULL)", name="opened_has_type"),
     one_of("trust", ("full", "hint")),
     # For ever, not for the tolerance of a timestamp (SEC-42): this is what makes a replayed delivery a duplicate.
     UniqueConstraint("gateway", "account", "dedupe_key"),

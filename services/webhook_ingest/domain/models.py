@@ -52,6 +52,9 @@ class Delivery:
     body_size: int
     remote_address: str
     request_id: str | None
+    opened_type: str | None = None
+    """With ``opened_body``: what an encrypted or enveloped body held; it cannot be opened again once secrets change."""
+    opened_body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ async def store_delivery(
 
 
 def _as_delivery(arrival: Arrival, verification: Verification, gateway: IngestGateway, ports: Ports) -> Delivery:
-    raw, digest = arrival.raw, arrival.digest
+    raw, digest, content = arrival.raw, arrival.digest, verification.content
     return Delivery(
         id=ports.ids.new("whd"),
         gateway=arrival.gateway,
@@ -119,6 +119,8 @@ def _as_delivery(arrival: Arrival, verification: Verification, gateway: IngestGa
         body_size=len(raw.body),
         remote_address=arrival.remote_address,
         request_id=arrival.request_id,
+        opened_type=content.content_type if content else None,
+        opened_body=without_card_numbers(content.body) if content else None,
     )
 
 

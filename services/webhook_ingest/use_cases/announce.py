@@ -14,7 +14,12 @@ SOURCE = "/payrail/webhook_ingest"
 
 
 def event_of(delivery: Delivery, *, trust: Trust | None = None) -> WebhookReceived:
-    """``payload`` is empty where the body cannot be read as JSON or a form; the raw bytes stay with the delivery."""
+    """``payload`` is empty where the body cannot be read as JSON or a form; the raw bytes stay with the delivery.
+
+    Of an encrypted or enveloped body it is what the scheme found in it.
+    """
+    content_type = delivery.opened_type or delivery.content_type
+    body = delivery.body if delivery.opened_body is None else delivery.opened_body
     return WebhookReceived(
         delivery_id=delivery.id,
         gateway=delivery.gateway,
@@ -23,8 +28,8 @@ def event_of(delivery: Delivery, *, trust: Trust | None = None) -> WebhookReceiv
         event_type=delivery.event_type,
         trust=(trust or delivery.trust).value,
         received_at=delivery.received_at,
-        content_type=delivery.content_type,
-        payload=redact_body(delivery.content_type, delivery.body),
+        content_type=content_type,
+        payload=redact_body(content_type, body),
     )
 
 

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from services.payment_service.bootstrap import Container, build
+from services.payment_service.gateways.catalogue import gateway_definitions
 from services.payment_service.main import create_application
 from services.payment_service.settings import PaymentSettings
 from services.payment_service.use_cases.apply_webhook import apply_webhook
@@ -151,6 +152,7 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
     """``await build_world(return_budget_seconds=0.1)``; a second call is a replica on the same database and gateway."""
     async with AsyncExitStack() as stack:
         url, gateway, numbers = service_database("payment_service"), FakeGateway(), itertools.count(1)
+        known = {variable for definition in gateway_definitions().values() for variable in definition.variables}
 
         async def build_one(
             *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None, **settings: Any
@@ -161,12 +163,13 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
                 "environment": "development",
                 "database_url": url,
                 "jwt_shared_key": SHARED_KEY,
-                "generic_api_base": "https://gateway.test",
-                "generic_api_key": "gk_test",
                 "public_base_url": "https://pay.example",
                 "database_pool_size": 16,
             }
-            loaded = PaymentSettings.load(**(values | settings))
+            variables = {"generic_api_base": "https://gateway.test", "generic_api_key": "gk_test"} | settings
+            gateways = {name.upper(): value for name, value in variables.items() if name.upper() in known and value}
+            others = {name: value for name, value in settings.items() if name.upper() not in known}
+            loaded = PaymentSettings.load(**values, gateway_variables=gateways, **others)
             container = await stack.enter_async_context(build(loaded, ports=ports, bus=InProcessBus(ticking)))
             asgi = httpx.ASGITransport(app=create_application(container))
             http = await stack.enter_async_context(httpx.AsyncClient(transport=asgi, base_url="http://payments.test"))

@@ -31,6 +31,7 @@ from services.payment_service.gateways.port import (
     GatewayAdapter,
     GatewayEvent,
     KeyUsedUp,
+    ListPage,
     MoneyCall,
     Outcome,
     OutcomeStatus,
@@ -236,6 +237,9 @@ class FakeMoney:
             case _:
                 return self._known(call)
 
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return ListPage(())
+
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         told = json.loads(delivery.payload)
         return GatewayEvent("fake", tuple(told["references"]), (), tuple(_observation(each) for each in told["facts"]))
@@ -352,12 +356,18 @@ class FakeGateways:
     adapters: dict[str, GatewayAdapter]
     is_available: bool = True
 
-    def get(self, name: str) -> GatewayAdapter:
+    def get(self, name: str, account: str | None = None) -> GatewayAdapter:
         if name not in self.adapters:
             raise GatewayNotEnabled
         return self.adapters[name]
 
-    def require_available(self, name: str, operation_class: OperationClass) -> None:
+    def account_for(self, name: str, currency: str) -> str | None:
+        return None
+
+    def account_of(self, name: str, label: str | None) -> str | None:
+        return None
+
+    def require_available(self, name: str, operation_class: OperationClass, account: str | None = None) -> None:
         self.get(name)
         if not self.is_available:
             raise GatewayUnavailable(retry_after_seconds=7)

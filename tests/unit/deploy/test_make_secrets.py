@@ -14,10 +14,12 @@ import httpx
 import pytest
 import yaml
 
+from services.gateway_sandbox.gateways.definition import Site
 from services.gateway_sandbox.gateways.port import SandboxGateway
-from services.gateway_sandbox.gateways.registry import GatewayOptions, build_gateways
+from services.gateway_sandbox.gateways.registry import build_gateways, sandbox_definitions
 from services.gateway_sandbox.settings import SandboxSettings
 from services.order_service.settings import OrderSettings
+from services.payment_service.gateways.catalogue import gateway_definitions
 from services.payment_service.settings import PaymentSettings
 from services.webhook_ingest.settings import gateway_variables
 from services.webhook_ingest.signatures.port import PreparingScheme, RawDelivery, Verification
@@ -91,8 +93,7 @@ def the_sandbox(demo: Folder, service: str, monkeypatch: pytest.MonkeyPatch) -> 
         for name, value in demo.environment(service).items():
             patch.setenv(name, value)
         settings = SandboxSettings.load()
-    options = GatewayOptions(settings.credentials(), "https://pay.example", "shop", settings.paypal_api_base)
-    return build_gateways(options)
+    return build_gateways(Site(settings.gateway_variables, "https://pay.example", "shop", fake_ports().randomness))
 
 
 async def verified(demo: Folder, gateway: str, signed: dict[str, str], web: httpx.MockTransport) -> Verification:
@@ -120,7 +121,7 @@ async def test_what_the_sandboxs_worker_signs_ingest_verifies_with_what_the_sand
         return httpx.Response(200, stream=httpx.ByteStream(signer.chain.encode()))
 
     assert served._desk.page_base_url == "https://pay.example/sandbox/paypal/checkout"  # browsers know no container
-    assert set(worker) == {"stripe", "generic", "razorpay", "paypal"}
+    assert set(worker) == set(sandbox_definitions())
     for name, gateway in worker.items():
         signed = dict(gateway.sign(BODY, datetime.now(UTC)))
         assert (await verified(demo, name, signed, httpx.MockTransport(web))).verified, name
@@ -136,18 +137,18 @@ def _spoilt(headers: dict[str, str]) -> dict[str, str]:
 def test_payment_service_has_every_gateway_of_the_sandbox(demo: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in demo.environment("payment-service").items():
         monkeypatch.setenv(name, value)
-    settings = PaymentSettings.load()
-    bases = (settings.stripe_api_base, settings.generic_api_base, settings.paypal_api_base, settings.razorpay_api_base)
-    assert bases == tuple(f"{SANDBOX}/{name}" for name in ("stripe", "generic", "paypal", "razorpay"))
-    secrets = (
-        settings.stripe_api_key,
-        settings.generic_api_key,
-        settings.paypal_client_secret,
-        settings.razorpay_key_secret,
-    )
-    assert all(secret and secret.get_secret_value() for secret in secrets)
-    assert settings.paypal_client_id
-    assert re.fullmatch(r"rzp_test_[0-9A-Za-z]{14}", settings.razorpay_key_id or "")
+    variables = PaymentSettings.load().gateway_variables
+    for name, definition in gateway_definitions().items():
+        assert set(definition.required) <= set(variables), name
+        assert any(value.startswith(f"{SANDBOX}/{name}") for value in variables.values()), name
+    assert re.fullmatch(r"rzp_test_[0-9A-Za-z]{14}", variables["RAZORPAY_KEY_ID"])
+
+
+def test_the_demo_names_every_setting_that_a_gateway_of_the_sandbox_asks_for(demo: Folder) -> None:
+    named = set(demo.read("gateways.env")) | {"SANDBOX_PAYPAL_SIGNING"}
+    for definition in sandbox_definitions().values():
+        asked = set(definition.secrets(fake_ports().randomness)) | set(definition.addresses(SANDBOX))
+        assert {name for name in asked if name not in named and f"{name}_FILE" not in named} == set(), definition.name
 
 
 def test_the_command_key_is_one_that_both_ends_take(demo: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

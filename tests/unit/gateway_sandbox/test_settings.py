@@ -34,7 +34,7 @@ def test_the_sandbox_runs_in_development_or_by_explicit_wish(
 
 
 async def test_a_gateway_is_on_when_its_webhook_secret_is_set() -> None:
-    settings = sandbox_settings(URL, webhook_secret=None)
+    settings = sandbox_settings(URL, gateway_variables={"WEBHOOK_SECRET": ""})
     async with build(settings, ports=fake_ports()) as container:
         assert set(container.sandbox.gateways) == {"stripe"}
 
