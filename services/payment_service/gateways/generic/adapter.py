@@ -15,6 +15,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, NextAc
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.generic.api import CREATE, READ, GenericApi, json_with_amount
+from services.payment_service.gateways.generic.listing import sessions_of_window
 from services.payment_service.gateways.generic.money_calls import MoneyCalls
 from services.payment_service.gateways.generic.reading import money_of, snapshot_of
 from services.payment_service.gateways.generic.webhooks import translate
@@ -32,12 +33,14 @@ from services.payment_service.gateways.port import (
     Delivery,
     Facts,
     GatewayEvent,
+    ListPage,
     MoneyCall,
     Outcome,
     Session,
     Snapshot,
     UnreadableWebhook,
 )
+from services.payment_service.gateways.refusing import WithoutCompletion
 from shared.clock import to_rfc3339
 from shared.errors import (
     GatewayObjectNotFound,
@@ -69,7 +72,7 @@ class GenericSettings(AccountSettings):
     display_name: str = FACTS.display_name
 
 
-class Generic:
+class Generic(WithoutCompletion):
     def __init__(self, settings: GenericSettings, http: HttpCaller) -> None:
         self._api = GenericApi(settings.api_base, settings.api_key.get_secret_value(), http)
         self._money = MoneyCalls(self._api)
@@ -136,11 +139,11 @@ class Generic:
     async def refund(self, call: MoneyCall) -> Outcome:
         return await self._money.refund(call)
 
-    async def complete(self, call: MoneyCall) -> Outcome:
-        raise GatewayRejected("a payment at this gateway needs no completion", gateway_code="not_offered")
-
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
         return await self._money.find(call)
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return await sessions_of_window(self._api, since, until, cursor)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

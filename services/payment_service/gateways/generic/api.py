@@ -47,11 +47,14 @@ class GenericApi:
 
     async def entries(self, path: str, query: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """A list ``{data: […]}``: whole, never in pages. Nothing found in nonsense proves nothing."""
-        body = await self.call("GET", path, READ, query=query)
-        found = body.get("data")
-        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-            raise GatewayOutcomeUnknown("the gateway's answer is not understood")
-        return found
+        return data_of(await self.call("GET", path, READ, query=query))
+
+
+def data_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = body.get("data")
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise GatewayOutcomeUnknown("the gateway's answer is not understood")
+    return found
 
 
 def json_with_amount(amount: Money, fields: Mapping[str, Any]) -> bytes:

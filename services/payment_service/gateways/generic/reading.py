@@ -66,7 +66,12 @@ def snapshot_of(session: Mapping[str, Any]) -> Snapshot:
 def observations_of(
     body: Mapping[str, Any], kind: FactKind | None, about: str, at: datetime | None = None
 ) -> Iterator[Observation]:
-    """A session's or webhook's own state: ``captured_amount`` where it is given, else ``amount``, is what was taken."""
+    """A session's or webhook's own state: ``captured_amount`` where it is given, else ``amount``, is what was taken.
+
+    A status that is not known (None) says nothing, whatever amounts stand beside it.
+    """
+    if kind is None:
+        return
     captured = optional_money(body, "captured_amount")
     taken = captured if captured is not None and captured.amount_minor > 0 else None
     if kind is FactKind.CAPTURED:
@@ -76,10 +81,10 @@ def observations_of(
         yield Observation(FactKind.CAPTURED, about, taken, at)
     if kind is FactKind.AUTHORIZED:
         held = optional_money(body, "authorized_amount") or money_of(body, "amount")
-        yield Observation(FactKind.AUTHORIZED, about, held, at, capture_before=_moment(body, "hold_expires_at"))
+        yield Observation(FactKind.AUTHORIZED, about, held, at, capture_before=moment_of(body, "hold_expires_at"))
     elif taken is not None and _is_rest_gone(body, kind, taken):
         yield Observation(FactKind.RELEASED, about, occurred_at=at)
-    elif kind is not None and kind is not FactKind.CAPTURED:
+    elif kind is not FactKind.CAPTURED:
         yield Observation(kind, about, occurred_at=at, reason=optional_identifier(body, "failure_code"))
 
 
@@ -129,7 +134,7 @@ def identifier_or_number(body: Mapping[str, Any], key: str) -> str | None:
     return optional_identifier({key: str(value)} if type(value) is int else body, key)
 
 
-def _moment(body: Mapping[str, Any], key: str) -> datetime | None:
+def moment_of(body: Mapping[str, Any], key: str) -> datetime | None:
     value = optional_identifier(body, key)
     if value is None:
         return None

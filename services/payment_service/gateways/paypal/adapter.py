@@ -7,7 +7,7 @@ and refunds, replayed with the latest state. Webhooks: RSA over a CRC32 of the b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -26,6 +26,7 @@ from services.payment_service.gateways.looking import certain, found_or_refused
 from services.payment_service.gateways.paypal import errors
 from services.payment_service.gateways.paypal.amounts import CURRENCIES, check_expressible, from_paypal, to_paypal
 from services.payment_service.gateways.paypal.client import PayPalClient, PayPalSettings
+from services.payment_service.gateways.paypal.listing import captures_of_window
 from services.payment_service.gateways.paypal.reading import (
     Json,
     Order,
@@ -47,6 +48,7 @@ from services.payment_service.gateways.port import (
     Delivery,
     Facts,
     GatewayEvent,
+    ListPage,
     MoneyCall,
     Outcome,
     OutcomeStatus,
@@ -166,6 +168,9 @@ class PayPal:
         if order.has_payments:
             return _understood(partial(snapshot_of_order, order))
         return Snapshot(order.references, (closed,))
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return await captures_of_window(self._client, since, until, cursor)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

@@ -28,6 +28,10 @@ REFERENCE_TAKEN = frozenset({"DUPLICATE_INVOICE_ID"})
 ORDER_EXPIRED = "ORDER_EXPIRED"
 
 
+class NotPermitted(GatewayUnavailable):
+    """The app lacks a permission: nothing moved, and no payment may be failed for it (failure H9)."""
+
+
 def body_of(answer: HttpAnswer) -> dict[str, Any]:
     """The JSON of a success (empty for 204), or the error class that the refusal means. 401 is the caller's."""
     if 300 <= answer.status < 400:
@@ -47,8 +51,7 @@ def _refusal(answer: HttpAnswer, body: Mapping[str, Any]) -> Exception:
     issue = _issue(body)
     log.warning("paypal_refused", status=answer.status, issue=issue, debug_id=_debug_id(answer, body))
     if answer.status == 403:
-        # The app lacks a permission: nothing moved, and no payment may be failed for it (failure H9).
-        return GatewayUnavailable("PayPal does not permit this app to do it; check the app's features")
+        return NotPermitted("PayPal does not permit this app to do it; check the app's features")
     if answer.status == 409 or issue in RUNNING:
         # A new key now could run it twice (failure H10).
         return GatewayOutcomeUnknown("PayPal is still at an earlier call of ours")

@@ -30,6 +30,7 @@ from services.payment_service.gateways.port import (
     Delivery,
     Facts,
     GatewayEvent,
+    ListPage,
     MoneyCall,
     Outcome,
     OutcomeStatus,
@@ -47,6 +48,7 @@ from services.payment_service.gateways.razorpay.api import (
     entries_of,
     segment,
 )
+from services.payment_service.gateways.razorpay.listing import orders_of_window
 from services.payment_service.gateways.razorpay.reading import (
     CURRENCIES,
     moment_of,
@@ -57,6 +59,7 @@ from services.payment_service.gateways.razorpay.reading import (
     was_captured,
 )
 from services.payment_service.gateways.razorpay.retrieving import Retriever
+from services.payment_service.gateways.refusing import WithoutCompletion
 from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
@@ -87,7 +90,7 @@ class RazorpaySettings(AccountSettings):
     api_base: str = "https://api.razorpay.com"
 
 
-class Razorpay:
+class Razorpay(WithoutCompletion):
     facts = Facts(
         name="razorpay",
         display_name="Razorpay",
@@ -267,9 +270,6 @@ class Razorpay:
     async def void(self, call: MoneyCall) -> Outcome:
         raise GatewayRejected("Razorpay cannot release a hold; it ends by itself", gateway_code="void_not_offered")
 
-    async def complete(self, call: MoneyCall) -> Outcome:
-        raise GatewayRejected("Razorpay's payments complete by themselves", gateway_code="completion_not_offered")
-
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
         """Raises GatewayOutcomeUnknown where Razorpay does not even know what it takes from: with the keys of another
         account or mode that proves nothing."""
@@ -301,6 +301,9 @@ class Razorpay:
         if isinstance(refusal, GatewayObjectNotFound) and not refusal.after_silence:
             raise refusal
         return await found_or_refused(refusal, lambda: self.find_operation(call))
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return await orders_of_window(self._api, since, until, cursor)
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 

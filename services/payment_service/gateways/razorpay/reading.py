@@ -93,6 +93,15 @@ def order_id_of(source: Json, key: str = "order_id") -> str | None:
     return identifier if identifier is None or identifier.startswith("order_") else f"order_{identifier}"
 
 
+def our_references(source: Json | None, key: str) -> tuple[str, ...]:
+    """What a link or an order echoes of ours. In a webhook its notes are masked, its reference is not."""
+    if source is None:
+        return ()
+    notes = notes_of(source)
+    found = (notes.get("payment_id"), optional_identifier(source, key), notes.get("order_ref"))
+    return tuple(dict.fromkeys(each for each in found if each))
+
+
 def was_captured(payment: Json) -> bool:
     """A hold that Razorpay let go is ``refunded`` too, but was never captured."""
     return payment.get("status") == "captured" or (

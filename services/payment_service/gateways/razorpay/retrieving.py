@@ -118,7 +118,7 @@ class Retriever:
 
     async def _snapshot(self, found: _Found, known: Sequence[str]) -> Snapshot:
         observations = _session_observations(found)
-        for payment in _that_count(list(found.payments.values())):
+        for payment in that_count(list(found.payments.values())):
             refunds = await self._refunds(payment) if payment.get("status") in ("captured", "refunded") else []
             observations += money_observations(payment, refunds)
         disputes = [reference for reference in known if reference.startswith("disp_")]
@@ -163,7 +163,7 @@ def _session_observations(found: _Found) -> list[Observation]:
     ]
 
 
-def _that_count(payments: list[Json]) -> list[Json]:
+def that_count(payments: list[Json]) -> list[Json]:
     """All tries, but where money was taken not the ones that are merely held (fact sheet: Retrieve).
 
     A second hold beside a captured payment lets go by itself; to report it would make one payment look like two.

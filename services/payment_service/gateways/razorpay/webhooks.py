@@ -10,23 +10,22 @@ one payment counted for two orders.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
     object_of,
-    optional_identifier,
 )
 from services.payment_service.gateways.port import GatewayEvent
 from services.payment_service.gateways.razorpay.reading import (
     Json,
     dispute_observation,
     money_observations,
-    notes_of,
     observations_of_payment,
     order_id_of,
+    our_references,
 )
 
 
@@ -69,7 +68,7 @@ def _paid_event(event_type: str, payload: Json) -> GatewayEvent:
     references = _references_of_payment(payment)
     if link is not None:
         references = (identifier_of(link, "id"), *references)
-    ours = _ours(link, "reference_id") or _ours(order, "receipt")
+    ours = our_references(link, "reference_id") or our_references(order, "receipt")
     belongs_together = order_id is None or order_id == order_id_of(payment)
     is_whole = event_type != "payment_link.partially_paid" and payment.get("status") != "refunded"
     observations = tuple(observations_of_payment(payment)) if belongs_together else ()
@@ -81,7 +80,7 @@ def _link_ended(event_type: str, payload: Json) -> GatewayEvent:
     reference = identifier_of(link, "id")
     kind = FactKind.EXPIRED if event_type == "payment_link.expired" else FactKind.CANCELED
     references = tuple(each for each in (reference, order_id_of(link)) if each)
-    return GatewayEvent(event_type, references, _ours(link, "reference_id"), (Observation(kind, reference),))
+    return GatewayEvent(event_type, references, our_references(link, "reference_id"), (Observation(kind, reference),))
 
 
 def _refund_event(event_type: str, payload: Json) -> GatewayEvent:
@@ -111,15 +110,6 @@ def _dispute_event(event_type: str, payload: Json) -> GatewayEvent:
 
 def _references_of_payment(payment: Json) -> tuple[str, ...]:
     return tuple(each for each in (identifier_of(payment, "id"), order_id_of(payment)) if each)
-
-
-def _ours(source: Json | None, key: str) -> tuple[str, ...]:
-    """What a link or an order echoes of ours. Its notes are masked on their way here, its reference is not."""
-    if source is None:
-        return ()
-    notes = notes_of(source)
-    found: Sequence[str | None] = (notes.get("payment_id"), optional_identifier(source, key), notes.get("order_ref"))
-    return tuple(dict.fromkeys(each for each in found if each))
 
 
 _READERS: Mapping[str, Callable[[str, Json], GatewayEvent]] = {

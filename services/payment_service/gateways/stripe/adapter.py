@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -25,15 +25,18 @@ from services.payment_service.gateways.port import (
     Delivery,
     Facts,
     GatewayEvent,
+    ListPage,
     MoneyCall,
     Outcome,
     Session,
     Snapshot,
     UnreadableWebhook,
 )
+from services.payment_service.gateways.refusing import WithoutCompletion
 from services.payment_service.gateways.stripe.amounts import stripe_money, to_stripe_minor
 from services.payment_service.gateways.stripe.api import CLOSE, CREATE, READ, StripeApi
 from services.payment_service.gateways.stripe.forms import session_form
+from services.payment_service.gateways.stripe.listing import intents_of_window
 from services.payment_service.gateways.stripe.money_calls import MoneyCalls
 from services.payment_service.gateways.stripe.reading import (
     moment,
@@ -62,7 +65,7 @@ class StripeSettings(AccountSettings):
     api_base: str = "https://api.stripe.com"
 
 
-class Stripe:
+class Stripe(WithoutCompletion):
     facts = Facts(
         name="stripe",
         display_name="Stripe",
@@ -161,11 +164,11 @@ class Stripe:
     async def refund(self, call: MoneyCall) -> Outcome:
         return await self._money.refund(call)
 
-    async def complete(self, call: MoneyCall) -> Outcome:
-        raise GatewayRejected("a payment at Stripe needs no completion", gateway_code="not_offered")
-
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
         return await self._money.find(call)
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        return await intents_of_window(self._api, since, until, cursor, live=self._live)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

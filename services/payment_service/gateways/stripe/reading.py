@@ -152,6 +152,11 @@ def references_of_intent(intent: Mapping[str, Any]) -> tuple[str, ...]:
     return (identifier_of(intent, "id"), *((charge,) if charge else ()))
 
 
+def our_references(metadata: Mapping[str, Any], client_reference: str | None = None) -> tuple[str, ...]:
+    found = (optional_identifier(metadata, "payment_id"), optional_identifier(metadata, "order_ref"), client_reference)
+    return tuple(dict.fromkeys(reference for reference in found if reference))
+
+
 def linked(source: Mapping[str, Any], key: str) -> str | None:
     """The id of another object, which may have been expanded."""
     value = source.get(key)

@@ -26,6 +26,7 @@ from services.payment_service.gateways.stripe.reading import (
     observation_of_dispute,
     observation_of_refund,
     observations_of_intent,
+    our_references,
     paid_session,
     references_of_intent,
     taken_from,
@@ -68,7 +69,7 @@ def translate(event: Mapping[str, Any], *, live: bool) -> GatewayEvent:
 def _session(event_type: str, session: Mapping[str, Any], at: datetime | None) -> GatewayEvent:
     reference, intent = identifier_of(session, "id"), linked(session, "payment_intent")
     references = (reference, *((intent,) if intent else ()))
-    ours = _ours(object_of(session, "metadata"), optional_identifier(session, "client_reference_id"))
+    ours = our_references(object_of(session, "metadata"), optional_identifier(session, "client_reference_id"))
     observations: list[Observation] = []
     must_ask = False
     if event_type in ("checkout.session.completed", "checkout.session.async_payment_succeeded"):
@@ -86,7 +87,7 @@ def _session(event_type: str, session: Mapping[str, Any], at: datetime | None) -
 
 
 def _intent(event_type: str, intent: Mapping[str, Any], at: datetime | None) -> GatewayEvent:
-    ours = _ours(object_of(intent, "metadata"))
+    ours = our_references(object_of(intent, "metadata"))
     # A failed try is not a failed payment while the page is open, and the intent does not say whether it is.
     observations = tuple(observations_of_intent(intent, session_open=True, at=at))
     return GatewayEvent(event_type, references_of_intent(intent), ours, observations)
@@ -97,7 +98,7 @@ def _charge(event_type: str, charge: Mapping[str, Any], at: datetime | None) -> 
     if intent is None:
         raise UnexpectedShape("payment_intent is missing")
     references = tuple(dict.fromkeys((intent, identifier_of(charge, "id"))))
-    ours = _ours(object_of(charge, "metadata"))
+    ours = our_references(object_of(charge, "metadata"))
     if event_type == "charge.refunded":
         return _refunds_of_charge(charge, references, ours, at)
     observations = []
@@ -128,7 +129,7 @@ def _refund(event_type: str, refund: Mapping[str, Any], at: datetime | None) -> 
         return GatewayEvent(event_type, ignored="release_of_uncaptured_money")
     observation = observation_of_refund(refund, at)
     must_ask = refund.get("status") not in REFUND_STATUS
-    ours = _ours(object_of(refund, "metadata"))
+    ours = our_references(object_of(refund, "metadata"))
     return GatewayEvent(event_type, _parents(refund), ours, (observation,) if observation else (), must_ask)
 
 
@@ -142,8 +143,3 @@ def _dispute(event_type: str, dispute: Mapping[str, Any], at: datetime | None) -
 def _parents(source: Mapping[str, Any]) -> tuple[str, ...]:
     charge = linked(source, "charge")
     return tuple(dict.fromkeys((taken_from(source), *((charge,) if charge else ()))))
-
-
-def _ours(metadata: Mapping[str, Any], client_reference: str | None = None) -> tuple[str, ...]:
-    found = (optional_identifier(metadata, "payment_id"), optional_identifier(metadata, "order_ref"), client_reference)
-    return tuple(dict.fromkeys(reference for reference in found if reference))

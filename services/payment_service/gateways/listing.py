@@ -1,0 +1,30 @@
+"""What adapters share that list the payments of a window of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+from services.payment_service.gateways.json_reading import UnexpectedShape
+from shared.errors import InvalidAmount
+
+Said = TypeVar("Said")
+
+
+def whole_seconds(since: datetime, until: datetime) -> tuple[int, int]:
+    """A window for gateways that count in seconds: rounded outwards, so that it contains more and never less."""
+    return math.floor(since.timestamp()), math.ceil(until.timestamp())
+
+
+def said(read: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
+    """What an entry says, or nothing where it cannot be understood.
+
+    An account is not ours alone: a payment that somebody else made, with ideas of its own about notes or currencies,
+    must not keep the rest of the list from us. One of ours that says nothing is asked about.
+    """
+    try:
+        return read()
+    except (UnexpectedShape, InvalidAmount):
+        return ()
