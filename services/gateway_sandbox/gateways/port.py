@@ -167,12 +167,18 @@ Handler = Callable[[WireCall, Books], Awaitable[WireAnswer]]
 
 @dataclass(frozen=True, slots=True)
 class WireRoute:
-    """``path`` may hold one ``{name}`` per segment; ``operation`` is what faults and books call it."""
+    """``path`` may hold one ``{name}`` per segment; ``operation`` is what faults and books call it.
+
+    ``wants``: where one address serves several calls, told apart by what they carry, whether this is its own. ``also``:
+    other names that faults know it by, where the wire does not tell two operations apart.
+    """
 
     method: str
     path: str
     operation: str
     handler: Handler
+    wants: Callable[[WireCall], bool] | None = None
+    also: tuple[str, ...] = ()
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
         """The path's values when this route answers the call; None otherwise."""

@@ -46,7 +46,7 @@ async def answer_call(gateway_name: str, call: WireCall, sandbox: Sandbox) -> Wi
 def _route_of(gateway: SandboxGateway, call: WireCall) -> tuple[WireRoute, WireCall]:
     for route in gateway.routes:
         values = route.match(call.method, call.path)
-        if values is not None:
+        if values is not None and (route.wants is None or route.wants(call)):
             return route, replace(call, path_values=values)
     raise gateway.no_such_route(call)
 
@@ -56,7 +56,7 @@ async def _answer(gateway: SandboxGateway, route: WireRoute, call: WireCall, san
     try:
         with sandbox.keys_in_flight.hold(gateway.name, key):
             async with sandbox.uow() as tx:
-                fault = await tx.faults.take(gateway.name, (route.operation, ANY_CALL))
+                fault = await tx.faults.take(gateway.name, (route.operation, *route.also, ANY_CALL))
             early = await _fault_before_work(gateway, fault, sandbox)
             if early is not None and not (early.status == OWN_ERROR_STATUS and key):
                 return _Answered(early)
