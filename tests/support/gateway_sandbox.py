@@ -109,13 +109,14 @@ async def running_sandbox(
     receiver: Receiver | None = None,
     ports: Ports | None = None,
     with_worker: bool = True,
+    port: int | None = None,
     **overrides: Any,
 ) -> AsyncIterator[RunningSandbox]:
     """``database_url``: migrated for gateway_sandbox. Webhooks go to ``receiver``, without a socket."""
     receiver = receiver or Receiver()
     real = ports or system_ports()
     ports = Ports(real.clock, real.ids, real.randomness, receiver.transport())
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     settings = sandbox_settings(database_url, public_base_url=url, **overrides)
     async with AsyncExitStack() as stack:
