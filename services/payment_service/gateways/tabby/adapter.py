@@ -1,0 +1,209 @@
+"""Tabby: pay in instalments. The shopper is lent the whole amount, which is held for us until we capture it.
+
+Quirks and sources: ../tabby.md. Amounts: decimal strings in major units. Keys: ``reference_id`` of captures and
+refunds; sessions have none. Webhooks: a static secret in a header of our choosing, so they are only reasons to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
+from services.payment_service.domain.models import CaptureMode, FactKind, Observation
+from services.payment_service.domain.operations import OperationKind
+from services.payment_service.gateways.definition import Tools
+from services.payment_service.gateways.json_reading import (
+    UnexpectedShape,
+    identifier_of,
+    object_of,
+    optional_identifier,
+    parse_json_object,
+    whole_number,
+)
+from services.payment_service.gateways.port import (
+    CreateSession,
+    Delivery,
+    GatewayEvent,
+    Listed,
+    ListPage,
+    MoneyCall,
+    Outcome,
+    Session,
+    Snapshot,
+    UnreadableWebhook,
+)
+from services.payment_service.gateways.tabby import webhooks
+from services.payment_service.gateways.tabby.api import UNGUARDED_WRITE, Json, TabbyApi, is_uuid, payment_path
+from services.payment_service.gateways.tabby.money_calls import MoneyCalls, checked
+from services.payment_service.gateways.tabby.reading import (
+    moment_of,
+    observation_of_dispute,
+    observations_of_payment,
+    order_reference_of,
+    page_of,
+)
+from services.payment_service.gateways.tabby.sessions import read_session, session_json
+from services.payment_service.gateways.tabby.settings import TabbySettings
+from shared.clock import to_rfc3339
+from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, InvalidAmount
+from shared.http import HttpCaller
+from shared.money import Money
+
+LIST_PAGE = 20
+"""The most that the list of payments returns at once."""
+
+MOST_DISPUTE_PAGES = 20
+
+
+class Tabby:
+    def __init__(self, settings: TabbySettings, http: HttpCaller) -> None:
+        self._settings = settings
+        self._api = TabbyApi(settings.secret_key.get_secret_value(), settings.api_base, http)
+        self._money = MoneyCalls(self._api)
+        self.facts = settings.facts
+
+    @classmethod
+    def build(cls, settings: TabbySettings, tools: Tools) -> Tabby:
+        """Raises ValueError for an account whose currencies its region does not have."""
+        if not settings.facts.currencies:
+            raise ValueError("TABBY_API_BASE is of a region that has none of TABBY_CURRENCIES")
+        return cls(settings, tools.http)
+
+    def check(self, amount: Money, capture: CaptureMode) -> None:
+        self._check_amount(amount)
+        if capture is CaptureMode.MANUAL and self._settings.auto_capture:
+            raise CapabilityNotSupported("this Tabby account captures by itself")
+
+    def check_operation(self, kind: OperationKind, amount: Money) -> None:
+        self._check_amount(amount)
+
+    def _check_amount(self, amount: Money) -> None:
+        if amount.currency not in (self.facts.currencies or ()) or amount.amount_minor <= 0:
+            raise CurrencyNotSupported(f"Tabby does not take {amount} on this account")
+
+    # --- sessions --------------------------------------------------------------------------------------------------
+
+    async def create_session(self, request: CreateSession, *, repeated: bool) -> Session:
+        """Nothing keeps a second session from being made, and none can be looked for: after an unanswered call another
+        one is opened. The first harms nobody: its address was never told to anybody, and it expires by itself."""
+        body = await self._api.post("/api/v2/checkout", session_json(request, self._settings), UNGUARDED_WRITE)
+        return checked(lambda: read_session(body, request, self._settings, self._api.now()))
+
+    async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
+        """Only a payment that carries our reference counts, and only one of this key's mode. A session's id is nobody's
+        payment, and is found to be none."""
+        for reference in filter(is_uuid, references):
+            try:
+                payment = await self._api.get(payment_path(reference))
+            except GatewayObjectNotFound:
+                continue
+            if checked(partial(self._is_ours, payment, our_reference)):
+                return await self._snapshot(payment)
+        raise GatewayObjectNotFound("Tabby knows no payment with our reference")
+
+    async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
+        """Tabby cannot be told: we stop showing the page, and whoever still pays on it brings late money, which counts
+        under the payment's own id."""
+        snapshot = await self.retrieve((gateway_reference,), our_reference=our_reference)
+        if any(observation.kind is not FactKind.SESSION_OPENED for observation in snapshot.observations):
+            return snapshot
+        closed = Observation(FactKind.CANCELED, page_of(gateway_reference), reason="closed_by_us")
+        return Snapshot(snapshot.references, (*snapshot.observations, closed))
+
+    def _is_ours(self, payment: Json, our_reference: str) -> bool:
+        is_other_mode = payment.get("is_test") is (not self._api.is_test)
+        return order_reference_of(payment) == our_reference and not is_other_mode
+
+    async def _snapshot(self, payment: Json) -> Snapshot:
+        reference = checked(lambda: identifier_of(payment, "id"))
+        observations = checked(lambda: self._observations(payment))
+        if self._settings.disputes and any(each.kind is FactKind.CAPTURED for each in observations):
+            observations = (*observations, *await self._disputes(reference, payment))
+        return Snapshot((reference,), observations)
+
+    def _observations(self, payment: Json) -> tuple[Observation, ...]:
+        return tuple(observations_of_payment(payment, takes_by_itself=self._settings.auto_capture))
+
+    # --- money -----------------------------------------------------------------------------------------------------
+
+    async def capture(self, call: MoneyCall) -> Outcome:
+        return await self._money.capture(call)
+
+    async def void(self, call: MoneyCall) -> Outcome:
+        return await self._money.void(call)
+
+    async def refund(self, call: MoneyCall) -> Outcome:
+        return await self._money.refund(call)
+
+    async def complete(self, call: MoneyCall) -> Outcome:
+        return await self._money.complete(call)
+
+    async def find_operation(self, call: MoneyCall) -> Outcome | None:
+        return await self._money.find(call)
+
+    # --- lists -----------------------------------------------------------------------------------------------------
+
+    async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
+        """By day of creation, newest first; only those that brought money are listed.
+
+        A day stands for its first moment, so the end is a day later. New payments push older ones back, so that one may
+        come twice, and none is passed over.
+        """
+        offset = int(cursor or "0")
+        query = {
+            "created_at__gte": f"{since:%Y-%m-%d}",
+            "created_at__lte": f"{until + timedelta(days=1):%Y-%m-%d}",
+            "limit": str(LIST_PAGE),
+            "offset": str(offset),
+        }
+        body = await self._api.get("/api/v2/payments", query)
+        payments = checked(lambda: _list_of(body, "payments"))
+        total = checked(lambda: whole_number(object_of(body, "pagination"), "total_count"))
+        listed = checked(lambda: [self._listed(payment) for payment in payments])
+        entries = tuple(each for each in listed if each.created_at is None or since <= each.created_at < until)
+        following = offset + len(payments)
+        return ListPage(entries, str(following) if payments and following < total else None)
+
+    def _listed(self, payment: Json) -> Listed:
+        ours = (order_reference_of(payment), optional_identifier(object_of(payment, "meta"), "payment_id"))
+        return Listed(
+            (identifier_of(payment, "id"),),
+            tuple(each for each in ours if each),
+            self._observations(payment),
+            moment_of(payment, "created_at"),
+        )
+
+    async def _disputes(self, payment_id: str, payment: Json) -> list[Observation]:
+        """There is no list of a payment's disputes, so those since it was made are gone through."""
+        since = checked(lambda: moment_of(payment, "created_at"))
+        query = {"created_at_gte": to_rfc3339(since)} if since is not None else {}
+        token, found = "", list[Json]()
+        for _ in range(MOST_DISPUTE_PAGES):
+            body = await self._api.get("/api/v1/disputes", query | ({"page_token": token} if token else {}))
+            found += checked(partial(_list_of, body, "disputes"))
+            token = checked(partial(optional_identifier, body, "next_page_token")) or ""
+            if not token:
+                own = [each for each in found if each.get("payment_id") == payment_id]
+                read = (checked(partial(observation_of_dispute, each)) for each in own)
+                return [each for each in read if each is not None]
+        raise GatewayOutcomeUnknown("Tabby's list of disputes is too long to look through")
+
+    # --- webhooks --------------------------------------------------------------------------------------------------
+
+    def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
+        try:
+            return webhooks.translate(parse_json_object(delivery.payload))
+        except (UnexpectedShape, InvalidAmount) as error:
+            raise UnreadableWebhook(str(error)) from error
+
+
+def _list_of(body: Json, key: str) -> Sequence[Json]:
+    """An empty list may be null, but a body without it is none: nothing found in nonsense proves nothing."""
+    if key not in body:
+        raise UnexpectedShape(f"{key} is missing")
+    found = body[key] or []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise UnexpectedShape(f"{key} is not a list")
+    return found
