@@ -10,7 +10,7 @@ from fastapi import Request
 from services.webhook_ingest.domain.errors import BodyTooLarge, UnsupportedContentType
 from services.webhook_ingest.signatures.port import RawDelivery
 
-_MEDIA_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", "text/plain"})
+_MEDIA_TYPES = frozenset({"application/json", "application/jose", "application/x-www-form-urlencoded", "text/plain"})
 
 
 def check_size_claim(request: Request, max_bytes: int) -> None:

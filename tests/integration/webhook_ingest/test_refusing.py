@@ -99,7 +99,14 @@ async def test_a_compressed_body_is_415(ingest: Ingest, encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "text/plain; charset=utf-8", "application/vnd.api+json", "APPLICATION/JSON"]
+    "content_type",
+    [
+        "application/json",
+        "text/plain; charset=utf-8",
+        "application/vnd.api+json",
+        "APPLICATION/JSON",
+        "application/jose",
+    ],
 )
 async def test_these_content_types_are_accepted(ingest: Ingest, content_type: str) -> None:
     assert (await ingest.post_stripe(a_stripe_event(), **{"Content-Type": content_type})).status_code == 200
