@@ -1,0 +1,42 @@
+"""Finding an order of ours at Tamara, by any of its ids or by our reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.tamara.api import TamaraApi, segment
+from services.payment_service.gateways.tamara.reading import Order, read_order
+from shared.errors import GatewayOutcomeUnknown, InvalidAmount
+
+MOST_LOOKS = 4
+
+Read = TypeVar("Read")
+
+
+class Orders:
+    def __init__(self, api: TamaraApi) -> None:
+        self._api = api
+
+    async def find(self, references: Iterable[str], our_reference: str) -> Order | None:
+        """What belongs to another reference of ours is somebody else's money, whatever id led to it."""
+        for reference in tuple(dict.fromkeys(references))[:MOST_LOOKS]:
+            order = await self._read(f"/orders/{segment(reference)}")
+            if order is not None and order.our_reference == our_reference:
+                return order
+        order = await self._read(f"/merchants/orders/reference-id/{segment(our_reference)}")
+        return order if order is not None and order.our_reference == our_reference else None
+
+    async def _read(self, path: str) -> Order | None:
+        body = await self._api.find(path)
+        return None if body is None else understood(partial(read_order, body))
+
+
+def understood(reader: Callable[[], Read]) -> Read:
+    """What cannot be read is not known: to be asked for again, and never a refusal."""
+    try:
+        return reader()
+    except (UnexpectedShape, InvalidAmount) as error:
+        raise GatewayOutcomeUnknown("Tamara's answer is not understood") from error

@@ -1,0 +1,202 @@
+"""What Tamara's orders say, as observations.
+
+One order is one object for us: what is held, captured and refunded is counted on it, because a refund names the order
+and lets Tamara choose the capture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from services.payment_service.domain.models import FactKind, Observation
+from services.payment_service.gateways.json_reading import (
+    entries_of,
+    identifier_of,
+    object_of,
+    optional_identifier,
+    text_of,
+)
+from services.payment_service.gateways.port import Snapshot
+from services.payment_service.gateways.tamara.amounts import from_tamara, optional_from_tamara
+from shared.errors import InvalidAmount
+from shared.money import Money
+
+Json = Mapping[str, Any]
+
+APPROVED = "approved"
+NEW = "new"
+
+_BEFORE_MONEY: Mapping[str, FactKind] = {NEW: FactKind.SESSION_OPENED, "on_hold": FactKind.PROCESSING}
+WITH_MONEY = frozenset(
+    {"authorised", "updated", "partially_captured", "fully_captured", "partially_refunded", "fully_refunded"}
+)
+ENDED: Mapping[str, FactKind] = {
+    "declined": FactKind.FAILED,
+    "canceled": FactKind.CANCELED,
+    "expired": FactKind.EXPIRED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    capture_id: str
+    amount: Money
+    created_at: datetime | None
+    tracking_number: str | None
+    """Our operation's reference, where it is echoed: a capture has no field for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    refund_id: str
+    amount: Money
+    status: str | None
+    merchant_refund_id: str | None
+
+    @property
+    def kind(self) -> FactKind:
+        """`success` is the only word that is documented; about any other nobody says that the money is back."""
+        return FactKind.REFUND_SUCCEEDED if self.status == "success" else FactKind.REFUND_PENDING
+
+
+@dataclass(frozen=True)
+class Order:
+    body: Json
+    order_id: str
+    our_reference: str | None
+    status: str
+    total: Money
+
+    @cached_property
+    def captures(self) -> tuple[Capture, ...]:
+        return tuple(map(_capture, self._transactions("captures")))
+
+    @cached_property
+    def refunds(self) -> tuple[Refund, ...]:
+        return tuple(map(_refund, self._transactions("refunds")))
+
+    @cached_property
+    def captured(self) -> Money:
+        """All captures so far; where the sum is left out, theirs."""
+        found = optional_from_tamara(self.body, "captured_amount")
+        return found if found is not None else self._sum([capture.amount for capture in self.captures])
+
+    @cached_property
+    def canceled(self) -> Money:
+        found = optional_from_tamara(self.body, "canceled_amount")
+        if found is not None:
+            return found
+        return self._sum([from_tamara(each, "total_amount") for each in self._transactions("cancels")])
+
+    @property
+    def rest(self) -> Money:
+        """What can still be captured or canceled, while the order is held."""
+        return self.total - self.canceled - self.captured
+
+    @property
+    def is_held(self) -> bool:
+        return self.status in WITH_MONEY and self.rest.amount_minor > 0
+
+    @property
+    def is_at_work(self) -> bool:
+        return self.body.get("processing") is True
+
+    @property
+    def last_cancel_id(self) -> str | None:
+        cancels = self._transactions("cancels")
+        return optional_identifier(cancels[-1], "cancel_id") if cancels else None
+
+    def _transactions(self, name: str) -> list[Mapping[str, Any]]:
+        transactions = self.body.get("transactions")
+        return [] if transactions in (None, []) else entries_of(object_of(self.body, "transactions"), name)
+
+    def _sum(self, amounts: list[Money]) -> Money:
+        return sum(amounts, start=Money(0, self.total.currency))
+
+
+def read_order(body: Json) -> Order:
+    """Raises UnexpectedShape, InvalidAmount. All of its amounts are read, so that none of them fails later."""
+    order = Order(
+        body,
+        identifier_of(body, "order_id"),
+        optional_identifier(body, "order_reference_id"),
+        text_of(body, "status"),
+        from_tamara(body, "total_amount"),
+    )
+    if any(refund.amount.amount_minor < 0 for refund in order.refunds) or order.captured.amount_minor < 0:
+        raise InvalidAmount("a negative amount was captured or refunded")
+    _ = order.rest
+    return order
+
+
+def snapshot_of(order: Order) -> Snapshot:
+    return Snapshot((order.order_id,), tuple(observations_of(order)))
+
+
+def observations_of(order: Order) -> Iterator[Observation]:
+    """A status that is not known is no success: at most something is going on."""
+    if order.status == APPROVED:
+        yield Observation(FactKind.APPROVED, order.order_id, order.total, reason=APPROVED)
+    elif order.status in WITH_MONEY or order.status in ENDED:
+        yield from _of_money(order)
+    else:
+        yield Observation(_BEFORE_MONEY.get(order.status, FactKind.PROCESSING), order.order_id)
+
+
+def _of_money(order: Order) -> Iterator[Observation]:
+    taken = order.captured
+    if taken.amount_minor > 0 or order.status == "fully_captured":
+        yield Observation(FactKind.CAPTURED, order.order_id, taken)
+    yield from _of_hold(order)
+    for refund in order.refunds:
+        yield Observation(
+            refund.kind,
+            refund.refund_id,
+            refund.amount,
+            about=order.order_id,
+            operation=refund.merchant_refund_id,
+        )
+
+
+def _of_hold(order: Order) -> Iterator[Observation]:
+    """A hold is told with all that was ever held, also where a part of it was canceled: facts never shrink."""
+    end, was_captured = ENDED.get(order.status), order.captured.amount_minor > 0
+    if end is not None and not was_captured:
+        yield Observation(end, order.order_id, reason=order.status if end is FactKind.FAILED else None)
+    elif end is not None or (was_captured and not order.is_held and order.canceled.amount_minor > 0):
+        yield Observation(FactKind.RELEASED, order.order_id)
+    elif order.is_held or order.status == "authorised":
+        yield Observation(FactKind.AUTHORIZED, order.order_id, order.total)
+
+
+def _capture(entry: Json) -> Capture:
+    shipping = entry.get("shipping_info")
+    tracking = optional_identifier(shipping, "tracking_number") if isinstance(shipping, dict) else None
+    return Capture(
+        identifier_of(entry, "capture_id"), from_tamara(entry, "total_amount"), _moment(entry, "created_at"), tracking
+    )
+
+
+def _refund(entry: Json) -> Refund:
+    return Refund(
+        identifier_of(entry, "refund_id"),
+        from_tamara(entry, "total_amount"),
+        optional_identifier(entry, "refund_status"),
+        optional_identifier(entry, "merchant_refund_id"),
+    )
+
+
+def _moment(entry: Json, key: str) -> datetime | None:
+    """Only for telling captures apart, so a time that cannot be read is none."""
+    value = entry.get(key)
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if found is None:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
