@@ -45,6 +45,7 @@ async def book_refund(
     is_pending: bool | None = None,
     reference: str | None = None,
     reason: str | None = None,
+    metadata: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> BookRefund:
     """Give captured money back. ``is_pending`` None: only where the fault ``pending`` says so, for gateways that
@@ -60,13 +61,22 @@ async def book_refund(
         status="pending" if waits else "succeeded",
         reason=reason,
         created_at=books.now,
+        metadata=dict(metadata or {}),
         details=dict(details or {}),
     )
     await books.add_refund(entry, refund)
     return refund
 
 
-async def book_dispute(entry: BookEntry, dispute_id: str, amount_minor: int, reason: str, books: Books) -> BookDispute:
+async def book_dispute(
+    entry: BookEntry,
+    dispute_id: str,
+    amount_minor: int,
+    reason: str,
+    books: Books,
+    *,
+    details: Mapping[str, Any] | None = None,
+) -> BookDispute:
     dispute = BookDispute(
         gateway=entry.gateway,
         dispute_id=dispute_id,
@@ -75,6 +85,7 @@ async def book_dispute(entry: BookEntry, dispute_id: str, amount_minor: int, rea
         status="open",
         reason=reason,
         created_at=books.now,
+        details=dict(details or {}),
     )
     await books.add_dispute(entry, dispute)
     return dispute

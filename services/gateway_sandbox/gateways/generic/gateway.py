@@ -8,7 +8,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from services.gateway_sandbox.domain.models import (
     BookCapture,
@@ -23,7 +23,10 @@ from services.gateway_sandbox.domain.models import (
     RefundStatus,
 )
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
+from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_dispute, book_refund
 from services.gateway_sandbox.gateways.generic import objects
+from services.gateway_sandbox.gateways.generic.listing import page_of
+from services.gateway_sandbox.gateways.generic.settlement import settlement_file
 from services.gateway_sandbox.gateways.generic.wire import (
     Json,
     amount_of,
@@ -39,12 +42,14 @@ from services.gateway_sandbox.gateways.port import (
     Announcement,
     Books,
     CheckoutView,
-    EntryFilter,
+    SettlementFile,
+    SettlementLine,
     WireAnswer,
     WireCall,
     WireError,
     WireRoute,
 )
+from services.gateway_sandbox.gateways.wording import worded
 
 _HOLD_LIFE = timedelta(days=7)
 _USUAL_REFUSALS = {
@@ -151,14 +156,14 @@ class GenericSandbox:
         return WireAnswer.json(201, await self._session(entry, books))
 
     async def retrieve_session(self, call: WireCall, books: Books) -> WireAnswer:
-        return WireAnswer.json(200, await self._session(await entry_of(call, books), books))
+        session = await self._session(await entry_of(call, books), books)
+        return WireAnswer.json(200, worded(session, books, "status"))
 
     async def list_sessions(self, call: WireCall, books: Books) -> WireAnswer:
-        query = dict(call.query)
-        wanted = EntryFilter(reference=query.get("reference"), order_id=query.get("order_id"), limit=100)
-        return WireAnswer.json(
-            200, {"data": [await self._session(entry, books) for entry in await books.search(wanted)]}
-        )
+        entries, next_cursor = await page_of(call, books)
+        data = [await self._session(entry, books) for entry in entries]
+        more = {"next_cursor": next_cursor} if next_cursor else {}
+        return WireAnswer.json(200, {"data": worded(data, books, "status"), **more})
 
     async def expire_session(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await entry_of(call, books, for_update=True)
@@ -188,7 +193,7 @@ class GenericSandbox:
     async def list_captures(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await entry_of(call, books)
         data = [objects.capture(entry, capture) for capture in await books.captures_of(entry)]
-        return WireAnswer.json(200, {"data": data})
+        return WireAnswer.json(200, {"data": worded(data, books, "status")})
 
     async def void(self, call: WireCall, books: Books) -> WireAnswer:
         body = json_object(call, allowed=frozenset({"reference"}))
@@ -212,30 +217,20 @@ class GenericSandbox:
     async def list_refunds(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await entry_of(call, books)
         data = [objects.refund(entry, refund) for refund in await books.refunds_of(entry)]
-        return WireAnswer.json(200, {"data": data})
+        return WireAnswer.json(200, {"data": worded(data, books, "status")})
 
     async def retrieve_refund(self, call: WireCall, books: Books) -> WireAnswer:
         refund = await books.find_refund(call.path_values["id"])
         entry = await books.find(refund.gateway_reference) if refund else None
         if refund is None or entry is None:
             raise refused(404, "not_found", "There is no such refund.")
-        return WireAnswer.json(200, objects.refund(entry, refund))
+        return WireAnswer.json(200, worded(objects.refund(entry, refund), books, "status"))
 
     async def _capture(
         self, entry: BookEntry, amount_minor: int, reference: str | None, books: Books, *, final: bool
     ) -> BookCapture:
-        entry.take(amount_minor, final=final)
-        capture = BookCapture(
-            gateway=self.name,
-            capture_id=books.new_id("gc_"),
-            gateway_reference=entry.gateway_reference,
-            reference=reference,
-            amount_minor=amount_minor,
-            status="pending" if books.answers_later else "succeeded",
-            is_final=final,
-            created_at=books.now,
-        )
-        await books.add_capture(entry, capture)
+        capture_id = books.new_id("gc_")
+        capture = await book_capture(entry, capture_id, amount_minor, books, is_final=final, reference=reference)
         if capture.status == "succeeded":
             await self._announce_captured(entry, books)
         return capture
@@ -243,18 +238,8 @@ class GenericSandbox:
     async def _refund(
         self, entry: BookEntry, amount_minor: int, reference: str | None, reason: str | None, books: Books
     ) -> BookRefund:
-        entry.give_back(amount_minor)
-        refund = BookRefund(
-            gateway=self.name,
-            refund_id=books.new_id("gr_"),
-            gateway_reference=entry.gateway_reference,
-            reference=reference,
-            amount_minor=amount_minor,
-            status="pending" if books.answers_later else "succeeded",
-            reason=reason,
-            created_at=books.now,
-        )
-        await books.add_refund(entry, refund)
+        refund_id = books.new_id("gr_")
+        refund = await book_refund(entry, refund_id, amount_minor, books, reference=reference, reason=reason)
         self._announce_refund(entry, refund, books)
         return refund
 
@@ -292,16 +277,7 @@ class GenericSandbox:
         self._announce_refund(entry, refund, books)
 
     async def open_dispute(self, entry: BookEntry, amount_minor: int, reason: str | None, books: Books) -> BookDispute:
-        dispute = BookDispute(
-            gateway=self.name,
-            dispute_id=books.new_id("gd_"),
-            gateway_reference=entry.gateway_reference,
-            amount_minor=amount_minor,
-            status="open",
-            reason=reason or "fraudulent",
-            created_at=books.now,
-        )
-        await books.add_dispute(entry, dispute)
+        dispute = await book_dispute(entry, books.new_id("gd_"), amount_minor, reason or "fraudulent", books)
         self._announce(entry, books, "disputed", more=objects.about_dispute(entry, dispute))
         return dispute
 
@@ -345,6 +321,9 @@ class GenericSandbox:
 
     def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:  # noqa: ARG002 - the port's
         return {"X-Signature": hmac_sha256_hex(self._webhook_secret, body)}
+
+    def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+        return settlement_file(lines, day)
 
     async def _pay(self, entry: BookEntry, books: Books, *, late: bool) -> None:
         entry.pay(late=late)

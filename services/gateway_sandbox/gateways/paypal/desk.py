@@ -15,6 +15,7 @@ from services.gateway_sandbox.domain.models import (
     EntryStatus,
     MoreThanThereIs,
 )
+from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_refund
 from services.gateway_sandbox.gateways.paypal import objects
 from services.gateway_sandbox.gateways.paypal.objects import Records, records_of
 from services.gateway_sandbox.gateways.paypal.wire import ORDER_WINDOW, Json
@@ -59,9 +60,19 @@ class Desk:
         await books.record(entry, "decline", entry.amount_minor)
 
     async def capture_order(self, entry: BookEntry, books: Books) -> None:
+        """The buyer's yes and the capture are one step here, so nothing was held that could be taken."""
         entry.pay()
-        record = await self._new_capture(entry, entry.amount_minor, books, is_final=True)
-        record.reference, record.details["invoice_id"] = entry.reference, entry.details.get("invoice_id")
+        record = BookCapture(
+            gateway=entry.gateway,
+            capture_id=new_id(books),
+            gateway_reference=entry.gateway_reference,
+            reference=entry.reference,
+            amount_minor=entry.amount_minor,
+            status="pending" if books.answers_later else "succeeded",
+            is_final=True,
+            created_at=books.now,
+            details={"invoice_id": entry.details.get("invoice_id"), **_why_it_waits(books)},
+        )
         if record.status == "pending":
             entry.status = EntryStatus.PROCESSING
         entry.payment_reference, entry.payment_created_at = record.capture_id, books.now
@@ -83,10 +94,15 @@ class Desk:
         self, entry: BookEntry, amount_minor: int, books: Books, *, is_final: bool, invoice_id: str | None
     ) -> BookCapture:
         """Raises IllegalMove, MoreThanThereIs."""
-        entry.take(amount_minor, final=is_final)
-        record = await self._new_capture(entry, amount_minor, books, is_final=is_final)
-        record.reference = record.details["invoice_id"] = invoice_id
-        await books.add_capture(entry, record)
+        record = await book_capture(
+            entry,
+            new_id(books),
+            amount_minor,
+            books,
+            is_final=is_final,
+            reference=invoice_id,
+            details={"invoice_id": invoice_id, **_why_it_waits(books)},
+        )
         await self._announce_capture(entry, record, books)
         return record
 
@@ -118,23 +134,19 @@ class Desk:
         note: str | None = None,
     ) -> BookRefund:
         """Raises MoreThanThereIs. Without a ``custom_id`` PayPal copies the order's."""
-        entry.give_back(amount_minor)
-        record = BookRefund(
-            gateway="paypal",
-            refund_id=new_id(books),
-            gateway_reference=entry.gateway_reference,
+        record = await book_refund(
+            entry,
+            new_id(books),
+            amount_minor,
+            books,
             reference=custom_id,
-            amount_minor=amount_minor,
-            status="pending" if books.answers_later else "succeeded",
             reason=note,
-            created_at=books.now,
             details={
                 "capture_id": capture.capture_id,
                 "custom_id": custom_id or entry.details.get("custom_id"),
                 "invoice_id": invoice_id or capture.details.get("invoice_id"),
             },
         )
-        await books.add_refund(entry, record)
         self.announce_refund(entry, record, books)
         return record
 
@@ -174,22 +186,12 @@ class Desk:
         body = objects.authorization(entry, self.base_url)
         self.announce(entry, books, f"PAYMENT.AUTHORIZATION.{what}", "authorization", lambda _shown: body)
 
-    async def _new_capture(self, entry: BookEntry, amount_minor: int, books: Books, *, is_final: bool) -> BookCapture:
-        details = {"pending_reason": books.pending_code} if books.pending_code else {}
-        return BookCapture(
-            gateway="paypal",
-            capture_id=new_id(books),
-            gateway_reference=entry.gateway_reference,
-            reference=None,
-            amount_minor=amount_minor,
-            status="pending" if books.answers_later else "succeeded",
-            is_final=is_final,
-            created_at=books.now,
-            details=details,
-        )
-
 
 _NONE = Records((), ())
+
+
+def _why_it_waits(books: Books) -> Json:
+    return {"pending_reason": books.pending_code} if books.pending_code else {}
 
 
 def new_id(books: Books) -> str:

@@ -14,7 +14,7 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from services.gateway_sandbox.domain.models import (
     BookCapture,
@@ -30,9 +30,11 @@ from services.gateway_sandbox.domain.models import (
     Outcome,
     RefundStatus,
 )
+from services.gateway_sandbox.gateways.bookkeeping import book_dispute
 from services.gateway_sandbox.gateways.paypal import errors, objects, reports
 from services.gateway_sandbox.gateways.paypal.desk import Desk, capture_to_refund, new_id, refundable_of
 from services.gateway_sandbox.gateways.paypal.objects import records_of
+from services.gateway_sandbox.gateways.paypal.settlement import settlement_file
 from services.gateway_sandbox.gateways.paypal.signing import Signer
 from services.gateway_sandbox.gateways.paypal.wire import (
     Json,
@@ -46,11 +48,14 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutLine,
     CheckoutView,
+    SettlementFile,
+    SettlementLine,
     WireAnswer,
     WireCall,
     WireError,
     WireRoute,
 )
+from services.gateway_sandbox.gateways.wording import worded
 
 _LONGEST_KEY = 108
 _TOKEN_SECONDS = 32_400
@@ -221,7 +226,7 @@ class PayPalSandbox:
 
     async def show_order(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await self._order(call, books)
-        return WireAnswer.json(200, self._desk.order(entry, await records_of(entry, books)))
+        return WireAnswer.json(200, worded(self._desk.order(entry, await records_of(entry, books)), books, "status"))
 
     async def capture_order(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await self._order_to_complete(call, books, CaptureMode.AUTOMATIC)
@@ -271,7 +276,8 @@ class PayPalSandbox:
     # --- held money ------------------------------------------------------------------------------------------------
 
     async def show_authorization(self, call: WireCall, books: Books) -> WireAnswer:
-        return WireAnswer.json(200, objects.authorization(await self._held(call, books), self._desk.base_url))
+        body = objects.authorization(await self._held(call, books), self._desk.base_url)
+        return WireAnswer.json(200, worded(body, books, "status"))
 
     async def capture_authorization(self, call: WireCall, books: Books) -> WireAnswer:
         body = json_object(call)
@@ -326,7 +332,7 @@ class PayPalSandbox:
     async def show_capture(self, call: WireCall, books: Books) -> WireAnswer:
         entry, record = await self._captured(call, books)
         body = objects.capture(entry, record, await records_of(entry, books), self._desk.base_url)
-        return WireAnswer.json(200, body)
+        return WireAnswer.json(200, worded(body, books, "status"))
 
     async def refund_capture(self, call: WireCall, books: Books) -> WireAnswer:
         body = json_object(call)
@@ -357,7 +363,7 @@ class PayPalSandbox:
         entry = await books.find(record.gateway_reference) if record else None
         if record is None or entry is None:
             raise errors.not_found()
-        return WireAnswer.json(200, objects.refund(entry, record, self._desk.base_url))
+        return WireAnswer.json(200, worded(objects.refund(entry, record, self._desk.base_url), books, "status"))
 
     async def _captured(
         self, call: WireCall, books: Books, *, for_update: bool = False
@@ -408,17 +414,8 @@ class PayPalSandbox:
         captures = (await records_of(entry, books)).captures
         if not captures:
             raise IllegalMove("nothing was captured that could be disputed")
-        dispute = BookDispute(
-            gateway=self.name,
-            dispute_id=f"PP-D-{new_id(books)}",
-            gateway_reference=entry.gateway_reference,
-            amount_minor=amount_minor,
-            status="open",
-            reason=reason or "UNAUTHORISED",
-            created_at=books.now,
-            details={"capture_id": captures[0].capture_id},
-        )
-        await books.add_dispute(entry, dispute)
+        dispute_id, about = f"PP-D-{new_id(books)}", {"capture_id": captures[0].capture_id}
+        dispute = await book_dispute(entry, dispute_id, amount_minor, reason or "UNAUTHORISED", books, details=about)
         self._announce_dispute(entry, dispute, books, "CREATED")
         return dispute
 
@@ -489,6 +486,9 @@ class PayPalSandbox:
 
     def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:
         return self._signer.headers(body, at)
+
+    def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+        return settlement_file(lines, day)
 
 
 @contextmanager

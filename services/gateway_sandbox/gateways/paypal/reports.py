@@ -10,10 +10,12 @@ from services.gateway_sandbox.gateways.paypal.errors import invalid, not_found
 from services.gateway_sandbox.gateways.paypal.objects import Records, records_of
 from services.gateway_sandbox.gateways.paypal.wire import Json
 from services.gateway_sandbox.gateways.port import Books, EntryFilter, WireAnswer, WireCall
+from services.gateway_sandbox.gateways.wording import worded
 
 LONGEST_WINDOW = timedelta(days=31)
 _HISTORY = timedelta(days=366)
 _LARGEST_PAGE = 500
+_QUERY = frozenset({"start_date", "end_date", "fields", "page_size", "page", "transaction_id"})
 
 
 async def list_disputes(call: WireCall, books: Books, base_url: str) -> WireAnswer:
@@ -32,7 +34,7 @@ async def list_disputes(call: WireCall, books: Books, base_url: str) -> WireAnsw
         if (transaction is None or dispute.details["capture_id"] == transaction)
         and (since is None or dispute.created_at >= since)
     ]
-    return WireAnswer.json(200, {"items": items, "links": []})
+    return WireAnswer.json(200, {"items": worded(items, books, "status"), "links": []})
 
 
 async def show_dispute(call: WireCall, books: Books, base_url: str) -> WireAnswer:
@@ -40,12 +42,14 @@ async def show_dispute(call: WireCall, books: Books, base_url: str) -> WireAnswe
     entry = await books.find(dispute.gateway_reference) if dispute else None
     if dispute is None or entry is None:
         raise not_found()
-    return WireAnswer.json(200, objects.dispute(entry, dispute, base_url))
+    return WireAnswer.json(200, worded(objects.dispute(entry, dispute, base_url), books, "status"))
 
 
 async def search_transactions(call: WireCall, books: Books) -> WireAnswer:
-    """Captures, refunds and holds of the window, oldest first. Real data lags up to three hours; this does not."""
+    """Captures and refunds of the window, oldest first. Real data lags up to three hours; this does not."""
     query = dict(call.query)
+    if not set(query) <= _QUERY or query.get("fields", "transaction_info") != "transaction_info":
+        raise invalid("INVALID_PARAMETER_VALUE", "/fields")
     start, end = _moment(query, "start_date"), _moment(query, "end_date")
     if start is None or end is None or not start <= end <= start + LONGEST_WINDOW:
         raise invalid("INVALID_DATE_RANGE", "/start_date")
@@ -58,10 +62,11 @@ async def search_transactions(call: WireCall, books: Books) -> WireAnswer:
         key=lambda row: (row[0], row[1]["transaction_id"]),
     )
     shown = in_window[(page - 1) * size : page * size]
+    infos = [{"transaction_info": info} for _, info in shown]
     return WireAnswer.json(
         200,
         {
-            "transaction_details": [{"transaction_info": info} for _, info in shown],
+            "transaction_details": worded(infos, books, "transaction_status"),
             "start_date": objects.stamp(start),
             "end_date": objects.stamp(end),
             "last_refreshed_datetime": objects.stamp(books.now),

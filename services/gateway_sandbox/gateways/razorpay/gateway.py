@@ -13,7 +13,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from urllib.parse import parse_qsl, urlencode
 
 from services.gateway_sandbox.domain.models import (
@@ -34,6 +34,8 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     EntryFilter,
+    SettlementFile,
+    SettlementLine,
     WireAnswer,
     WireCall,
     WireError,
@@ -41,7 +43,9 @@ from services.gateway_sandbox.gateways.port import (
 )
 from services.gateway_sandbox.gateways.razorpay import errors, events, fields, objects, pages, sessions
 from services.gateway_sandbox.gateways.razorpay.money import MoneyCalls, page
-from services.gateway_sandbox.gateways.razorpay.objects import Try
+from services.gateway_sandbox.gateways.razorpay.objects import Json, Try
+from services.gateway_sandbox.gateways.razorpay.settlement import settlement_file
+from services.gateway_sandbox.gateways.wording import worded
 from shared.money import Money
 
 _REFUND = re.compile(r"/v1/payments/[^/]+/refund")
@@ -148,7 +152,7 @@ class RazorpaySandbox:
 
     async def retrieve_link(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await _session(call, books, "plink_")
-        return WireAnswer.json(200, objects.payment_link(entry, self._page_url(entry)))
+        return WireAnswer.json(200, worded(objects.payment_link(entry, self._page_url(entry)), books, "status"))
 
     async def list_links(self, call: WireCall, books: Books) -> WireAnswer:
         """Under a name of its own, not ``items`` as in every other list."""
@@ -160,7 +164,8 @@ class RazorpaySandbox:
         else:
             links = await self._links_of(query.get("reference_id"), books)
         shown = [objects.payment_link(entry, self._page_url(entry)) for entry in links]
-        return WireAnswer.json(200, {"payment_links": page(shown, call, _LINKS_QUERY)["items"]})
+        items = page(shown, call, _LINKS_QUERY)["items"]
+        return WireAnswer.json(200, {"payment_links": worded(items, books, "status")})
 
     async def cancel_link(self, call: WireCall, books: Books) -> WireAnswer:
         fields.json_body(call, frozenset())
@@ -189,7 +194,7 @@ class RazorpaySandbox:
         return WireAnswer.json(200, objects.order(entry))
 
     async def retrieve_order(self, call: WireCall, books: Books) -> WireAnswer:
-        return WireAnswer.json(200, objects.order(await _session(call, books, "order_")))
+        return WireAnswer.json(200, worded(objects.order(await _session(call, books, "order_")), books, "status"))
 
     async def list_orders(self, call: WireCall, books: Books) -> WireAnswer:
         """The orders behind links too: they carry the link's reference as their receipt."""
@@ -198,12 +203,17 @@ class RazorpaySandbox:
         if "authorized" in query:
             wants = query["authorized"] == "1"
             entries = [entry for entry in entries if (objects.good_try(entry) is not None) is wants]
-        return WireAnswer.json(200, page([objects.order(entry) for entry in entries], call, _ORDERS_QUERY))
+        orders = [objects.order(entry) for entry in entries]
+        if "expand[]" in query:
+            if [value for name, value in call.query if name == "expand[]"] != ["payments"]:
+                raise errors.invalid("The selected expand is invalid.", field="expand")
+            for body, entry in zip(orders, entries, strict=True):
+                body["payments"] = _payments_of(entry)
+        return WireAnswer.json(200, worded(page(orders, call, _ORDERS_QUERY), books, "status"))
 
     async def list_payments_of_order(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await _session(call, books, "order_")
-        payments = [objects.payment(entry, which) for which in reversed(objects.tries_of(entry))]
-        return WireAnswer.json(200, objects.collection(payments))
+        return WireAnswer.json(200, worded(_payments_of(entry), books, "status"))
 
     # --- the hosted checkout -----------------------------------------------------------------------------------
 
@@ -328,6 +338,9 @@ class RazorpaySandbox:
     ) -> None:
         raise IllegalMove("Razorpay has no captures of their own, and none is ever pending")
 
+    def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+        return settlement_file(lines, day)
+
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await self._money.refund_in_dashboard(entry, amount_minor, books)
 
@@ -346,6 +359,11 @@ class RazorpaySandbox:
             "X-Razorpay-Signature": hmac_sha256_hex(self._webhook_secret, body),
             "X-Razorpay-Event-Id": hashlib.sha256(body).hexdigest()[:14],
         }
+
+
+def _payments_of(entry: BookEntry) -> Json:
+    """Every try, newest first."""
+    return objects.collection([objects.payment(entry, which) for which in reversed(objects.tries_of(entry))])
 
 
 def _new_try(books: Books, failure: Mapping[str, str] | None) -> Try:

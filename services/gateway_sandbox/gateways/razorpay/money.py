@@ -13,9 +13,11 @@ from services.gateway_sandbox.domain.models import (
     MoreThanThereIs,
     RefundStatus,
 )
+from services.gateway_sandbox.gateways.bookkeeping import book_dispute, book_refund
 from services.gateway_sandbox.gateways.port import Books, EntryFilter, WireAnswer, WireCall, WireError, WireRoute
 from services.gateway_sandbox.gateways.razorpay import errors, events, fields, objects
 from services.gateway_sandbox.gateways.razorpay.objects import Json, Try
+from services.gateway_sandbox.gateways.wording import worded
 
 _CAPTURE_FIELDS = frozenset({"amount", "currency"})
 _REFUND_FIELDS = frozenset({"amount", "speed", "notes", "receipt"})
@@ -50,12 +52,13 @@ class MoneyCalls:
         body = objects.payment(entry, which)
         if "refunds" in [value for name, value in call.query if name == "expand[]"]:
             body["refunds"] = objects.collection(await _refunds(entry, books))
-        return WireAnswer.json(200, body)
+        return WireAnswer.json(200, worded(body, books, "status"))
 
     async def list_payments(self, call: WireCall, books: Books) -> WireAnswer:
         entries = await books.search(EntryFilter(paid_only=True, limit=_LOOKED_THROUGH))
         tries = [(entry, which) for entry in entries for which in objects.tries_of(entry)]
-        return WireAnswer.json(200, page([objects.payment(entry, which) for entry, which in tries], call))
+        payments = [objects.payment(entry, which) for entry, which in tries]
+        return WireAnswer.json(200, worded(page(payments, call), books, "status"))
 
     async def capture(self, call: WireCall, books: Books) -> WireAnswer:
         body = fields.json_body(call, _CAPTURE_FIELDS)
@@ -104,16 +107,12 @@ class MoneyCalls:
             raise errors.invalid("The selected speed is invalid.", field="speed")
         if receipt and any(earlier.reference == receipt for earlier in await books.refunds_of(entry)):
             raise errors.refused("The receipt has already been used for another refund.")
-        refund = _new_refund(entry, amount_minor, books, reference=receipt, notes=fields.notes(body))
-        refund.status = "pending" if books.answers_later else "succeeded"
-        refund.details["speed"] = speed
-        await self._book_refund(entry, refund, books)
+        notes = fields.notes(body)
+        refund = await _refund(entry, amount_minor, books, reference=receipt, notes=notes, speed=speed)
         return WireAnswer.json(200, objects.refund(refund, entry.currency))
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
-        refund = _new_refund(entry, amount_minor, books, reference=None, notes={})
-        await self._book_refund(entry, refund, books)
-        return refund
+        return await _refund(entry, amount_minor, books, is_pending=False)
 
     async def settle_refund(self, entry: BookEntry, refund: BookRefund, status: RefundStatus, books: Books) -> None:
         """Razorpay shows a refund that was taken back as failed; there is no status of its own for it."""
@@ -122,21 +121,15 @@ class MoneyCalls:
         await books.save_refund(entry, refund, f"refund_{status}")
         events.refund_moved(entry, refund, "refund.processed" if status == "succeeded" else "refund.failed", books)
 
-    async def _book_refund(self, entry: BookEntry, refund: BookRefund, books: Books) -> None:
-        entry.give_back(refund.amount_minor)
-        await books.add_refund(entry, refund)
-        events.refund_moved(entry, refund, "refund.created", books)
-        if refund.status == "succeeded":
-            events.refund_moved(entry, refund, "refund.processed", books)
-
     async def list_refunds_of_payment(self, call: WireCall, books: Books) -> WireAnswer:
         entry, which = await _payment(call, books)
         found = await _refunds(entry, books) if which["failure"] is None else []
-        return WireAnswer.json(200, page(found, call))
+        return WireAnswer.json(200, worded(page(found, call), books, "status"))
 
     async def list_refunds(self, call: WireCall, books: Books) -> WireAnswer:
         entries = await books.search(EntryFilter(paid_only=True, limit=_LOOKED_THROUGH))
-        return WireAnswer.json(200, page([each for entry in entries for each in await _refunds(entry, books)], call))
+        found = [each for entry in entries for each in await _refunds(entry, books)]
+        return WireAnswer.json(200, worded(page(found, call), books, "status"))
 
     async def retrieve_refund(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await books.find(call.path_values["refund_id"])
@@ -144,7 +137,7 @@ class MoneyCalls:
         body = next((refund for refund in found if refund["id"] == call.path_values["refund_id"]), None)
         if body is None or call.path_values.get("id", body["payment_id"]) != body["payment_id"]:
             raise errors.no_such_id()
-        return WireAnswer.json(200, body)
+        return WireAnswer.json(200, worded(body, books, "status"))
 
     def refusal(self, operation: str, code: str | None) -> WireError:
         if operation == "refund":
@@ -156,16 +149,7 @@ class MoneyCalls:
     # --- disputes ----------------------------------------------------------------------------------------------
 
     async def open_dispute(self, entry: BookEntry, amount_minor: int, reason: str | None, books: Books) -> BookDispute:
-        dispute = BookDispute(
-            gateway=entry.gateway,
-            dispute_id=books.new_id("disp_", 14),
-            gateway_reference=entry.gateway_reference,
-            amount_minor=amount_minor,
-            status="open",
-            reason=reason or _USUAL_DISPUTE,
-            created_at=books.now,
-        )
-        await books.add_dispute(entry, dispute)
+        dispute = await book_dispute(entry, books.new_id("disp_", 14), amount_minor, reason or _USUAL_DISPUTE, books)
         events.dispute_moved(entry, dispute, "payment.dispute.created", books)
         return dispute
 
@@ -178,14 +162,14 @@ class MoneyCalls:
     async def list_disputes(self, call: WireCall, books: Books) -> WireAnswer:
         entries = await books.search(EntryFilter(paid_only=True, limit=_LOOKED_THROUGH))
         found = [objects.dispute(entry, each) for entry in entries for each in await books.disputes_of(entry)]
-        return WireAnswer.json(200, page(found, call))
+        return WireAnswer.json(200, worded(page(found, call), books, "status"))
 
     async def retrieve_dispute(self, call: WireCall, books: Books) -> WireAnswer:
         dispute = await books.find_dispute(call.path_values["id"])
         entry = await books.find(dispute.gateway_reference) if dispute is not None else None
         if dispute is None or entry is None:
             raise errors.no_such_id()
-        return WireAnswer.json(200, objects.dispute(entry, dispute))
+        return WireAnswer.json(200, worded(objects.dispute(entry, dispute), books, "status"))
 
 
 def page(items: Sequence[Json], call: WireCall, allowed: frozenset[str] = _LIST_FIELDS) -> Json:
@@ -227,18 +211,28 @@ def _refund_amount(body: Mapping[str, Any], entry: BookEntry, which: Try) -> int
     return amount_minor
 
 
-def _new_refund(
-    entry: BookEntry, amount_minor: int, books: Books, *, reference: str | None, notes: dict[str, str]
+async def _refund(
+    entry: BookEntry,
+    amount_minor: int,
+    books: Books,
+    *,
+    reference: str | None = None,
+    notes: Mapping[str, str] | None = None,
+    speed: str = "normal",
+    is_pending: bool | None = None,
 ) -> BookRefund:
-    return BookRefund(
-        gateway=entry.gateway,
-        refund_id=books.new_id("rfnd_", 14),
-        gateway_reference=entry.gateway_reference,
+    refund = await book_refund(
+        entry,
+        books.new_id("rfnd_", 14),
+        amount_minor,
+        books,
+        is_pending=is_pending,
         reference=reference,
-        amount_minor=amount_minor,
-        status="succeeded",
-        reason=notes.get("reason"),
-        created_at=books.now,
+        reason=(notes or {}).get("reason"),
         metadata=notes,
-        details={"payment_id": entry.payment_reference},
+        details={"payment_id": entry.payment_reference, "speed": speed},
     )
+    events.refund_moved(entry, refund, "refund.created", books)
+    if refund.status == "succeeded":
+        events.refund_moved(entry, refund, "refund.processed", books)
+    return refund

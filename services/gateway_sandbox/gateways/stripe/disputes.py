@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from services.gateway_sandbox.domain.models import BookDispute, BookEntry, DisputeStatus
+from services.gateway_sandbox.gateways.bookkeeping import book_dispute
 from services.gateway_sandbox.gateways.port import Books, WireAnswer, WireCall
 from services.gateway_sandbox.gateways.stripe import errors, objects
 from services.gateway_sandbox.gateways.stripe.events import announce_all
 from services.gateway_sandbox.gateways.stripe.expand import expand, expand_list
 from services.gateway_sandbox.gateways.stripe.form import Parameters, parse_pairs
-from services.gateway_sandbox.gateways.stripe.objects import Json
+from services.gateway_sandbox.gateways.stripe.objects import STATUS_KEYS, Json
 from services.gateway_sandbox.gateways.stripe.reading import charged_entry, slice_of
+from services.gateway_sandbox.gateways.wording import worded
 
 
 async def retrieve_dispute(call: WireCall, books: Books) -> WireAnswer:
@@ -18,8 +20,8 @@ async def retrieve_dispute(call: WireCall, books: Books) -> WireAnswer:
     if dispute is None or entry is None:
         raise errors.missing_resource("dispute", call.path_values["id"], "dispute")
     query = Parameters(parse_pairs(call.query))
-    body = objects.dispute(entry, dispute, books.now)
-    return WireAnswer.json(200, expand(body, entry, query.texts("expand")))
+    body = expand(objects.dispute(entry, dispute, books.now), entry, query.texts("expand"))
+    return WireAnswer.json(200, worded(body, books, *STATUS_KEYS))
 
 
 async def list_disputes(call: WireCall, books: Books) -> WireAnswer:
@@ -28,22 +30,15 @@ async def list_disputes(call: WireCall, books: Books) -> WireAnswer:
     bodies = [objects.dispute(entry, dispute, books.now) for dispute in await books.disputes_of(entry)]
     shown, has_more = slice_of(bodies, query)
     page = objects.as_list(shown, "/v1/disputes", has_more=has_more)
-    return WireAnswer.json(200, expand_list(page, [entry] * len(shown), query.texts("expand")))
+    page = expand_list(page, [entry] * len(shown), query.texts("expand"))
+    return WireAnswer.json(200, worded(page, books, *STATUS_KEYS))
 
 
 async def open_dispute(entry: BookEntry, amount_minor: int, reason: str | None, books: Books) -> BookDispute:
-    dispute = BookDispute(
-        gateway=entry.gateway,
-        dispute_id=books.new_id("du_"),
-        gateway_reference=entry.gateway_reference,
-        amount_minor=amount_minor,
-        status="open",
-        reason=reason or "fraudulent",
-        created_at=books.now,
-        details={"charge": objects.latest_charge_id(entry)},
-    )
     entry.details["disputed"] = True
-    await books.add_dispute(entry, dispute)
+    about = {"charge": objects.latest_charge_id(entry)}
+    reason = reason or "fraudulent"
+    dispute = await book_dispute(entry, books.new_id("du_"), amount_minor, reason, books, details=about)
     _announce(entry, dispute, books, ("charge.dispute.created", "charge.dispute.funds_withdrawn"))
     return dispute
 

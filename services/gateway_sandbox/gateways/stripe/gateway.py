@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from services.gateway_sandbox.domain.models import (
@@ -26,11 +26,14 @@ from services.gateway_sandbox.domain.models import (
     RefundStatus,
 )
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
+from services.gateway_sandbox.gateways.bookkeeping import book_capture
 from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutLine,
     CheckoutView,
     EntryFilter,
+    SettlementFile,
+    SettlementLine,
     WireAnswer,
     WireCall,
     WireError,
@@ -42,14 +45,17 @@ from services.gateway_sandbox.gateways.stripe.expand import expand, expand_list
 from services.gateway_sandbox.gateways.stripe.form import Parameters, parse_body, parse_pairs
 from services.gateway_sandbox.gateways.stripe.money import to_books
 from services.gateway_sandbox.gateways.stripe.new_session import new_session
-from services.gateway_sandbox.gateways.stripe.objects import Json
+from services.gateway_sandbox.gateways.stripe.objects import STATUS_KEYS, Json
 from services.gateway_sandbox.gateways.stripe.reading import amount_of, intent_of, limit_of, our_reference, page_of
 from services.gateway_sandbox.gateways.stripe.search import parse_query
+from services.gateway_sandbox.gateways.stripe.settlement import settlement_file
+from services.gateway_sandbox.gateways.wording import worded
 from shared.money import Money
 
 _LONGEST_IDEMPOTENCY_KEY = 255
 _SEARCHED = 1000  # a development account has no more payments than this worth searching
 _CANCEL_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer", "abandoned"})
+_LIST_PARAMETERS = frozenset({"created", "expand", "limit", "starting_after"})
 _CAPTURE_PARAMETERS = frozenset(
     {
         "amount_details",
@@ -166,7 +172,8 @@ class StripeSandbox:
 
     async def retrieve_session(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await self._session(call, books)
-        return self._session_answer(entry, Parameters(parse_pairs(call.query)))
+        body = self._session_body(entry, Parameters(parse_pairs(call.query)))
+        return WireAnswer.json(200, worded(body, books, *STATUS_KEYS))
 
     async def retrieve_line_items(self, call: WireCall, books: Books) -> WireAnswer:
         return WireAnswer.json(200, objects.line_items(await self._session(call, books)))
@@ -181,7 +188,8 @@ class StripeSandbox:
             entries, has_more = await page_of(query, books, paid_only=False)
         data = [objects.session(entry, self._page_url(entry)) for entry in entries]
         page = objects.as_list(data, "/v1/checkout/sessions", has_more=has_more)
-        return WireAnswer.json(200, expand_list(page, entries, query.texts("expand")))
+        page = expand_list(page, entries, query.texts("expand"))
+        return WireAnswer.json(200, worded(page, books, *STATUS_KEYS))
 
     async def expire_session(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await self._session(call, books, for_update=True)
@@ -202,8 +210,10 @@ class StripeSandbox:
         return entry
 
     def _session_answer(self, entry: BookEntry, parameters: Parameters) -> WireAnswer:
-        body = objects.session(entry, self._page_url(entry))
-        return WireAnswer.json(200, expand(body, entry, parameters.texts("expand")))
+        return WireAnswer.json(200, self._session_body(entry, parameters))
+
+    def _session_body(self, entry: BookEntry, parameters: Parameters) -> Json:
+        return expand(objects.session(entry, self._page_url(entry)), entry, parameters.texts("expand"))
 
     def _page_url(self, entry: BookEntry) -> str:
         return f"{self._public_base_url}/sandbox/stripe/checkout/{entry.gateway_reference}"
@@ -213,14 +223,17 @@ class StripeSandbox:
     async def retrieve_intent(self, call: WireCall, books: Books) -> WireAnswer:
         entry = await intent_of(call.path_values["id"], books)
         query = Parameters(parse_pairs(call.query))
-        return WireAnswer.json(200, expand(objects.payment_intent(entry), entry, query.texts("expand")))
+        body = expand(objects.payment_intent(entry), entry, query.texts("expand"))
+        return WireAnswer.json(200, worded(body, books, *STATUS_KEYS))
 
     async def list_intents(self, call: WireCall, books: Books) -> WireAnswer:
         query = Parameters(parse_pairs(call.query))
+        query.allow_only(_LIST_PARAMETERS)
         entries, has_more = await page_of(query, books, paid_only=True)
         data = [objects.payment_intent(entry) for entry in entries]
         page = objects.as_list(data, "/v1/payment_intents", has_more=has_more)
-        return WireAnswer.json(200, expand_list(page, entries, query.texts("expand")))
+        page = expand_list(page, entries, query.texts("expand"))
+        return WireAnswer.json(200, worded(page, books, *STATUS_KEYS))
 
     async def search_intents(self, call: WireCall, books: Books) -> WireAnswer:
         query = Parameters(parse_pairs(call.query))
@@ -235,7 +248,8 @@ class StripeSandbox:
             "next_page": None,
             "url": "/v1/payment_intents/search",
         }
-        return WireAnswer.json(200, expand_list(page, found, query.texts("expand")))
+        page = expand_list(page, found, query.texts("expand"))
+        return WireAnswer.json(200, worded(page, books, *STATUS_KEYS))
 
     async def capture_intent(self, call: WireCall, books: Books) -> WireAnswer:
         parameters = Parameters(parse_body(call.body))
@@ -283,22 +297,12 @@ class StripeSandbox:
     ) -> None:
         """A capture is no object at Stripe; its record here tells tests which call took what."""
         released_minor = entry.capturable_minor - amount_minor
-        entry.take(amount_minor, final=final)
-        if final and released_minor:
+        if final and released_minor > 0:
             _remember_release(entry, released_minor, books)
         if books.answers_later:
             entry.details["capture_pending_minor"] = amount_minor
-        capture = BookCapture(
-            gateway=self.name,
-            capture_id=books.new_id("capture_"),
-            gateway_reference=entry.gateway_reference,
-            reference=reference,
-            amount_minor=amount_minor,
-            status="pending" if books.answers_later else "succeeded",
-            is_final=final,
-            created_at=books.now,
-        )
-        await books.add_capture(entry, capture)
+        capture_id = books.new_id("capture_")
+        await book_capture(entry, capture_id, amount_minor, books, is_final=final, reference=reference)
         if books.answers_later:
             self._announce(entry, books, "payment_intent.processing", call)
         else:
@@ -391,6 +395,9 @@ class StripeSandbox:
         content = timestamp.encode() + b"." + body
         signatures = [f"v1={hmac_sha256_hex(secret, content)}" for secret in self._webhook_secrets]
         return {"Stripe-Signature": ",".join([f"t={timestamp}", *signatures])}
+
+    def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+        return settlement_file(lines, day)
 
     async def _confirm(self, entry: BookEntry, books: Books, *, late: bool) -> None:
         entry.pay(late=late)

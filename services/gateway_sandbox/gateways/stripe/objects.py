@@ -17,6 +17,8 @@ API_VERSION = "2026-06-24.dahlia"
 
 Json = dict[str, Any]
 
+STATUS_KEYS = ("status", "payment_status")
+
 _SESSION_STATUS = {EntryStatus.OPEN: "open", EntryStatus.EXPIRED: "expired"}
 _INTENT_STATUS = {
     EntryStatus.AUTHORIZED: "requires_capture",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from services.gateway_sandbox.domain.models import BookEntry, BookRefund, IllegalMove, RefundStatus
+from services.gateway_sandbox.gateways.bookkeeping import book_refund
 from services.gateway_sandbox.gateways.port import Books, WireAnswer, WireCall, WireError
 from services.gateway_sandbox.gateways.stripe import errors, objects
 from services.gateway_sandbox.gateways.stripe.events import Picture, announce_all
 from services.gateway_sandbox.gateways.stripe.expand import expand, expand_list
 from services.gateway_sandbox.gateways.stripe.form import Parameters, parse_body, parse_pairs
-from services.gateway_sandbox.gateways.stripe.objects import Json
+from services.gateway_sandbox.gateways.stripe.objects import STATUS_KEYS, Json
 from services.gateway_sandbox.gateways.stripe.reading import amount_of, charged_entry, our_reference, slice_of
+from services.gateway_sandbox.gateways.wording import worded
 from shared.money import Money
 
 _REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
@@ -46,7 +50,8 @@ async def create_refund(call: WireCall, books: Books) -> WireAnswer:
 async def retrieve_refund(call: WireCall, books: Books) -> WireAnswer:
     entry, refund = await _found(call, books)
     query = Parameters(parse_pairs(call.query))
-    return WireAnswer.json(200, expand(objects.refund(entry, refund), entry, query.texts("expand")))
+    body = expand(objects.refund(entry, refund), entry, query.texts("expand"))
+    return WireAnswer.json(200, worded(body, books, *STATUS_KEYS))
 
 
 async def cancel_refund(call: WireCall, books: Books) -> WireAnswer:
@@ -71,7 +76,8 @@ async def list_refunds(call: WireCall, books: Books) -> WireAnswer:
     bodies.sort(key=lambda body: int(body["created"]), reverse=True)
     shown, has_more = slice_of(bodies, query)
     page = objects.as_list(shown, "/v1/refunds", has_more=has_more)
-    return WireAnswer.json(200, expand_list(page, [entry] * len(shown), query.texts("expand")))
+    page = expand_list(page, [entry] * len(shown), query.texts("expand"))
+    return WireAnswer.json(200, worded(page, books, *STATUS_KEYS))
 
 
 async def refund_in_dashboard(entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
@@ -99,26 +105,26 @@ async def _refund(
     books: Books,
     call: WireCall | None = None,
 ) -> BookRefund:
-    entry.give_back(amount_minor)
-    refund = BookRefund(
-        gateway=entry.gateway,
-        refund_id=books.new_id("re_"),
-        gateway_reference=entry.gateway_reference,
+    refund = await book_refund(
+        entry,
+        books.new_id("re_"),
+        amount_minor,
+        books,
         reference=our_reference(metadata),
-        amount_minor=amount_minor,
-        status="pending" if books.answers_later else "succeeded",
         reason=reason,
-        created_at=books.now,
         metadata=metadata,
-        details={"charge": objects.latest_charge_id(entry)},
+        details={"charge": objects.latest_charge_id(entry), **_how_it_waits(books)},
     )
-    if books.answers_later:
-        is_waiting = books.pending_code == _WAITING_FOR_THE_BUYER
-        refund.details["wire_status"] = _WAITING_FOR_THE_BUYER if is_waiting else "pending"
-        refund.details["pending_reason"] = None if is_waiting else books.pending_code or "processing"
-    await books.add_refund(entry, refund)
     _announce_new(entry, refund, books, call)
     return refund
+
+
+def _how_it_waits(books: Books) -> Mapping[str, str | None]:
+    if not books.answers_later:
+        return {}
+    if books.pending_code == _WAITING_FOR_THE_BUYER:
+        return {"wire_status": _WAITING_FOR_THE_BUYER, "pending_reason": None}
+    return {"wire_status": "pending", "pending_reason": books.pending_code or "processing"}
 
 
 async def _found(call: WireCall, books: Books, *, for_update: bool = False) -> tuple[BookEntry, BookRefund]:
