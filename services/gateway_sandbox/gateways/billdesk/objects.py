@@ -25,6 +25,7 @@ NOT_YET_ACCEPTED = "0700"
 """No documentation names a code for it; what matters is that it is neither of the two above."""
 
 _NUMBERS = {"INR": "356", "USD": "840", "EUR": "978", "GBP": "826", "AED": "784", "SGD": "702"}
+_NO_CURRENCY = "999"
 _ERRORS = {
     SUCCESS: ("TRS0000", "Transaction Successful", "success"),
     FAILED: ("TRPPE0033", "Payment declined by the bank", "payment_declined"),
@@ -57,6 +58,11 @@ def rupees(amount_minor: int, currency: str = "INR") -> str:
     return f"{Money(amount_minor, currency).as_major():f}"
 
 
+def _number(currency: str) -> str:
+    """ISO 4217's; orders are in rupees, and only a fault shows anything else."""
+    return _NUMBERS.get(currency, _NO_CURRENCY)
+
+
 def last_of(entry: BookEntry) -> Transaction | None:
     """The latest try, once there is one."""
     tries: Sequence[Transaction] = entry.details["transactions"]
@@ -77,7 +83,7 @@ def order(entry: BookEntry, api_base: str) -> Json:
         "order_date": entry.details["order_date"],
         "createdon": stamp(entry.created_at),
         "amount": rupees(entry.amount_minor, entry.currency),
-        "currency": _NUMBERS[entry.currency],
+        "currency": _number(entry.currency),
         "ru": entry.success_url,
         "itemcode": entry.details["itemcode"],
         "next_step": "redirect",
@@ -113,7 +119,7 @@ def transaction(entry: BookEntry, which: Transaction) -> Json:
         "surcharge": "0.00",
         "discount": "0.00",
         "charge_amount": amount,
-        "currency": _NUMBERS[entry.currency],
+        "currency": _number(entry.currency),
         "payment_method_type": "netbanking",
         "txn_process_type": "nb",
         "bank_ref_no": which["id"][-12:],
@@ -138,7 +144,7 @@ def refund(entry: BookEntry, record: BookRefund) -> Json:
         "transaction_date": record.details["transaction_date"],
         "txn_amount": rupees(entry.amount_minor, entry.currency),
         "refund_amount": rupees(record.amount_minor, entry.currency),
-        "currency": _NUMBERS[entry.currency],
+        "currency": _number(entry.currency),
         "refund_date": stamp(record.created_at),
         "refund_status": record.details["code"] if record.status == "succeeded" else NOT_YET_ACCEPTED,
     }
