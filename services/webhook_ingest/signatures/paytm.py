@@ -132,7 +132,7 @@ REGISTRATION = Registration(
     "paytm",
     "PAYTM_MERCHANT_KEY",
     lambda _values: PaytmScheme(),
-    summary="AES-128-CBC of a salted SHA-256, over a form's values by name (`CHECKSUMHASH`) or a JSON body's characters",
+    summary="AES-128-CBC of a salted SHA-256, over a form's values (`CHECKSUMHASH`) or a JSON body",
     not_offered={
         Trait.WHOLE_BODY: "a payment's form signs values and not their names; refunds' JSON is signed as a whole",
         Trait.TIMESTAMP: "no time is signed; facts count once for ever",
