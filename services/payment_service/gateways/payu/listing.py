@@ -1,0 +1,64 @@
+"""PayU's list of transactions, in windows of an hour: how large one may be is not documented."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+
+from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.payu.api import Answer, PayuApi
+from services.payment_service.gateways.payu.money_calls import checked
+from services.payment_service.gateways.payu.reading import (
+    INDIA,
+    OUR_REFERENCE,
+    PAYU_ID,
+    Json,
+    moment_of,
+    row_observations,
+    rows_in,
+    scalar_text,
+)
+from services.payment_service.gateways.port import Listed, ListPage
+
+WINDOW = timedelta(hours=1)
+
+_NOTHING = ("not found", "no transaction", "no record", "0 out of")
+
+
+async def list_window(api: PayuApi, since: datetime, until: datetime, cursor: str | None) -> ListPage:
+    """One hour of it; the cursor is where the next one begins. Times are India's, and both ends count."""
+    start = datetime.fromisoformat(cursor) if cursor is not None else since
+    end = min(start + WINDOW, until)
+    answer = await api.call("get_transaction_info", _written(start), _written(end + timedelta(seconds=1)))
+    rows = checked(lambda: _rows(answer), "list")
+    next_cursor = end.astimezone(UTC).isoformat() if end < until else None
+    return ListPage(tuple(_listed(rows)), next_cursor)
+
+
+def _rows(answer: Answer) -> list[Json]:
+    if not answer.is_ok and "Transaction_details" not in answer.body:
+        if any(words in answer.message for words in _NOTHING):
+            return []
+        raise UnexpectedShape("PayU gives no list")
+    return rows_in(answer.body)
+
+
+def _listed(rows: list[Json]) -> list[Listed]:
+    """One payment may have several rows, one for each action on it."""
+    named = [(scalar_text(row.get("id")), row) for row in rows]
+    usable = sorted(
+        ((payu_id, row) for payu_id, row in named if payu_id is not None and PAYU_ID.fullmatch(payu_id)),
+        key=lambda pair: pair[0],
+    )
+    found = []
+    for payu_id, group in groupby(usable, key=lambda pair: pair[0]):
+        own = [row for _, row in group]
+        txnid = scalar_text(own[0].get("txnid"))
+        ours = (txnid,) if txnid is not None and OUR_REFERENCE.fullmatch(txnid) else ()
+        facts = dict.fromkeys(fact for row in own for fact in row_observations(row, payu_id))
+        found.append(Listed((payu_id, *ours), ours, tuple(facts), moment_of(own[0])))
+    return found
+
+
+def _written(moment: datetime) -> str:
+    return f"{moment.astimezone(INDIA):%Y-%m-%d %H:%M:%S}"
