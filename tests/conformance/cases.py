@@ -28,6 +28,7 @@ from shared.ports import system_ports
 from tests.conformance.market import HELD_SECONDS, Market, Sent
 from tests.support.waiting import until
 
+_TELLING: Final = ("status", "amount_authorized", "amount_captured", "amount_excess", "failure_code", "facts")
 WITH_MONEY: Final = frozenset({"authorized", "partially_captured", "captured"})
 _USUAL: Final = ("INR", "USD", "SAR", "AED", "EUR", "KWD")
 _THREE_DECIMALS: Final = ("KWD", "BHD", "OMR")
@@ -280,7 +281,9 @@ async def _shown_otherwise(market: Market, subject: Subject, params: Mapping[str
         async def noticed() -> bool:
             seen = await market.see(payment)
             assert seen["status"] != "captured", seen
-            return seen["status"] == "conflicted" or bool(seen["conflict"])
+            refused = any(fact["kind"] == "operation_refused" for fact in seen["facts"])  # completing it was refused
+            assert refused or seen["conflict"], [seen[name] for name in _TELLING]
+            return True
 
         await until(noticed, within_seconds=20, what=f"{subject.name}: the conflict")
 

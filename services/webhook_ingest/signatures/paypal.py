@@ -46,7 +46,7 @@ from services.webhook_ingest.signatures.port import (
     Verification,
     refused,
 )
-from services.webhook_ingest.signatures.registration import Registration
+from services.webhook_ingest.signatures.registration import Registration, Trait
 from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
 
@@ -268,4 +268,5 @@ REGISTRATION = Registration(
     build_preparing=paypal_scheme,
     variables=("PAYPAL_",),
     summary="RSA-SHA256 over id, time, webhook id and CRC32 of the raw body, with a certificate of a pinned host",
+    not_offered={Trait.TIMESTAMP: "retries come for three days with the first try's time; each counts once for ever"},
 )
