@@ -203,7 +203,7 @@ def _list_of(body: Json, key: str) -> Sequence[Json]:
     """An empty list may be null, but a body without it is none: nothing found in nonsense proves nothing."""
     if key not in body:
         raise UnexpectedShape(f"{key} is missing")
-    found = body[key] or []
+    found = [] if body[key] is None else body[key]
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise UnexpectedShape(f"{key} is not a list")
     return found
