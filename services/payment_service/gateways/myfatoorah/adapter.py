@@ -195,7 +195,7 @@ class MyFatoorah(WithoutCompletion):
         return Snapshot(tuple(dict.fromkeys(seen)), tuple(observations))
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
-        """There is no call for it: its page is not shown any more, and whoever still pays on an old one brings late money
+        """There is no call for it: its page is not shown any more, and whoever still pays on it brings late money
         (order policy)."""
         snapshot = await self.retrieve((gateway_reference,), our_reference=our_reference)
         if any(observation.kind not in _STILL_OPEN for observation in snapshot.observations):
