@@ -41,6 +41,7 @@ def checkout_text(request: CreateSession, merchant_id: str) -> str:
         **_shopper(request),
         "merchant_param1": _plain(request.payment_id, LONGEST_PARAMETER),
         "merchant_param2": request.capture.value,
+        "merchant_param3": _plain(request.order_id, LONGEST_PARAMETER),
     }
     return "&".join(f"{name}={value}" for name, value in fields.items())
 

@@ -1,0 +1,71 @@
+"""What CCAvenue paid out: its two reports, as they are fetched for a day, in one JSON document.
+
+``payoutSummary`` lists the payouts, one per currency here; ``payIdDetails`` has the rows of each, by its ``pay_Id``.
+The summary's keys are misspelled, as CCAvenue's are in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from services.gateway_sandbox.domain.json_text import to_json
+from services.gateway_sandbox.gateways.ccavenue.objects import major
+from services.gateway_sandbox.gateways.ccavenue.wire import INDIA, Json
+from services.gateway_sandbox.gateways.port import SettlementFile, SettlementLine
+
+_TYPES = {"capture": "Shipped", "refund": "Refunded", "dispute": "Chargeback"}
+
+
+def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    currencies = sorted({line.entry.currency for line in lines})
+    by_payout = {
+        f"{day:%Y%m%d}{number}": [line for line in lines if line.entry.currency == currency]
+        for number, currency in enumerate(currencies, 1)
+    }
+    summary = [_payout(pay_id, rows, day) for pay_id, rows in by_payout.items()]
+    body: Json = {
+        "payoutSummary": {"Payout_Summary_Result": {"pauyout_summary_list": {"pauyout_summary_details": summary}}},
+        "payIdDetails": {pay_id: _details(rows) for pay_id, rows in by_payout.items()},
+    }
+    return SettlementFile(f"ccavenue-payouts-{day:%Y-%m-%d}.json", "application/json", to_json(body).encode())
+
+
+def _payout(pay_id: str, lines: Sequence[SettlementLine], day: date) -> Json:
+    currency = lines[0].entry.currency
+    return {
+        "pay_Id": pay_id,
+        "pay_amount": major(sum(line.net_minor for line in lines), currency),
+        "settlement_date": f"{day + timedelta(days=1):%d-%m-%Y}",
+        "settlement_bank": "Test bank",
+        "settlement_currency": currency,
+        "trans_currency": currency,
+        "sub_acc_Id": "",
+        "utr_no": f"UTR{pay_id}",
+    }
+
+
+def _details(lines: Sequence[SettlementLine]) -> Json:
+    rows = [_row(line) for line in lines]
+    inner = {"pay_id_txn_details_list": {"pay_id_txn_details": rows}, "page_count": 1, "total_records": len(rows)}
+    return {"pay_id_details_Result": inner}
+
+
+def _row(line: SettlementLine) -> Json:
+    currency = line.entry.currency
+    return {
+        "ccavenue_ref_no": line.entry.gateway_reference,
+        "order_no": line.entry.reference,
+        "txn_type": _TYPES[line.kind],
+        "amount": major(line.amount_minor, currency),
+        "fees": major(line.fee_minor, currency),
+        "tax": major(line.tax_minor, currency),
+        "amt_payable": major(line.net_minor, currency),
+        "currency": currency,
+        "date_time": f"{line.at.astimezone(INDIA):%Y-%m-%d %H:%M:%S}",
+        "order_option_type": "OPTUPI",
+        "bank_ref_no": str(line.entry.details.get("bank_ref_no", "")),
+        "bill_name": "",
+        "bill_email": "",
+        "sub_acc_id": "",
+    }
