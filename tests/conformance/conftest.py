@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.conformance.market import Market, open_market
@@ -14,3 +15,25 @@ from tests.support.postgres import PostgresServer
 async def market(postgres_server: PostgresServer) -> AsyncIterator[Market]:
     async with open_market(postgres_server) as opened:
         yield opened
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-gateway-docs", action="store_true", help="write docs/gateways.md when every case has passed"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if not session.config.getoption("--write-gateway-docs", False) or hasattr(session.config, "workerinput"):
+        return
+    from deploy.gateway_sheet import PATH, render
+    from tests.conformance.table import conformance_table
+
+    shown = conformance_table()
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    reporter.write_line(f"\n{shown}")
+    if exitstatus == 0:
+        PATH.write_text(render(shown), encoding="utf-8")
+        reporter.write_line(f"written: docs/{PATH.name}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -216,6 +217,13 @@ class Market:
 
         await until(delivered, what=f"the webhooks of {payment['gateway']}")
         return list(self.post.sent)
+
+    async def ingested(self, gateway: str) -> list[tuple[str, str]]:
+        """Content type and payload of the events that ingest has published about a gateway's deliveries."""
+        async with self.ingest.database.begin() as connection:
+            rows = await connection.execute(text("SELECT body FROM outbox_messages ORDER BY position"))
+            events = [json.loads(body)["data"] for body in rows.scalars()]
+        return [(each["content_type"], each["payload"]) for each in events if each["gateway"] == gateway]
 
     async def deliver(self, sent: Sent, **changes: Any) -> httpx.Response:
         body = changes.get("body", sent.body)

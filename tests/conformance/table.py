@@ -1,0 +1,29 @@
+"""The suite's table: gateway × case, as the cases themselves say it."""
+
+from __future__ import annotations
+
+from deploy.gateway_sheet import table
+from tests.conformance.cases import CASES, subjects
+
+
+def conformance_table() -> str:
+    """What the suite shows when every test of it passes: a case is passed, or its gateway has no such thing."""
+    found = [subject for _, subject in sorted(subjects().items())]
+    rows, reasons = [], []
+    for case in CASES.values():
+        cells = []
+        for subject in found:
+            reason = case.lacks(subject)
+            cells.append("pass" if reason is None else "n/o")
+            if reason is not None:
+                reasons.append((subject.facts.display_name, case.title, reason))
+        rows.append([case.title, *cells])
+    notes = [[name, title, reason] for name, title, reason in sorted(reasons)]
+    return (
+        "Each case is run against the gateway's sandbox, through the real services and databases "
+        "(`tests/conformance/cases.py`). `n/o`: not offered by the gateway; then the refusal is tested where there is "
+        "one.\n\n"
+        + table(["", *(subject.facts.display_name for subject in found)], rows)
+        + "\nNot offered, with the reason of the fact sheet:\n\n"
+        + table(["gateway", "case", "reason"], notes)
+    )
