@@ -171,12 +171,12 @@ async def test_a_refund_made_in_the_panel_a_chargeback_and_a_refund_that_fails_a
     await shop.ccavenue.capture(shop.call(OperationKind.CAPTURE, tracking))
     await shop.sandbox.faults("ccavenue", {"operation": "refund", "kind": "pending"})
     await shop.ccavenue.refund(shop.call(OperationKind.REFUND, tracking, INR_100))
-    await shop.sandbox.control("ccavenue", f"payments/{tracking}/refunds", amount_minor=10_000)
+    await shop.sandbox.control("ccavenue", f"sessions/{tracking}/refunds", amount_minor=10_000)
     seen = await facts(shop)
     assert {kind for kind, *_ in seen} == {"captured", "refund_pending", "refund_succeeded"}
     assert ("refund_pending", OPERATION, INR_100) in seen
     await shop.sandbox.control("ccavenue", f"refunds/{OPERATION}", status="failed")
-    await shop.sandbox.control("ccavenue", f"payments/{tracking}/disputes")
+    await shop.sandbox.control("ccavenue", f"sessions/{tracking}/disputes")
     seen = await facts(shop)
     assert ("refund_failed", OPERATION, INR_100) in seen
     assert ("dispute_opened", f"{tracking}-chargeback", INR_499) in seen
