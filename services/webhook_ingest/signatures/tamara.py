@@ -37,7 +37,8 @@ MIN_SECRET_BYTES = 32
 LONGEST_TOKEN = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OBJECT_IDS = ("data.capture_id", "data.refund_id", "data.cancel_id")
+_OBJECT_IDS = ("data.refund_id", "data.cancel_id", "data.capture_id")
+"""A refund names its capture too, and one capture may have several."""
 
 
 class TamaraScheme:

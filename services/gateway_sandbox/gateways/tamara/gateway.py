@@ -6,13 +6,10 @@ is sent twice is done twice. Webhooks: a JWT in ``Authorization``, which covers 
 
 from __future__ import annotations
 
-import csv
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from io import StringIO
-from typing import Any
 from urllib.parse import urlencode
 
 from services.gateway_sandbox.domain.models import (
@@ -29,7 +26,6 @@ from services.gateway_sandbox.domain.models import (
 from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_refund
 from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutDisputes, WithoutKeys
 from services.gateway_sandbox.gateways.port import (
-    Announcement,
     Books,
     CheckoutLine,
     CheckoutView,
@@ -43,7 +39,9 @@ from services.gateway_sandbox.gateways.port import (
     WireRoute,
 )
 from services.gateway_sandbox.gateways.tamara import objects
+from services.gateway_sandbox.gateways.tamara.events import announce, announce_captured, announce_refunded
 from services.gateway_sandbox.gateways.tamara.new_order import new_entry
+from services.gateway_sandbox.gateways.tamara.statement import statement
 from services.gateway_sandbox.gateways.tamara.wire import (
     Json,
     amount_of,
@@ -74,9 +72,6 @@ _USUAL_REFUSALS = {
     "void": "cancel_not_allowed",
     "refund": "refund_not_allowed",
 }
-_COLUMNS = "statement_date,statement_reference,order_id,order_reference_id,type,gross,fee,fee_vat,net,currency".split(
-    ","
-)
 
 
 class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
@@ -160,7 +155,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
         entry.pay()
         entry.hold_expires_at = books.now + _HOLD_LIFE
         await books.record(entry, "authorize", entry.amount_minor)
-        self._announce(entry, books, "order_authorised")
+        announce(entry, books, "order_authorised")
         answer = {
             "order_id": entry.gateway_reference,
             "status": "authorised",
@@ -251,7 +246,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
             details={"shipping_info": shipping},
         )
         if record.status == "succeeded":
-            self._announce_captured(entry, record, books)
+            announce_captured(entry, record, books)
         return record
 
     async def _cancel(self, entry: BookEntry, amount_minor: int, books: Books) -> str:
@@ -263,7 +258,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
             entry.release()
         await books.record(entry, "void" if is_whole else "void_part", amount_minor)
         data = {"cancel_id": cancel_id, "canceled_amount": objects.money(entry, amount_minor)}
-        self._announce(entry, books, "order_canceled", data)
+        announce(entry, books, "order_canceled", data)
         return cancel_id
 
     async def _refund(
@@ -282,7 +277,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
             details={"capture_id": captures[0].capture_id},
         )
         if record.status == "succeeded":  # of one that is under way no event tells
-            self._announce_refunded(entry, record, books)
+            announce_refunded(entry, record, books)
         return record
 
     # --- what happens without a call -----------------------------------------------------------------------------
@@ -297,14 +292,14 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
             entry.status = EntryStatus.AUTHORIZED
         await books.save_capture(entry, capture, f"capture_{status}")
         if status == "succeeded":
-            self._announce_captured(entry, capture, books)
+            announce_captured(entry, capture, books)
 
     async def expire_hold(self, entry: BookEntry, books: Books) -> None:
         lapsed_minor = objects.rest_minor(entry)
         entry.lapse()
         entry.details["lapsed"] = True
         await books.record(entry, "expire_hold", lapsed_minor)
-        self._announce(entry, books, "order_expired")
+        announce(entry, books, "order_expired")
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await self._refund(entry, amount_minor, None, "refunded in the portal", books)
@@ -314,7 +309,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
             raise IllegalMove("no document of Tamara's knows a refund that fails")
         if refund.move(status, entry):
             await books.save_refund(entry, refund, f"refund_{status}")
-            self._announce_refunded(entry, refund, books)
+            announce_refunded(entry, refund, books)
 
     # --- the buyer, time, webhooks -------------------------------------------------------------------------------
 
@@ -323,7 +318,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
         return CheckoutView(
             merchant=self._merchant,
             gateway_title="Tamara",
-            lines=[CheckoutLine(str(item["name"]), int(item["quantity"]), "") for item in entry.details["items"]],
+            lines=[CheckoutLine(item["name"], item["quantity"], item["total"]) for item in entry.details["items"]],
             total=total,
             currency=entry.currency,
             is_manual_capture=False,
@@ -352,7 +347,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
         """Nobody agreed in time, or nobody authorised what was agreed to."""
         entry.end(EntryStatus.EXPIRED)
         await books.record(entry, "expire")
-        self._announce(entry, books, "order_expired")
+        announce(entry, books, "order_expired")
 
     def sign(self, body: bytes, at: datetime) -> Mapping[str, str]:  # noqa: ARG002 - it signs no body, as Tamara does
         return {
@@ -370,7 +365,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
         entry.details["approved_at"] = to_rfc3339(books.now)
         entry.expires_at = books.now + _APPROVAL_LIFE
         await books.record(entry, "approve", entry.amount_minor)
-        self._announce(entry, books, "order_approved")
+        announce(entry, books, "order_approved")
 
     async def _decline(self, entry: BookEntry, books: Books) -> None:
         if entry.status is EntryStatus.FAILED:
@@ -380,54 +375,10 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
         entry.end(EntryStatus.FAILED)
         await books.record(entry, "decline")
         data = {"declined_reason": "risk_declined", "declined_code": "risk", "decline_type": "hard"}
-        self._announce(entry, books, "order_declined", data)
-
-    def _announce_captured(self, entry: BookEntry, record: BookCapture, books: Books) -> None:
-        def data(shown: BookEntry) -> Json:
-            amount_minor = record.amount_minor if shown is entry else shown.amount_minor
-            return {"capture_id": record.capture_id, "captured_amount": objects.money(shown, amount_minor)}
-
-        self._announce(entry, books, "order_captured", data)
-
-    def _announce_refunded(self, entry: BookEntry, record: BookRefund, books: Books) -> None:
-        data = {
-            "refund_id": record.refund_id,
-            "capture_id": record.details["capture_id"],
-            "refunded_amount": objects.money(entry, record.amount_minor),
-            "comment": record.reason,
-        }
-        self._announce(entry, books, "order_refunded", data)
-
-    def _announce(self, entry: BookEntry, books: Books, event_type: str, data: Any = None) -> None:
-        """Deliveries carry no id, so the books' own is never shown."""
-
-        def render(shown: BookEntry) -> str:
-            told = data(shown) if callable(data) else data
-            return WireAnswer.json(200, objects.webhook(shown, event_type, told)).body
-
-        books.announce(Announcement(books.new_id("evt_"), event_type, entry, render))
-
-    # --- settlement ----------------------------------------------------------------------------------------------
+        announce(entry, books, "order_declined", data)
 
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
-        """The portal's report, with column names of our own: its real ones are not documented."""
-        text = StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for line in lines:
-            writer.writerow(_settlement_row(line, day))
-        return SettlementFile(
-            f"tamara-statement-{day:%Y-%m-%d}.csv", "text/csv; charset=utf-8", text.getvalue().encode()
-        )
-
-
-def _settlement_row(line: SettlementLine, day: date) -> list[str]:
-    entry = line.entry
-    gross_minor = line.amount_minor if line.kind == "capture" else -line.amount_minor
-    amounts = (gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
-    gross, fee, vat, net = (f"{Money(amount, entry.currency).as_major():f}" for amount in amounts)
-    names = [day.isoformat(), f"ST-{day:%Y%m%d}", entry.gateway_reference, entry.reference or "", line.kind]
-    return [*names, gross, fee, vat, net, entry.currency]
+        return statement(lines, day)
 
 
 async def _entry(identifier: str, books: Books, *, for_update: bool = False) -> BookEntry:

@@ -68,7 +68,7 @@ def new_entry(body: Json, books: Books) -> BookEntry:
             "failure_url": url_of(urls, "failure"),
             "payment_type": _payment_type(body),
             "instalments": whole_number(body, "instalments", 1, 36),
-            "items": [{"name": item["name"], "quantity": item["quantity"]} for item in body["items"]],
+            "items": [_shown(item) for item in body["items"]],
         },
     )
 
@@ -117,6 +117,11 @@ def _line_total(item: Mapping[str, Any], currency: str) -> int:
     if "unit_price" in item and amount_of(item, "unit_price", currency, least_minor=0) * quantity != total:
         raise invalid("items.total_amount", "does not match the unit price")
     return total
+
+
+def _shown(item: Mapping[str, Any]) -> Json:
+    """What the hosted page tells of a line."""
+    return {"name": item["name"], "quantity": item["quantity"], "total": str(item["total_amount"]["amount"])}
 
 
 def _consumer(body: Json) -> Json:

@@ -99,7 +99,7 @@ class Order:
 
     @property
     def is_held(self) -> bool:
-        return self.status in WITH_MONEY and self.rest.amount_minor > 0
+        return self.status in WITH_MONEY - {"fully_captured"} and self.rest.amount_minor > 0
 
     @property
     def is_at_work(self) -> bool:
@@ -167,7 +167,7 @@ def _of_hold(order: Order) -> Iterator[Observation]:
     end, was_captured = ENDED.get(order.status), order.captured.amount_minor > 0
     if end is not None and not was_captured:
         yield Observation(end, order.order_id, reason=order.status if end is FactKind.FAILED else None)
-    elif end is not None or (was_captured and not order.is_held and order.canceled.amount_minor > 0):
+    elif end is not None or (was_captured and not order.is_held and order.captured < order.total):
         yield Observation(FactKind.RELEASED, order.order_id)
     elif order.is_held or order.status == "authorised":
         yield Observation(FactKind.AUTHORIZED, order.order_id, order.total)
