@@ -41,7 +41,12 @@ VARIABLES = {
 
 
 def tabby_settings(api_base: str, **changes: Any) -> TabbySettings:
-    values = {"secret_key": SecretStr(SECRET_KEY), "merchant_code": "ourstore", "api_base": api_base, "disputes": True}
+    values: dict[str, Any] = {
+        "secret_key": SecretStr(SECRET_KEY),
+        "merchant_code": "ourstore",
+        "api_base": api_base,
+        "disputes": True,
+    }
     return TabbySettings(**(values | changes))
 
 
