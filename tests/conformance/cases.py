@@ -528,7 +528,7 @@ async def failing_refund(market: Market, subject: Subject) -> None:
 
     async def known() -> bool:
         await market.sync(payment)
-        return (await market.operation("refunds", refund))["status"] == "failed"
+        return bool((await market.operation("refunds", refund))["status"] == "failed")
 
     await until(known, within_seconds=20, what=f"{subject.name}: the failed refund")
     seen = await market.see(payment)

@@ -126,6 +126,16 @@ class Shop:
         entry: dict[str, Any] = answer.json()
         return entry
 
+    async def visit(self, action: Mapping[str, Any]) -> None:
+        """As far as the hosted page, as the shopper's browser goes there."""
+        if action["type"] == "form_post":
+            answer = await self.http.post(action["url"], data=action["fields"])
+        else:
+            answer = await self.http.get(action["url"])
+        if answer.is_redirect:
+            answer = await self.http.get(answer.headers["location"])
+        assert answer.status_code == 200, answer.text
+
     async def faults(self, gateway: str, *faults: Mapping[str, Any]) -> None:
         answer = await self.http.put(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/faults", json=list(faults))
         assert answer.status_code == 200, answer.text
@@ -144,6 +154,13 @@ class Shop:
             for entry in answer.json()["payments"]
             if entry.get("order_id") == order.id or entry["gateway_reference"] in sessions
         ]
+
+    async def books_of(self, gateway: str, payment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What the gateway has on record about a payment, by its session or by our reference."""
+        answer = await self.http.get(f"{self.stack.sandbox_url}/sandbox/control/{gateway}/books")
+        assert answer.status_code == 200, answer.text
+        known = {each[name] for each in payment["attempts"] for name in ("reference", "gateway_reference")} - {None}
+        return [e for e in answer.json()["payments"] if {e["reference"], e["gateway_reference"]} & known]
 
     async def webhook(
         self, body: Mapping[str, Any] | bytes, *, secret: str = SECRETS["WEBHOOK_SECRET"]
@@ -185,6 +202,12 @@ class Shop:
         assert answer.status_code in (201, 202), answer.text
         made: dict[str, Any] = answer.json()
         return made
+
+    async def sync(self, payment_id: str) -> None:
+        """Ask the gateway now."""
+        url = f"{self.stack.payment_url}/api/v1/payments/{payment_id}/sync"
+        answer = await self.http.post(url, headers=self.ops)
+        assert answer.status_code == 200, answer.text
 
     async def at_gateway(self, gateway: str, path: str, **body: Any) -> dict[str, Any]:
         """What somebody does at the gateway itself: its dashboard, the shopper's bank, the passing of time."""
