@@ -231,7 +231,7 @@ def test_a_name_that_reads_like_the_next_field_makes_the_delivery_a_hint() -> No
     assert answered(genuine, signature).trust is Trust.HINT
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
