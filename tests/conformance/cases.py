@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -42,6 +42,11 @@ class Subject:
 
     facts: Facts
     registration: Registration
+    live: Facts | None = None
+    """As the account that is set up here has them: it may take fewer currencies."""
+
+    def here(self, market: Market) -> Subject:
+        return replace(self, live=market.payment.gateways.get(self.name).facts)
 
     @property
     def name(self) -> str:
@@ -52,7 +57,8 @@ class Subject:
         return Money(_ODD_MINOR, next(each for each in _USUAL if self.takes(each)))
 
     def takes(self, currency: str) -> bool:
-        return self.facts.currencies is None or currency in self.facts.currencies
+        found = (self.live or self.facts).currencies
+        return found is None or currency in found
 
     def can(self, *capabilities: Capability) -> bool:
         return self.facts.capabilities.issuperset(capabilities)
@@ -263,8 +269,10 @@ def _one_currency(subject: Subject) -> str | None:
 
 @case("wrong currency", lacks=_one_currency)
 async def wrong_currency(market: Market, subject: Subject) -> None:
-    usable = (each for each in (*_USUAL, "GBP", "QAR") if subject.takes(each))
-    other = next(c for c in usable if c != subject.money.currency and c not in _THREE_DECIMALS)
+    mine = subject.money.currency
+    alike = _THREE_DECIMALS if mine in _THREE_DECIMALS else (*_USUAL, "GBP", "QAR")
+    stated = subject.facts.currencies
+    other = next(each for each in alike if each != mine and (stated is None or each in stated))
     await _shown_otherwise(market, subject, {"currency": other})
 
 

@@ -19,8 +19,8 @@ async def test_conformance(market: Market, gateway: str, name: str) -> None:
     case = CASES[name]
     reason = case.lacks(subject)
     if reason is None:
-        await case.run(market, subject)
+        await case.run(market, subject.here(market))
         return
     assert reason.strip(), f"{gateway} does not offer {case.title}, and does not say why"
     if case.refused is not None:
-        await case.refused(market, subject)
+        await case.refused(market, subject.here(market))

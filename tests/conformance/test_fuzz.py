@@ -30,7 +30,7 @@ _quick = settings(
 
 @pytest.mark.parametrize("gateway", SUBJECTS)
 async def test_whatever_arrives_is_verified_or_refused_and_never_an_error(market: Market, gateway: str) -> None:
-    subject, ports = SUBJECTS[gateway], market.payment.ports
+    subject, ports = SUBJECTS[gateway].here(market), market.payment.ports
     genuine = await a_delivery(market, subject)
     async with build_http_client(ports) as client:
         values = GatewayValues(market.variables)
@@ -74,7 +74,7 @@ async def test_whatever_is_translated_is_an_event_or_unreadable(market: Market, 
 
 @pytest.mark.parametrize("gateway", SUBJECTS)
 async def test_what_was_changed_on_the_way_never_makes_a_payment_paid(market: Market, gateway: str) -> None:
-    subject = SUBJECTS[gateway]
+    subject = SUBJECTS[gateway].here(market)
     genuine = await a_delivery(market, subject)
     victim = await market.open(gateway, subject.money)
     bodies: list[bytes] = []
@@ -94,7 +94,7 @@ async def test_what_was_changed_on_the_way_never_makes_a_payment_paid(market: Ma
 
 async def _content_of(market: Market, gateway: str) -> tuple[str, str]:
     """A genuine delivery as the adapter gets it: opened, without personal data."""
-    await a_delivery(market, SUBJECTS[gateway])
+    await a_delivery(market, SUBJECTS[gateway].here(market))
     await market.quiet()
     rows = await market.ingested(gateway)
     return rows[-1]
