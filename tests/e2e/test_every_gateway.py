@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
@@ -27,9 +28,11 @@ SHELVES = {
 }
 
 
-def currency_of(gateway: str) -> str:
-    """One that the shop has shelves for and the gateway takes."""
-    takes = gateway_definitions()[gateway].facts.currencies
+async def currency_of(gateway: str, base_url: str) -> str:
+    """One that the shop has shelves for and the account here takes."""
+    async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=30) as http:
+        offered = (await http.get("/api/v1/gateways")).json()["data"]
+    [takes] = [each["currencies"] for each in offered if each["name"] == gateway]
     return next(each for each in SHELVES if takes is None or each in takes)
 
 
@@ -51,8 +54,10 @@ async def distributed(distributed_stack: DistributedStack) -> AsyncIterator[Shop
 @pytest.mark.asyncio(loop_scope="session")
 @pytest.mark.xdist_group("embedded")
 @pytest.mark.parametrize("gateway", GATEWAYS)
-async def test_a_shopper_buys_with_it_in_a_browser(shopper: Shopper, gateway: str) -> None:
-    await shopper.fill_cart(SHELVES[currency_of(gateway)])
+async def test_a_shopper_buys_with_it_in_a_browser(
+    shopper: Shopper, embedded_stack: EmbeddedStack, gateway: str
+) -> None:
+    await shopper.fill_cart(SHELVES[await currency_of(gateway, embedded_stack.payment_url)])
     await shopper.fill_in_details(gateway, name="Zoë Müller")
     await expect(shopper.see(f"gateway-{gateway}")).to_contain_text(gateway_definitions()[gateway].facts.blurb)
     await shopper.see("pay").click()
@@ -68,7 +73,7 @@ async def test_a_shopper_buys_with_it_in_a_browser(shopper: Shopper, gateway: st
 @pytest.mark.xdist_group("distributed")
 @pytest.mark.parametrize("gateway", GATEWAYS)
 async def test_an_order_is_paid_and_given_back_through_rabbitmq(distributed: Shop, gateway: str) -> None:
-    shop, currency = distributed, currency_of(gateway)
+    shop, currency = distributed, await currency_of(gateway, distributed.stack.payment_url)
     await shop.restock(SHELVES[currency])
     order = await shop.order(sku=SHELVES[currency], quantity=2, currency=currency)
     session = await shop.pay(order, gateway)
