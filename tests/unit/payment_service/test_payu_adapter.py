@@ -674,7 +674,7 @@ def test_an_id_that_was_masked_as_a_card_number_is_not_needed() -> None:
         "&".join(f"a{number}=1" for number in range(600)),
         json.dumps({"txnid": [OURS], "status": "success"}),
         urlencode({"txnid": "somebody else's", "status": "success"}),
-        '{"txnid": 1e999999999, "mihpayid": 1e999999999}',
+        '{"txnid": 1e99999999999999, "mihpayid": 1e-99999999999999}',
     ],
 )
 def test_what_names_no_payment_is_unreadable(payload: str) -> None:

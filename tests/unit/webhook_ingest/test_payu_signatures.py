@@ -133,6 +133,14 @@ def test_the_fields_that_the_hash_leaves_out_are_why_it_is_only_a_hint() -> None
     assert {Trait.WHOLE_BODY, Trait.TIMESTAMP} == set(registrations()["payu"].not_offered)
 
 
+def test_what_was_signed_for_another_key_is_not_for_us() -> None:
+    fields = {name: value.encode() for name, value in (FIELDS | {"key": "TKEY02"}).items()}
+    body = a_body(reverse_hash(fields, SALT.encode()).hex(), key="TKEY02")
+    assert answered(body).refusal is Refusal.SIGNATURE_MISMATCH
+    assert answered(body, keys=frozenset({KEY, "TKEY02"})).verified
+    assert answered(body, keys=frozenset()).verified  # where no key is set, the salt decides
+
+
 def test_another_salt_is_refused_and_the_old_one_is_good_while_it_is_being_replaced() -> None:
     assert answered(a_body(), "another-salt").refusal is Refusal.SIGNATURE_MISMATCH
     assert answered(a_body(), "another-salt", SALT).key_id == SigningSecret(SALT).key_id
