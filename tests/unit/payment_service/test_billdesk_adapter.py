@@ -176,6 +176,7 @@ def test_only_rupees_and_only_at_once() -> None:
         {"encryption_key": ENCRYPTION_KEY},
         {"failed_codes": "0399,0002"},
         {"canceled_codes": "0300"},
+        {"refund_failed_codes": "0799"},
         {"scheme": "asymmetric"},
         {"refund_final_after_hours": "-1"},
     ],
@@ -513,6 +514,16 @@ async def test_an_accepted_refund_is_done_when_it_is_old_enough(
     assert found is not None
     assert found.status is status
     assert opened(gateway.sent) == {"mercid": MERCHANT, "merc_refund_ref_no": OPERATION}
+
+
+async def test_a_refund_has_failed_only_by_a_code_that_the_settings_name() -> None:
+    billdesk, _ = adapter_over(seals(a_refund("0798")), refund_failed_codes="0798, 0797", refund_final_after_hours=0)
+    found = await billdesk.find_operation(a_refund_call(TRANSACTION))
+    assert found is not None
+    assert (found.status, found.failure_code) == (OutcomeStatus.FAILED, "0798")
+    assert [each.kind for each in found.observations] == [FactKind.REFUND_FAILED]
+    event = billdesk.translate_webhook(delivery_of(json.dumps(a_refund("0798"))))
+    assert event.observations == found.observations
 
 
 async def test_only_a_404_of_billdesks_own_says_that_there_is_no_refund() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from services.gateway_sandbox.gateways.billdesk import objects
 from services.gateway_sandbox.gateways.billdesk.envelope import Envelope
 from services.gateway_sandbox.gateways.billdesk.gateway import BillDeskSandbox
 from services.gateway_sandbox.gateways.definition import SandboxDefinition, Site
@@ -32,12 +33,14 @@ def _build(site: Site) -> SandboxGateway | None:
 
 
 def _secrets(randomness: Randomness) -> Mapping[str, str]:
-    """Refunds count as done once they are accepted: a day is long for somebody who tries things out."""
+    """Refunds count as done once they are accepted: a day is long for somebody who tries things out. Which code says
+    that one has failed no documentation tells, so it is agreed upon."""
     return {
         "BILLDESK_MERCHANT_ID": f"BDUAT{randomness.token_bytes(3).hex().upper()}",
         "BILLDESK_CLIENT_ID": f"bduat{randomness.token_bytes(4).hex()}",
         "BILLDESK_SIGNING_KEY": randomness.token_bytes(16).hex(),
         "BILLDESK_REFUND_FINAL_AFTER_HOURS": "0",
+        "BILLDESK_REFUND_FAILED_CODES": objects.REFUND_FAILED,
     }
 
 

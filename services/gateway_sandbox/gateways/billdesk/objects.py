@@ -21,8 +21,8 @@ Writer = Callable[[BookEntry], Json]
 
 SUCCESS, FAILED, CANCELED = "0300", "0399", "0398"
 FULL_BEFORE_SETTLEMENT, REFUNDED = "0699", "0799"
-NOT_YET_ACCEPTED = "0700"
-"""No documentation names a code for it; what matters is that it is neither of the two above."""
+NOT_YET_ACCEPTED, REFUND_FAILED = "0700", "0798"
+"""No documentation names codes for these; what matters is that they are neither of the two above."""
 
 _NUMBERS = {"INR": "356", "USD": "840", "EUR": "978", "GBP": "826", "AED": "784", "SGD": "702"}
 _NO_CURRENCY = "999"
@@ -146,9 +146,15 @@ def refund(entry: BookEntry, record: BookRefund) -> Json:
         "refund_amount": rupees(record.amount_minor, entry.currency),
         "currency": _number(entry.currency),
         "refund_date": stamp(record.created_at),
-        "refund_status": record.details["code"] if record.status == "succeeded" else NOT_YET_ACCEPTED,
+        "refund_status": _refund_status(record),
     }
     return body | ({"merc_refund_ref_no": record.reference} if record.reference else {})
+
+
+def _refund_status(record: BookRefund) -> str:
+    if record.status == "succeeded":
+        return str(record.details["code"])
+    return NOT_YET_ACCEPTED if record.status == "pending" else REFUND_FAILED
 
 
 def settlement(lines: Sequence[SettlementLine], day: date) -> SettlementFile:

@@ -16,6 +16,7 @@ DEFINITION = GatewayDefinition(
         unconfirmed=(
             "auth_status 0398, 0001 and NA: canceled and failed codes are settings, any other code stays processing",
             "when an accepted refund has reached the buyer: pending for BILLDESK_REFUND_FINAL_AFTER_HOURS, then done",
+            "which refund_status says that a refund has failed: BILLDESK_REFUND_FAILED_CODES, empty by default",
             "the layout of refund_details: read where it looks like refunds, else left to our own rows",
             "what a second order under the same orderid gives: an order is adopted, a 409 needs a new attempt",
             "whether an orderid's transaction is the latest or the paid one: known transactions are asked for as well",

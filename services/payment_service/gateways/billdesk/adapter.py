@@ -90,6 +90,7 @@ _NEVER_STARTED_AFTER = timedelta(hours=24)
 _OUTCOMES = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
     FactKind.REFUND_SUCCEEDED: OutcomeStatus.SUCCEEDED,
+    FactKind.REFUND_FAILED: OutcomeStatus.FAILED,
 }
 
 Result = TypeVar("Result")
@@ -301,7 +302,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             raise UnexpectedShape("it is another refund")
         observation = self._reader.refund(refund, self._api.now)
         status = _OUTCOMES[observation.kind]
-        return Outcome(status, observation.object_reference, observations=(observation,))
+        return Outcome(status, observation.object_reference, observation.reason, observations=(observation,))
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 

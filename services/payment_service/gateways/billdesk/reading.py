@@ -10,7 +10,7 @@ from typing import Any
 
 from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import FactKind, Observation
-from services.payment_service.gateways.billdesk.settings import BillDeskSettings
+from services.payment_service.gateways.billdesk.settings import ACCEPTED, BillDeskSettings
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
@@ -26,12 +26,14 @@ Json = Mapping[str, Any]
 
 INR = "356"
 SUCCESS = "0300"
-ACCEPTED = frozenset({"0699", "0799"})
-"""A refund taken on: before the payment was settled, which BillDesk calls a cancellation, or after it."""
-
 _CURRENCIES: Mapping[str, str] = {INR: "INR", "840": "USD", "978": "EUR", "826": "GBP", "784": "AED", "702": "SGD"}
 """ISO 4217's numbers. Only the first is ours; the others let a wrong currency be told from nonsense."""
 
+_REFUND_KINDS: Mapping[tuple[bool, bool], FactKind] = {
+    (False, False): FactKind.REFUND_PENDING,
+    (False, True): FactKind.REFUND_SUCCEEDED,
+    (True, False): FactKind.REFUND_FAILED,
+}
 _OUR_REFERENCE = re.compile(r"[A-Z0-9]{20}")
 
 
@@ -85,12 +87,15 @@ class Reader:
 
     def refund(self, body: Json, now: datetime) -> Observation:
         """Accepted is not yet given back, and there is no word for given back: after a day it counts as that."""
-        at = moment_of(body, "refund_date")
+        at, status = moment_of(body, "refund_date"), optional_identifier(body, "refund_status")
+        has_failed = status in split_list(self.settings.refund_failed_codes)
+        is_done = status in ACCEPTED and self._is_old_enough(at, now)
         return Observation(
-            FactKind.REFUND_SUCCEEDED if self._is_done(body, at, now) else FactKind.REFUND_PENDING,
+            _REFUND_KINDS[has_failed, is_done],
             identifier_of(body, "refundid"),
             money_of(body, "refund_amount"),
             at,
+            reason=status if has_failed else None,
             about=identifier_of(body, "transactionid"),
             operation=_operation_of(body),
         )
@@ -114,9 +119,7 @@ class Reader:
         if body.get("mercid") != self.settings.merchant_id:
             raise UnexpectedShape("it is another merchant's")
 
-    def _is_done(self, body: Json, at: datetime | None, now: datetime) -> bool:
-        if optional_identifier(body, "refund_status") not in ACCEPTED:
-            return False
+    def _is_old_enough(self, at: datetime | None, now: datetime) -> bool:
         hours = self.settings.refund_final_after_hours
         return hours == 0 or (at is not None and now - at >= timedelta(hours=hours))
 

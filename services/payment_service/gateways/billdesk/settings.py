@@ -10,6 +10,9 @@ from services.payment_service.gateways.definition import AccountSettings
 from shared.jose import CONTENT_KEY_BYTES
 from shared.settings import split_list
 
+ACCEPTED = frozenset({"0699", "0799"})
+"""A refund taken on: before the payment was settled, which BillDesk calls a cancellation, or after it."""
+
 
 class BillDeskSettings(AccountSettings):
     """Each field ``x`` is the variable ``BILLDESK_X``. Passwords are used as they are written, never decoded."""
@@ -31,6 +34,8 @@ class BillDeskSettings(AccountSettings):
     device_user_agent: str = "Mozilla/5.0 (compatible; Payrail)"
     canceled_codes: str = "0398"
     failed_codes: str = "0399,NA"
+    refund_failed_codes: str = ""
+    """Which ``refund_status`` says that a refund has failed: none is documented."""
     refund_final_after_hours: int = Field(default=24, ge=0, le=24 * 90)
     """How old an accepted refund has to be to count as done; 0: being accepted is enough."""
 
@@ -54,6 +59,8 @@ class BillDeskSettings(AccountSettings):
             raise ValueError("BILLDESK_ENCRYPTION_KEY is set, but BILLDESK_SCHEME is not symmetric")
         if not {"0300", "0002"}.isdisjoint((*split_list(self.canceled_codes), *split_list(self.failed_codes))):
             raise ValueError("BILLDESK_CANCELED_CODES and BILLDESK_FAILED_CODES cannot name success or pending")
+        if not ACCEPTED.isdisjoint(split_list(self.refund_failed_codes)):
+            raise ValueError("BILLDESK_REFUND_FAILED_CODES cannot name an accepted refund")
 
 
 def _keys(secret: SecretStr) -> tuple[bytes, ...]:
