@@ -29,7 +29,6 @@ from services.webhook_ingest.signatures.values import GatewayValues
 KEY_VARIABLE = "PAYU_MERCHANT_KEY"
 SALT_VARIABLE = "PAYU_SALT"
 
-_BEFORE_UDF = ("status",)
 _AFTER_SALT = ("udf5", "udf4", "udf3", "udf2", "udf1", "email", "firstname", "productinfo", "amount", "txnid", "key")
 _EMPTY_FIELDS = (b"",) * 5  # udf10 to udf6, which nobody fills
 _CHARGES = ("additionalCharges", "additional_charges")
@@ -113,7 +112,7 @@ def _is_json(delivery: RawDelivery) -> bool:
 def _content(read: Reader) -> dict[str, bytes]:
     """Raises FieldProblem for a pipe in a value, which would make two different contents hash alike, and where the
     surcharge has two values."""
-    content = {name: _encoded(read(name) or "") for name in (*_BEFORE_UDF, *_AFTER_SALT, *_CHARGES)}
+    content = {name: _encoded(read(name) or "") for name in ("status", *_AFTER_SALT, *_CHARGES)}
     charges = {content[name] for name in _CHARGES if content[name]}
     if len(charges) > 1 or any(b"|" in value for value in content.values()):
         raise FieldProblem(Refusal.CONTENT_AMBIGUOUS)

@@ -31,6 +31,7 @@ from shared.errors import (
     GatewayError,
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
+    GatewayRateLimited,
     GatewayRejected,
     GatewayUnavailable,
 )
@@ -477,9 +478,10 @@ async def test_whatever_is_refused_is_looked_for_by_its_token_first(code: int | 
         ([refused(999)], GatewayOutcomeUnknown),
         ([refused(None)], GatewayOutcomeUnknown),
         ([says({"status": 1, "msg": "fine"})], GatewayOutcomeUnknown),
-        ([refused(120)], GatewayUnavailable),
-        ([refused(214)], GatewayUnavailable),
-        ([refused(302)], GatewayUnavailable),
+        ([says({"status": 1, "request_id": "1", "mihpayid": "403993715500000002"})], GatewayOutcomeUnknown),
+        ([refused(120)], GatewayRateLimited),
+        ([refused(214)], GatewayRateLimited),
+        ([refused(302)], GatewayRateLimited),
         ([SILENCE, refused(105)], GatewayOutcomeUnknown),
         ([SILENCE, refused(214)], GatewayOutcomeUnknown),
     ],
@@ -493,10 +495,11 @@ async def test_what_a_refusal_means_when_nothing_is_found(answers: list[Any], er
         assert caught.value.gateway_code in ("105", "130", "103")  # type: ignore[attr-defined]
 
 
-async def test_an_equal_refund_within_five_minutes_has_to_wait_for_them() -> None:
-    with pytest.raises(GatewayUnavailable) as caught:
+async def test_what_has_to_wait_holds_no_other_payment_back() -> None:
+    """A time to wait would be taken for a throttle of everything (use_cases/breakers.py)."""
+    with pytest.raises(GatewayRateLimited) as caught:
         await payu(ScriptedGateway([refused(214), NO_ACTIONS, verified()])).refund(a_call())
-    assert caught.value.retry_after_seconds == 300
+    assert caught.value.retry_after_seconds is None
 
 
 async def test_a_look_that_fails_leaves_a_refusal_unknown() -> None:
@@ -571,7 +574,7 @@ async def test_a_void_is_sent_only_while_the_money_is_held() -> None:
     assert b"cancel_refund" not in b"".join(request.content for request in captured.requests)
     done = ScriptedGateway([verified(status="failure"), actions(an_action(action="cancel", amt="499.00"))])
     assert (await payu(done).void(call)).status is OutcomeStatus.SUCCEEDED
-    with pytest.raises(GatewayOutcomeUnknown):
+    with pytest.raises(GatewayUnavailable):  # nothing was sent that could move money
         await payu(ScriptedGateway([httpx.ConnectError("down")])).void(call)
 
 
@@ -632,8 +635,11 @@ async def test_an_empty_list_is_told_from_nonsense() -> None:
 # --- webhooks -------------------------------------------------------------------------------------------------------
 
 
+ADAPTER = payu(ScriptedGateway())
+
+
 def translated(payload: str, content_type: str = "application/x-www-form-urlencoded") -> GatewayEvent:
-    return payu(ScriptedGateway()).translate_webhook(Delivery(content_type, payload, None, A_MOMENT))
+    return ADAPTER.translate_webhook(Delivery(content_type, payload, None, A_MOMENT))
 
 
 PAYMENT = {"mihpayid": PAYU_ID, "status": "success", "unmappedstatus": "captured", "txnid": OURS, "amount": "499.00"}
@@ -685,7 +691,7 @@ def test_what_names_no_payment_is_unreadable(payload: str) -> None:
 _KEYS = ["txnid", "mihpayid", "status", "action", "event", "merchantTxnId", "txn_id", "cb_status", "data"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(payload=json_around(_KEYS, [OURS, PAYU_ID, "refund", "dispute", "success", ""]))
 def test_no_body_raises_anything_of_its_own_or_tells_of_money(payload: str) -> None:
     for text in (payload, urlencode({"txnid": OURS, "x": payload}), payload.replace(":", "=").replace(",", "&")):

@@ -13,7 +13,7 @@ from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.json_reading import UnexpectedShape
 from services.payment_service.gateways.looking import certain
-from services.payment_service.gateways.payu.api import GUARDED_WRITE, THROTTLE_SECONDS, Answer, PayuApi
+from services.payment_service.gateways.payu.api import GUARDED_WRITE, Answer, PayuApi
 from services.payment_service.gateways.payu.reading import (
     Action,
     Payment,
@@ -25,7 +25,7 @@ from services.payment_service.gateways.payu.reading import (
 )
 from services.payment_service.gateways.payu.session import rupees
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
-from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, InvalidAmount
+from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRateLimited, GatewayRejected, InvalidAmount
 
 REFUSALS = frozenset("103 105 109 110 111 113 116 117 119 124 128 130 230 255 256 303".split())
 """Nothing is done, and asking again would not change that."""
@@ -35,9 +35,6 @@ LATER = frozenset({"120", "214", "302"})
 
 ALREADY_CAPTURED = "301"
 _MAY_BE_CAPTURED = frozenset({ALREADY_CAPTURED, "109", "111"})
-
-SAME_AMOUNT = "214"
-SAME_AMOUNT_SECONDS = 300
 
 _ACTION_OF = {OperationKind.CAPTURE: "capture", OperationKind.VOID: "cancel", OperationKind.REFUND: "refund"}
 _STATUS: Mapping[str, OutcomeStatus] = {"success": OutcomeStatus.SUCCEEDED, "failure": OutcomeStatus.FAILED}
@@ -59,7 +56,7 @@ class MoneyCalls:
 
     async def void(self, call: MoneyCall) -> Outcome:
         """Refused without a word to PayU where the money is not held: there the same command would be a refund."""
-        payment = await certain(lambda: self.payment(call.our_reference))
+        payment = await self.payment(call.our_reference)
         if payment is None or payment.payu_id != call.target or payment.state != ("success", "auth"):
             found = await certain(lambda: self.find(call))
             if found is not None:
@@ -92,7 +89,7 @@ class MoneyCalls:
     async def _send(self, command: str, call: MoneyCall) -> Outcome:
         answer = await self._api.call(command, call.target, call.reference, rupees(call.amount), policy=GUARDED_WRITE)
         request_id = scalar_text(answer.body.get("request_id"))
-        if answer.is_ok and request_id is not None:
+        if answer.is_ok and request_id is not None and _is_about(answer, call):
             return await self._taken_on(request_id, call)
         found = await certain(lambda: self.find(call))
         if found is None and call.kind is OperationKind.CAPTURE and answer.code in _MAY_BE_CAPTURED:
@@ -117,6 +114,11 @@ class MoneyCalls:
         amount = checked(lambda: original_amount(payment.body), "payment")
         captured = Observation(FactKind.CAPTURED, call.target, amount)
         return Outcome(OutcomeStatus.SUCCEEDED, call.target, observations=(captured,))
+
+
+def _is_about(answer: Answer, call: MoneyCall) -> bool:
+    """Captures are answered without PayU's id."""
+    return scalar_text(answer.body.get("mihpayid")) in (None, call.target)
 
 
 def _pending(request_id: str, call: MoneyCall) -> tuple[Observation, ...]:
@@ -173,9 +175,8 @@ def _refusal(answer: Answer) -> GatewayError:
         return GatewayOutcomeUnknown(
             f"PayU did not take it on ({code or 'no code'}), and what became of it is not known"
         )
-    if code in LATER:
-        wait = SAME_AMOUNT_SECONDS if code == SAME_AMOUNT else THROTTLE_SECONDS
-        return GatewayUnavailable(f"PayU asks to come again later ({code})", retry_after_seconds=wait)
+    if code in LATER:  # about this payment alone, so it names no time: that would hold back all the others
+        return GatewayRateLimited(f"PayU asks to come again later ({code})")
     return GatewayRejected(f"PayU refused the request ({code})", gateway_code=code)
 
 
