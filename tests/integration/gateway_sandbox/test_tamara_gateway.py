@@ -89,7 +89,8 @@ async def test_the_page_takes_names_of_any_script_and_a_dinars_digits_and_sends_
     page = await shop.sandbox.client.get(second.next_action.url)
     assert "300.00" in page.text
     [token] = re.findall(r'name="token" value="([^"]+)"', page.text)
-    left = await shop.sandbox.client.post(f"{second.next_action.url}/outcome", data={"outcome": "cancel", "token": token})
+    form = {"outcome": "cancel", "token": token}
+    left = await shop.sandbox.client.post(f"{second.next_action.url}/outcome", data=form)
     assert parse_qs(urlsplit(left.headers["location"]).query)["orderId"] == [second.gateway_reference]
 
 

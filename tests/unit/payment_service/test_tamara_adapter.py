@@ -652,6 +652,15 @@ async def test_another_amount_under_our_reference_is_for_a_person() -> None:
             await tamara.find_operation(call)
 
 
+async def test_a_word_that_an_account_knows_as_failed_frees_the_refund() -> None:
+    order = captured_order(transactions=transactions(captures=[a_capture()], refunds=[a_refund("failed")]))
+    tamara, _ = adapter_over(says(order), failed_refund_words="failed, rejected")
+    found = await tamara.find_operation(REFUND)
+    assert found is not None
+    assert (found.status, found.failure_code) == (OutcomeStatus.FAILED, "failed")
+    assert ("refund_failed", "ref-1", SAR_40, ORDER, OPERATION) in returned(found.observations)
+
+
 # --- webhooks ------------------------------------------------------------------------------------------------------
 
 TAMARA, _ = adapter_over()

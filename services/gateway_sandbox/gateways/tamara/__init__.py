@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from services.gateway_sandbox.gateways.definition import SandboxDefinition, Site
 from services.gateway_sandbox.gateways.port import SandboxGateway
+from services.gateway_sandbox.gateways.tamara import objects
 from services.gateway_sandbox.gateways.tamara.gateway import TamaraSandbox
 from services.gateway_sandbox.gateways.tamara.wire import as_uuid
 from shared.randomness import Randomness
@@ -29,6 +30,7 @@ def _secrets(randomness: Randomness) -> Mapping[str, str]:
     return {
         "TAMARA_API_TOKEN": f"tamara_sandbox_{randomness.token_bytes(32).hex()}",
         "TAMARA_NOTIFICATION_TOKEN": as_uuid(randomness.token_bytes(16).hex()),
+        "TAMARA_FAILED_REFUND_WORDS": objects.FAILED_REFUND,
     }
 
 

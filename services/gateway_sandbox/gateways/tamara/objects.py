@@ -20,6 +20,8 @@ from shared.money import Money
 TOKEN_LIFE = timedelta(seconds=900)
 
 _ENDED = {EntryStatus.FAILED: "declined", EntryStatus.CANCELED: "canceled", EntryStatus.EXPIRED: "expired"}
+FAILED_REFUND = "failed"
+_REFUND_STATUS = {"succeeded": "success", "pending": "pending", "failed": FAILED_REFUND, "reversed": FAILED_REFUND}
 _JOSE = {"typ": "JWT", "alg": "HS256"}
 
 
@@ -132,14 +134,14 @@ def cancel(entry: BookEntry, record: Mapping[str, Any]) -> Json:
 
 
 def refund(entry: BookEntry, record: BookRefund) -> Json:
-    """``success`` is the only word that Tamara's samples show."""
+    """``success`` is the only word that Tamara's samples show; the others are this sandbox's own."""
     return {
         "refund_id": record.refund_id,
         "capture_id": record.details["capture_id"],
         "total_amount": money(entry, record.amount_minor),
         "comment": record.reason,
         "merchant_refund_id": record.reference,
-        "refund_status": "success" if record.status == "succeeded" else "pending",
+        "refund_status": _REFUND_STATUS[record.status],
         "created_at": to_rfc3339(record.created_at),
         "updated_at": to_rfc3339(record.created_at),
     }

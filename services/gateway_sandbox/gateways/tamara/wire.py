@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,9 @@ from shared.errors import InvalidAmount
 from shared.money import MAX_AMOUNT_MINOR, Money
 
 Json = dict[str, Any]
+
+_SHIPPING_REQUIRED = frozenset({"shipped_at", "shipping_company"})
+_SHIPPING_OPTIONAL = frozenset({"tracking_number", "tracking_url"})
 
 CURRENCY_OF: Mapping[str, str] = {"SA": "SAR", "AE": "AED", "BH": "BHD", "KW": "KWD", "OM": "OMR"}
 
@@ -101,6 +105,20 @@ def amount_of(body: Mapping[str, Any], key: str, currency: str, *, least_minor: 
     if not least_minor <= amount_minor <= MAX_AMOUNT_MINOR:
         raise invalid(key, "is too small or too large")
     return amount_minor
+
+
+def shipping_info(body: Json) -> Json:
+    shipping = object_of(body, "shipping_info")
+    check_fields(shipping, _SHIPPING_REQUIRED, _SHIPPING_OPTIONAL, "shipping_info.")
+    shipped_at = text_of(shipping, "shipped_at")
+    text_of(shipping, "shipping_company", longest=100)
+    if "tracking_number" in shipping:
+        text_of(shipping, "tracking_number", longest=100)
+    try:
+        datetime.fromisoformat(shipped_at)
+    except ValueError:
+        raise invalid("shipping_info.shipped_at", "must be a time") from None
+    return shipping
 
 
 def new_uuid(books: Books) -> str:

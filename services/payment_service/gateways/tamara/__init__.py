@@ -18,7 +18,7 @@ DEFINITION = GatewayDefinition(
             "whether an order reference is unique: looked for first; a second page that nobody was shown expires",
             "whether captures echo their tracking number: sent as our reference, else amount and time decide",
             "releasing the rest after a first capture: asked for, and a refusal is passed on",
-            "words of `refund_status` other than `success`: pending, until a person has looked",
+            "other words of `refund_status` than `success`: pending, but for `TAMARA_FAILED_REFUND_WORDS`",
             "how long a hold lasts (21 days by one page, 90 by another): counted as 21",
             "how often and how long webhooks are repeated: payments that are open are asked about anyway",
             "disputes, known from third parties only: not offered",

@@ -82,7 +82,7 @@ class Tamara(WithoutListing):
     def __init__(self, settings: TamaraSettings, http: HttpCaller) -> None:
         self._settings = settings
         self._api = TamaraApi(settings.api_token.get_secret_value(), settings.api_base, http)
-        self._orders = Orders(self._api)
+        self._orders = Orders(self._api, settings.failed_refund_words)
         self._money = MoneyCalls(self._api, self._orders, settings.shipping_company)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:

@@ -29,6 +29,12 @@ from services.payment_service.gateways.tamara.reading import (
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.money import Money
 
+_REFUND_STATUS = {
+    FactKind.REFUND_SUCCEEDED: OutcomeStatus.SUCCEEDED,
+    FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
+    FactKind.REFUND_FAILED: OutcomeStatus.FAILED,
+}
+
 CLOCKS_DIFFER = timedelta(seconds=60)
 LONGEST_COMMENT = 250
 
@@ -221,8 +227,8 @@ def _refund_in(order: Order, call: MoneyCall) -> Outcome | None:
         return None
     if found.amount != call.amount:
         raise GatewayOutcomeUnknown("Tamara refunded another amount under our reference")
-    is_done = found.kind is FactKind.REFUND_SUCCEEDED
-    return _outcome(order, found.refund_id, OutcomeStatus.SUCCEEDED if is_done else OutcomeStatus.PENDING)
+    status = _REFUND_STATUS[found.kind]
+    return _outcome(order, found.refund_id, status, found.status if status is OutcomeStatus.FAILED else None)
 
 
 def _outcome(

@@ -17,8 +17,9 @@ Read = TypeVar("Read")
 
 
 class Orders:
-    def __init__(self, api: TamaraApi) -> None:
+    def __init__(self, api: TamaraApi, failed_refund_words: tuple[str, ...]) -> None:
         self._api = api
+        self._failed_refund_words = failed_refund_words
 
     async def find(self, references: Iterable[str], our_reference: str) -> Order | None:
         """What belongs to another reference of ours is somebody else's money, whatever id led to it."""
@@ -31,7 +32,7 @@ class Orders:
 
     async def _read(self, path: str) -> Order | None:
         body = await self._api.find(path)
-        return None if body is None else understood(partial(read_order, body))
+        return None if body is None else understood(partial(read_order, body, self._failed_refund_words))
 
 
 def understood(reader: Callable[[], Read]) -> Read:

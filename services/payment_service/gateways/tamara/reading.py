@@ -55,12 +55,8 @@ class Refund:
     refund_id: str
     amount: Money
     status: str | None
+    kind: FactKind
     merchant_refund_id: str | None
-
-    @property
-    def kind(self) -> FactKind:
-        """`success` is the only word that is documented; about any other nobody says that the money is back."""
-        return FactKind.REFUND_SUCCEEDED if self.status == "success" else FactKind.REFUND_PENDING
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,8 @@ class Order:
     our_reference: str | None
     status: str
     total: Money
+    failed_refund_words: tuple[str, ...] = ()
+    """What else than ``success`` an account has learnt to be the end of a refund."""
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:
@@ -77,7 +75,7 @@ class Order:
 
     @cached_property
     def refunds(self) -> tuple[Refund, ...]:
-        return tuple(map(_refund, self._transactions("refunds")))
+        return tuple(self._refund(each) for each in self._transactions("refunds"))
 
     @cached_property
     def captured(self) -> Money:
@@ -110,6 +108,22 @@ class Order:
         cancels = self._transactions("cancels")
         return optional_identifier(cancels[-1], "cancel_id") if cancels else None
 
+    def _refund(self, entry: Json) -> Refund:
+        status = optional_identifier(entry, "refund_status")
+        return Refund(
+            identifier_of(entry, "refund_id"),
+            from_tamara(entry, "total_amount"),
+            status,
+            self._kind_of(status),
+            optional_identifier(entry, "merchant_refund_id"),
+        )
+
+    def _kind_of(self, status: str | None) -> FactKind:
+        """`success` is the only word that is documented. Of any other nobody says where the money is."""
+        if status == "success":
+            return FactKind.REFUND_SUCCEEDED
+        return FactKind.REFUND_FAILED if status in self.failed_refund_words else FactKind.REFUND_PENDING
+
     def _transactions(self, name: str) -> list[Mapping[str, Any]]:
         transactions = self.body.get("transactions")
         return [] if transactions in (None, []) else entries_of(object_of(self.body, "transactions"), name)
@@ -118,7 +132,7 @@ class Order:
         return sum(amounts, start=Money(0, self.total.currency))
 
 
-def read_order(body: Json) -> Order:
+def read_order(body: Json, failed_refund_words: tuple[str, ...] = ()) -> Order:
     """Raises UnexpectedShape, InvalidAmount. All of its amounts are read, so that none of them fails later."""
     order = Order(
         body,
@@ -126,6 +140,7 @@ def read_order(body: Json) -> Order:
         optional_identifier(body, "order_reference_id"),
         text_of(body, "status"),
         from_tamara(body, "total_amount"),
+        failed_refund_words,
     )
     if any(refund.amount.amount_minor < 0 for refund in order.refunds) or order.captured.amount_minor < 0:
         raise InvalidAmount("a negative amount was captured or refunded")
@@ -157,6 +172,7 @@ def _of_money(order: Order) -> Iterator[Observation]:
             refund.kind,
             refund.refund_id,
             refund.amount,
+            reason=refund.status if refund.kind is FactKind.REFUND_FAILED else None,
             about=order.order_id,
             operation=refund.merchant_refund_id,
         )
@@ -178,15 +194,6 @@ def _capture(entry: Json) -> Capture:
     tracking = optional_identifier(shipping, "tracking_number") if isinstance(shipping, dict) else None
     return Capture(
         identifier_of(entry, "capture_id"), from_tamara(entry, "total_amount"), _moment(entry, "created_at"), tracking
-    )
-
-
-def _refund(entry: Json) -> Refund:
-    return Refund(
-        identifier_of(entry, "refund_id"),
-        from_tamara(entry, "total_amount"),
-        optional_identifier(entry, "refund_status"),
-        optional_identifier(entry, "merchant_refund_id"),
     )
 
 

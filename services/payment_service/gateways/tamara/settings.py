@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from services.payment_service.gateways.definition import AccountSettings
+from shared.settings import split_list
 
 
 class TamaraSettings(AccountSettings):
@@ -20,3 +21,12 @@ class TamaraSettings(AccountSettings):
     expires_in_minutes: int | None = Field(
         None, ge=5, le=1440, description="how long a page is open; unset: Tamara's 30 minutes. Tamara has to enable it"
     )
+    failed_refund_words: tuple[str, ...] = Field(
+        (),
+        description="comma-separated words of `refund_status` which, Tamara has told you, mean that a refund failed",
+    )
+
+    @field_validator("failed_refund_words", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return tuple(split_list(value)) if isinstance(value, str) else value
