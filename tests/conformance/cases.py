@@ -718,11 +718,12 @@ async def refused_before_any_row(market: Market, order: Mapping[str, Any], code:
 
 
 async def a_delivery(market: Market, subject: Subject) -> Sent:
-    """One that the gateway has signed; what it is about does not matter."""
-    earlier = [sent for sent in market.post.sent if sent.path.endswith(f"/{subject.name}")]
-    if not earlier or subject.registration.build_preparing or subject.why_untrusted(Trait.TIMESTAMP) is None:
-        payment = await market.paid(subject.name, subject.money)
-        await market.deliveries_of(payment)
+    """The latest that the gateway has signed about a payment; what it is about does not matter.
+
+    Some gateways sign what they say about payments and not what they say about refunds.
+    """
+    payment = await market.paid(subject.name, subject.money)
+    await market.deliveries_of(payment)
     return next(sent for sent in reversed(market.post.sent) if sent.path.endswith(f"/{subject.name}"))
 
 

@@ -169,7 +169,7 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
             variables = {"generic_api_base": "https://gateway.test", "generic_api_key": "gk_test"} | settings
             gateways = {name.upper(): value for name, value in variables.items() if name.upper() in known and value}
             others = {name: value for name, value in settings.items() if name.upper() not in known}
-            loaded = PaymentSettings.load(**values, gateway_variables=gateways, **others)
+            loaded = PaymentSettings.load(gateway_variables=gateways, **(values | others))
             container = await stack.enter_async_context(build(loaded, ports=ports, bus=InProcessBus(ticking)))
             asgi = httpx.ASGITransport(app=create_application(container))
             http = await stack.enter_async_context(httpx.AsyncClient(transport=asgi, base_url="http://payments.test"))
