@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, Customer
 from services.payment_service.domain.operations import OperationKind
@@ -58,7 +59,9 @@ async def open_shop(database_url: str, **variables: str) -> AsyncIterator[Shop]:
         running_sandbox(database_url, gateway_variables={**own, **variables}) as sandbox,
         build_http_client(ports, read_seconds=2.0) as client,
     ):
-        settings = MyFatoorahSettings(api_key=API_KEY, country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah")
+        settings = MyFatoorahSettings(
+            api_key=SecretStr(API_KEY), country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah"
+        )
         tools = Tools(HttpCaller(client, ports), ports, "https://pay.example/api/v1/webhooks/myfatoorah", False)
         yield Shop(sandbox, MyFatoorah(settings, tools))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -102,7 +103,7 @@ async def test_held_money_is_captured_in_part_once_and_the_rest_is_gone(shop: Sh
     assert (await shop.entry())["captured_minor"] == 5_001
 
 
-async def test_held_money_is_released_and_a_hold_that_lapses_is_no_release_of_ours(shop: Shop) -> None:
+async def test_held_money_is_released_once_and_cannot_be_captured_then(shop: Shop) -> None:
     held = await shop.paid(CaptureMode.MANUAL)
     call = a_money_call(OperationKind.VOID, held)
     assert await shop.adapter.find_operation(call) is None
@@ -113,6 +114,11 @@ async def test_held_money_is_released_and_a_hold_that_lapses_is_no_release_of_ou
     assert (outcome.status, told(outcome.observations)) == (OutcomeStatus.SUCCEEDED, {("canceled", held, None)})
     capture = await shop.adapter.capture(a_money_call(OperationKind.CAPTURE, held))
     assert (capture.status, capture.failure_code) == (OutcomeStatus.FAILED, "released")
+    other = "PR00000000000000002A"
+    lapsing = await shop.paid(CaptureMode.MANUAL, reference=other)
+    await shop.sandbox.control(GATEWAY, f"sessions/{other}/hold", expire=True)
+    snapshot = await shop.adapter.retrieve((), our_reference=other)
+    assert told(snapshot.observations) == {("canceled", lapsing, None)}
 
 
 async def test_a_refund_is_pending_until_it_is_decided_and_found_after_silence(shop: Shop) -> None:
@@ -162,6 +168,31 @@ async def test_the_log_of_webhooks_lists_a_windows_payments_and_tells_of_dispute
     assert (opened.amount, opened.about, opened.reason) == (KWD_5, paid, "FRAUD")
     await until(lambda: len(shop.sandbox.receiver.requests) == 2, what="the news of the dispute")
     assert shop.adapter.translate_webhook(verified(shop.sandbox.receiver.requests[1])[1]).must_ask
+
+
+async def test_an_account_of_version_1_signs_all_of_the_data(service_database: ServiceDatabase) -> None:
+    """And a deposit adds up, with the refund that it lists."""
+    async with open_shop(service_database("gateway_sandbox"), SANDBOX_MYFATOORAH_WEBHOOKS="V1") as shop:
+        paid = await shop.paid()
+        refund = await shop.sandbox.control(GATEWAY, f"sessions/{REFERENCE}/refunds", amount_minor=5_001)
+        assert refund.status_code == 201, refund.text
+        await until(lambda: len(shop.sandbox.receiver.requests) == 2, what="the payment and its refund")
+        told_by = [verified(request) for request in shop.sandbox.receiver.requests]
+        events = [shop.adapter.translate_webhook(delivery) for _, delivery in told_by]
+        assert {trust for trust, _ in told_by} == {Trust.FULL}
+        assert {event.event_type for event in events} == {"PAYMENT_STATUS_CHANGED", "REFUND_STATUS_CHANGED"}
+        assert all(event.must_ask and not event.observations for event in events)
+        now = datetime.now(UTC)
+        window = {"since": (now - timedelta(hours=1)).isoformat(), "until": (now + timedelta(hours=1)).isoformat()}
+        answer = await shop.sandbox.client.get(f"/sandbox/control/{GATEWAY}/settlement", params=window)
+        rows = answer.json()["Data"]
+    assert {row["PaymentId"] for row in rows} == {paid}
+    assert [row["DueValue"] for row in rows] == ["12.345", "-5.001"]
+    assert sum(Decimal(row["DueDeposit"]) for row in rows) == Decimal("12.345") - Decimal("5.001") - _fees(rows)
+
+
+def _fees(rows: list[dict[str, str]]) -> Decimal:
+    return sum((Decimal(row["TotalServiceCharge"]) for row in rows), Decimal())
 
 
 async def test_what_is_not_understood_is_no_success(shop: Shop) -> None:

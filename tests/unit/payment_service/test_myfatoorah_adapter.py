@@ -616,9 +616,10 @@ async def test_a_chargeback_is_read_from_the_log_and_an_alert_is_none(status: st
     assert (sent_json(gateway)["Key"], sent_json(gateway)["KeyType"]) == ([INVOICE], "InvoiceId")
 
 
-async def test_a_refused_log_says_nothing_and_a_silent_one_is_asked_again_later() -> None:
+@pytest.mark.parametrize("status", [200, 400, 401, 403])
+async def test_a_refused_log_says_nothing_and_a_silent_one_is_asked_again_later(status: int) -> None:
     paid = accepts(an_invoice("Paid", an_attempt()))
-    adapter, _ = adapter_over(paid, refuses(name="Key"), refuses(name="Start"))
+    adapter, _ = adapter_over(paid, refuses(status, "Key"), refuses(status, "Start"))
     snapshot = await adapter.retrieve((INVOICE,), our_reference=REFERENCE)
     assert told(snapshot.observations) == {("captured", PAYMENT, KWD_12)}
     silent, _ = adapter_over(paid, NO_REFUNDS, says({}, 500))

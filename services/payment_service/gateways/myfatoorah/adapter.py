@@ -25,7 +25,7 @@ from services.payment_service.gateways.json_reading import (
 )
 from services.payment_service.gateways.myfatoorah import customer, webhooks
 from services.payment_service.gateways.myfatoorah.amounts import Account
-from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi
+from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi, TokenRefused
 from services.payment_service.gateways.myfatoorah.log import WebhookLog
 from services.payment_service.gateways.myfatoorah.money import MoneyCalls, checked
 from services.payment_service.gateways.myfatoorah.reading import (
@@ -238,7 +238,10 @@ class MyFatoorah(WithoutCompletion):
             return []
         try:
             refunds = await self._money.refunds_of(invoice.invoice_id)
-        except GatewayRejected:  # perhaps its way to say that there are none; a refund of ours is looked for by itself
+        except (
+            GatewayRejected,
+            TokenRefused,
+        ):  # perhaps its way to say that there are none; ours are looked for anyway
             refunds = []
         found = checked(lambda: [refund_observation(each, paid.payment_id, self._account) for each in refunds])
         if self._settings.disputes:

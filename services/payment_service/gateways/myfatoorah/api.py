@@ -31,6 +31,12 @@ _TOKEN_REFUSED = re.compile(
 _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,60}")
 
 
+class TokenRefused(GatewayUnavailable):
+    """Our token is refused: by all of MyFatoorah, or by one call that it has no permission for."""
+
+    code = "gateway_unavailable"
+
+
 class MyFatoorahApi:
     def __init__(self, base: str, key: str, http: HttpCaller) -> None:
         self._base = base
@@ -106,7 +112,7 @@ def _first_field(body: Json) -> str | None:
     return None
 
 
-def _token_refused(answer: HttpAnswer) -> GatewayUnavailable | GatewayOutcomeUnknown:
+def _token_refused(answer: HttpAnswer) -> TokenRefused | GatewayOutcomeUnknown:
     """No payment may be failed for a token that was rotated or belongs to another country (failure H9)."""
     why = "MyFatoorah refuses our token; check MYFATOORAH_API_KEY, its permissions and MYFATOORAH_COUNTRY"
-    return GatewayOutcomeUnknown(why) if answer.after_silence else GatewayUnavailable(why)
+    return GatewayOutcomeUnknown(why) if answer.after_silence else TokenRefused(why)

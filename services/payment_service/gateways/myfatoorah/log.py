@@ -22,7 +22,7 @@ from services.payment_service.gateways.json_reading import (
 )
 from services.payment_service.gateways.listing import said
 from services.payment_service.gateways.myfatoorah.amounts import Account
-from services.payment_service.gateways.myfatoorah.api import READ, Json, MyFatoorahApi
+from services.payment_service.gateways.myfatoorah.api import READ, Json, MyFatoorahApi, TokenRefused
 from services.payment_service.gateways.myfatoorah.reading import number_or_text
 from services.payment_service.gateways.myfatoorah.webhooks import ours_of, references_of
 from services.payment_service.gateways.port import Listed, ListPage
@@ -55,14 +55,18 @@ class WebhookLog:
         return ListPage(entries, str(page + 1) if page < pages else None)
 
     async def disputes_of(self, invoice_id: str, now: datetime) -> list[Observation]:
-        """All news of disputes, oldest or newest first: the facts are a set. None where the log is not ours to read."""
+        """All news of disputes, in any order: the facts are a set.
+
+        None where the log is not ours to read, be it by the token's permissions: the invoice was shown to us just now,
+        and what it says of its money must not wait for that.
+        """
         found: list[Observation] = []
         filters = {"EventType": DISPUTES, "Key": [invoice_id], "KeyType": "InvoiceId"}
         page, pages = 1, 1
         while page <= min(pages, MOST_PAGES):
             try:
                 items, pages = await self._read(now - DISPUTED_WITHIN, now + timedelta(minutes=5), page, filters)
-            except GatewayRejected:
+            except (GatewayRejected, TokenRefused):
                 return found
             for item in items:
                 found += said(lambda item=item: tuple(self._dispute(_event_data(item), invoice_id)))  # type: ignore[misc]
