@@ -30,8 +30,15 @@ _SECRET_KEYS = frozenset(
 _DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")
 """Digits that stand by themselves, in groups parted by single spaces or hyphens."""
 
-_ISSUER_PREFIX = re.compile(r"4|5[0-8]|2[2-7]|3[04-9]|6")
-"""First digits of card schemes. Compact timestamps (20260102…) and Unix milliseconds (17…) have others."""
+_CARD_NUMBER = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
+    r"|(?:5[1-5]|2[2-7])\d{14}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|3[0689]\d{12,17}|35\d{14,17}"  # Diners Club, JCB
+    r"|(?:5[0678]|6\d)\d{11,17}"  # Maestro, Discover, RuPay, UnionPay
+)
+"""First digits and lengths of card schemes. Compact timestamps (20260102…), Unix milliseconds (17…) and the 18 digits
+that a gateway gives its payments (4039937155…) have others."""
 
 _MAX_NESTING = 64
 
@@ -43,7 +50,7 @@ class _ExactNumber(str):
 
 
 def mask_card_numbers(text: str) -> str:
-    """Replace what looks like a card number: 13 to 19 digits, an issuer's first digits, a valid Luhn sum.
+    """Replace what looks like a card number: an issuer's first digits and length (13 to 19), and a valid Luhn sum.
 
     An expiry date or a security code that follows after a space does not hide it. Payrail's ids and amounts never
     match: they touch a letter or an underscore, or have a decimal point.
@@ -157,7 +164,7 @@ def _mask_run(match: re.Match[str]) -> str:
 
 
 def _is_card_number(digits: str) -> bool:
-    if not 13 <= len(digits) <= 19 or not _ISSUER_PREFIX.match(digits):
+    if not _CARD_NUMBER.fullmatch(digits):
         return False
     values = [int(digit) for digit in reversed(digits)]
     doubled = [value * 2 - 9 if value > 4 else value * 2 for value in values[1::2]]

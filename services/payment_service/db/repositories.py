@@ -123,8 +123,9 @@ class Payments:
         }
         return (await self._connection.execute(_FIND, values)).scalar()
 
-    async def add_references(self, payment_id: str, gateway: str, references: Sequence[str]) -> None:
-        rows = [{"gateway": gateway, "reference": each, "payment_id": payment_id} for each in dict.fromkeys(references)]
+    async def add_references(self, payment: Payment, references: Sequence[str]) -> None:
+        known_by = {"gateway": payment.gateway, "account": payment.account or "", "payment_id": payment.payment_id}
+        rows = [known_by | {"reference": each} for each in dict.fromkeys(references)]
         await self._connection.execute(upsert(payment_references).values(rows).on_conflict_do_nothing())
 
     async def references(self, payment_id: str) -> tuple[str, ...]:

@@ -229,6 +229,7 @@ payment_references = Table(
     "payment_references",
     metadata,
     Column("gateway", Text, primary_key=True),
+    Column("account", Text, primary_key=True, server_default=""),  # '' is the account without a name
     Column("reference", Text, primary_key=True),
     Column("payment_id", Text, ForeignKey("payments.payment_id"), nullable=False),
     Column("position", BigInteger, Identity(always=True), nullable=False),

@@ -34,11 +34,11 @@ def capture_target(
     """The held object to capture ``amount_minor`` of. A final capture closes the hold, so nothing may be under way
     beside it.
 
-    Raises NotCapturable, OperationInProgress (a void is under way), CaptureExceedsAuthorized.
+    Raises NotCapturable, OperationInProgress (a void or completion is under way), CaptureExceedsAuthorized.
     """
     if payment.status not in HOLDING:
         raise NotCapturable(f"this payment is {payment.status}: nothing is held that could be captured")
-    _refuse_beside(operations, OperationKind.VOID)
+    _refuse_beside(operations, OperationKind.VOID, OperationKind.COMPLETION)
     if is_final:
         _refuse_beside(operations, OperationKind.CAPTURE)
     if any(o.kind is OperationKind.CAPTURE and o.is_unsettled and o.is_final for o in operations):
@@ -52,7 +52,7 @@ def void_target(payment: Payment, facts: Iterable[Fact], operations: Sequence[Op
     """The held object to release. Raises NotCapturable, OperationInProgress (failures RF16, RF17)."""
     if payment.state.amount_authorized <= payment.state.amount_captured:
         raise NotCapturable(f"this payment is {payment.status}: nothing is held that could be released")
-    _refuse_beside(operations, OperationKind.CAPTURE, OperationKind.VOID)
+    _refuse_beside(operations, OperationKind.CAPTURE, OperationKind.VOID, OperationKind.COMPLETION)
     return _held_object(facts)
 
 

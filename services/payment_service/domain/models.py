@@ -285,6 +285,15 @@ class Payment:
         return self.session_unknown or self.state.has_unknown_operation
 
     @property
+    def waits_to_be_taken(self) -> bool:
+        """The gateway holds what was to be taken at once, and taking it is left to us.
+
+        What nobody wants any more is not taken: its order says what becomes of the hold.
+        """
+        is_wanted = self.given_up_at is None and self.duplicate_of is None
+        return self.status is PaymentStatus.AUTHORIZED and self.terms.capture is CaptureMode.AUTOMATIC and is_wanted
+
+    @property
     def status(self) -> PaymentStatus:
         return self.state.status
 

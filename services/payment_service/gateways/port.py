@@ -207,6 +207,8 @@ class Facts:
     unknown_horizon: timedelta = timedelta(hours=24)
     not_offered: Mapping[Capability, str] = field(default_factory=dict)
     blurb: str = "You pay on their secure page"
+    refunds_are_final: str | None = None
+    """The reason, where the answer to a refund is the last word: none is pending, and none fails later."""
 
 
 class GatewayAdapter(Protocol):

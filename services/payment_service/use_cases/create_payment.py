@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import structlog
 
 from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.errors import PaymentIdReused
-from services.payment_service.domain.models import CaptureMode, Customer, Item, Payment, PaymentState, Terms
+from services.payment_service.domain.models import OPEN, CaptureMode, Customer, Item, Payment, PaymentState, Terms
 from services.payment_service.domain.timeline import TimelineEntry, request_entry
 from services.payment_service.use_cases.announce import event_of
+from services.payment_service.use_cases.close_payment import close_payment
 from services.payment_service.use_cases.open_session import OpenedSession, new_attempt, open_session
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
 from shared.contracts.payment_events import PaymentCreated
 from shared.correlation import current_correlation
+from shared.errors import GatewayError
 from shared.money import Money
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,27 @@ async def create_payment(command: CreatePayment, context: Context) -> OpenedSess
             if existing is None or existing.request_digest != payment.request_digest:
                 raise PaymentIdReused
     opened = await open_session(payment.payment_id, context)
+    if _is_over(opened, context):
+        return await _ended(opened, context)
     return OpenedSession(opened.payment, opened.attempt, is_new=is_new)
+
+
+def _is_over(opened: OpenedSession, context: Context) -> bool:
+    """Its page cannot be paid any more, by what the gateway said when it was opened; some live minutes only."""
+    return opened.payment.status in OPEN and opened.attempt.session_expires_at <= context.clock.now()
+
+
+async def _ended(opened: OpenedSession, context: Context) -> OpenedSession:
+    """Ended, so that whoever asks makes a new payment instead of showing a dead page; or found to be paid after all.
+
+    Where the gateway cannot say so now, it stays as it is, and the next one who asks tries again.
+    """
+    try:
+        payment = await close_payment(opened.payment.payment_id, "session_expired", context)
+    except GatewayError as error:
+        log.warning("session_over_and_not_closed", payment_id=opened.payment.payment_id, code=error.code)
+        return opened
+    return replace(opened, payment=payment)
 
 
 async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Context) -> None:

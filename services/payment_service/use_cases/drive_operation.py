@@ -99,7 +99,8 @@ async def _send_if_it_may(held: Held, context: Context) -> Operation:
     except GatewayUnavailable:
         return await _put_off(held, context)
     marked = await mark_sent(held, context)
-    if marked.operation.kind is OperationKind.COMPLETION and marked.payment.status not in OPEN:
+    may_complete = marked.payment.status in OPEN or marked.payment.waits_to_be_taken
+    if marked.operation.kind is OperationKind.COMPLETION and not may_complete:
         return await end_call(marked, context, call=CallState.WITHDRAWN, look_again=False)
     return await _send(marked, context)
 

@@ -57,7 +57,9 @@ class PaymentRepository(Protocol):
         (its newest payment at that gateway)."""
         ...
 
-    async def add_references(self, payment_id: str, gateway: str, references: Sequence[str]) -> None: ...
+    async def add_references(self, payment: Payment, references: Sequence[str]) -> None:
+        """What the gateway calls it; ids of two accounts may be the same."""
+        ...
 
     async def references(self, payment_id: str) -> tuple[str, ...]:
         """The gateway's references of a payment, in the order in which they were learnt."""

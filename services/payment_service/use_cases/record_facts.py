@@ -92,7 +92,7 @@ async def record_facts(
     tells. ``derive_again``: the caller has changed an operation's call, so derive even if no fact is new.
     """
     if references:
-        await tx.payments.add_references(payment.payment_id, payment.gateway, references)
+        await tx.payments.add_references(payment, references)
     fresh: list[Fact] = []
     for observation in dict.fromkeys(observations):
         fact = Fact(observation, learnt.source, learnt.at)
@@ -253,7 +253,7 @@ def _completion_due(
     """
     approvals = [fact.observation for fact in facts if fact.observation.kind is FactKind.APPROVED]
     done = [operation for operation in derived.operations if operation.kind is OperationKind.COMPLETION]
-    if derived.state.status not in OPEN or len(done) >= len(approvals):
+    if not _may_complete(payment, derived, facts) or len(done) >= len(approvals):
         return None
     if any(operation.is_unsettled or operation.status is OperationStatus.SUCCEEDED for operation in done):
         return None
@@ -267,6 +267,14 @@ def _completion_due(
         learnt=learnt,
     )
     return replace(operation, target=approvals[-1].object_reference, request_key=f"approval:{len(done) + 1}")
+
+
+def _may_complete(payment: Payment, derived: Derived, facts: Sequence[Fact]) -> bool:
+    """Nothing is decided yet; or the gateway holds what it was to take at once, and waits for us to take it (Tabby)."""
+    if derived.state.status in OPEN:
+        return True
+    is_given_up = any(fact.observation.kind is FactKind.CANCELED for fact in facts)
+    return replace(payment, state=derived.state).waits_to_be_taken and not is_given_up
 
 
 def new_operation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from shared.masking import MASK, mask_card_numbers
@@ -14,6 +15,7 @@ REJECT_HEADER_CHARACTERS = 2 * 1024
 """With the body's share, a kept reject stays within 8 KiB (SEC-46)."""
 
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key", "x-order-secret"})
+_SECRET_PARAMETER = re.compile("token|secret|password|apikey|api_key", re.IGNORECASE)
 # A signature is no secret: it is what proves later that the delivery was genuine.
 
 
@@ -27,6 +29,13 @@ def without_card_numbers(body: bytes) -> bytes:
 def safe_text(text: str, limit: int) -> str:
     """Printable, bounded text: control characters and lone surrogates become question marks."""
     return "".join(character if character.isprintable() else "?" for character in text[:limit])
+
+
+def safe_query(query: str) -> str:
+    """A raw query string without what opens a door: some gateways put a token into the address."""
+    parts = (part.partition("=") for part in query.split("&"))
+    kept = (name + sign + (MASK if value and _SECRET_PARAMETER.search(name) else value) for name, sign, value in parts)
+    return mask_card_numbers(safe_text("&".join(kept), 2000))
 
 
 def safe_headers(

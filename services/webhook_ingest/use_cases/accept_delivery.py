@@ -16,7 +16,7 @@ from services.webhook_ingest.domain.errors import (
     UnknownGateway,
 )
 from services.webhook_ingest.domain.models import Arrival, Delivery, dedupe_key
-from services.webhook_ingest.domain.sanitizing import safe_headers, safe_text, without_card_numbers
+from services.webhook_ingest.domain.sanitizing import safe_headers, safe_query, safe_text, without_card_numbers
 from services.webhook_ingest.metrics import CARD_NUMBERS, WEBHOOK_KEYS
 from services.webhook_ingest.signatures.port import PreparingScheme, Refusal, Verification
 from services.webhook_ingest.signatures.registration import IngestGateway
@@ -111,7 +111,7 @@ def _as_delivery(arrival: Arrival, verification: Verification, gateway: IngestGa
         received_at=arrival.received_at,
         method=raw.method,
         path=safe_text(raw.path, 300),
-        query=safe_text(raw.query, 2000),
+        query=safe_query(raw.query),
         headers=safe_headers(raw.headers, secret_names=gateway.scheme.secret_headers),
         content_type=safe_text(arrival.content_type, 200),
         body=without_card_numbers(raw.body),

@@ -311,6 +311,24 @@ async def test_what_a_gateway_does_not_take_is_refused_before_any_row(
     assert await world.events() == []
 
 
+async def test_a_page_whose_time_is_over_is_not_shown_again(world: World) -> None:
+    """Some pages live for minutes, and the shopper comes back later: that payment ends, and another can be made."""
+    body = world.body()
+    await world.post("", body)
+    await world.run("UPDATE payment_attempts SET session_expires_at = now() - interval '1 second'")
+    answer = await world.post("", body)
+    assert (answer.status_code, answer.json()["status"], answer.json()["next_action"]) == (200, "canceled", None)
+    assert world.gateway.payable == []
+
+
+async def test_a_page_whose_time_is_over_may_have_been_paid(world: World) -> None:
+    body = world.body()
+    payment = (await world.post("", body)).json()
+    await world.run("UPDATE payment_attempts SET session_expires_at = now() - interval '1 second'")
+    world.gateway.pays(payment["gateway_reference"])
+    assert (await world.post("", body)).json()["status"] == "captured"
+
+
 # --- closing -------------------------------------------------------------------------------------------------------
 
 

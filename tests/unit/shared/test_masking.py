@@ -70,6 +70,7 @@ def test_separators_and_neighbours_do_not_hide_a_card_number(written: str) -> No
         "evt_4242424242424242",
         "x4242424242424242",
         "42424242424242424242",
+        "403993715531077186",
     ],
 )
 def test_what_is_no_card_number_stays(text: str) -> None:

@@ -7,10 +7,12 @@ from services.webhook_ingest.domain.models import dedupe_key
 from services.webhook_ingest.domain.sanitizing import (
     REJECT_HEADER_CHARACTERS,
     safe_headers,
+    safe_query,
     safe_text,
     without_card_numbers,
 )
 from services.webhook_ingest.signatures.port import Trust, Verification
+from shared.masking import MASK
 
 
 @given(st.binary(max_size=300))
@@ -48,3 +50,8 @@ def test_only_a_signed_event_id_is_deduplicated_by() -> None:
     unsigned = Verification(None, Trust.FULL, event_id="e1", event_id_is_signed=False)
     assert dedupe_key(signed, digest) == "id:e1"
     assert dedupe_key(unsigned, digest) == dedupe_key(Verification(None), digest) == "sha256:" + "0" * 64
+
+
+def test_what_opens_a_door_is_taken_out_of_the_address() -> None:
+    query = "tamaraToken=eyJhbGciOi.x.y&orderId=o%2D1&api_key=k&flag&token="
+    assert safe_query(query) == f"tamaraToken={MASK}&orderId=o%2D1&api_key={MASK}&flag&token="

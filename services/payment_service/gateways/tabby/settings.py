@@ -50,6 +50,7 @@ FACTS = Facts(
     key_valid_for=timedelta(hours=1),
     # A payment lists all its captures and refunds and is read from where they are written.
     absence_proves_after=timedelta(hours=1),
+    refunds_are_final="a refund is done with the answer to its call",
     not_offered={
         Capability.FORM_POST: "the hosted page is opened by a redirect",
         Capability.CLOSE_SESSION: "an unpaid payment cannot be cancelled; it expires after 30 minutes",
