@@ -112,14 +112,30 @@ sandbox_gateway() {
 }
 
 if [ "${1:-}" = --demo ]; then
+    outside=$(sed -n 's/^PUBLIC_BASE_URL=//p' .env)/sandbox     # browsers know no container
     make_paypal_signing
     touch gateways.env
     sandbox_gateway STRIPE stripe "STRIPE_API_KEY=sk_test_$(random)" "STRIPE_WEBHOOK_SECRET=whsec_$(random)"
     sandbox_gateway GENERIC generic "GENERIC_API_KEY=$(random)" "WEBHOOK_SECRET=$(random)"
     sandbox_gateway RAZORPAY razorpay "RAZORPAY_KEY_ID=rzp_test_$(random 7)" "RAZORPAY_KEY_SECRET=$(random 12)" \
-        "RAZORPAY_WEBHOOK_SECRET=$(random)"
+        "RAZORPAY_CHECKOUT_BASE=$outside/razorpay" "RAZORPAY_WEBHOOK_SECRET=$(random)"
     sandbox_gateway PAYPAL paypal "PAYPAL_CLIENT_ID=$(random)" "PAYPAL_CLIENT_SECRET=$(random)" \
         "PAYPAL_WEBHOOK_ID=$(random 8 | tr '[:lower:]' '[:upper:]')" "PAYPAL_CERT_HOSTS=$sandbox/paypal" \
         "PAYPAL_WEBHOOK_CA_FILE=/run/gateways/paypal-root.pem"
+    sandbox_gateway TABBY tabby "TABBY_SECRET_KEY=sk_test_$(random 16)" TABBY_MERCHANT_CODE=payrail \
+        "TABBY_WEBHOOK_SECRET=tabby_wh_$(random 16)" TABBY_DISPUTES=true
+    sandbox_gateway TAMARA tamara "TAMARA_API_TOKEN=tamara_sandbox_$(random 32)" \
+        "TAMARA_NOTIFICATION_TOKEN=$(random)" TAMARA_FAILED_REFUND_WORDS=failed
+    sandbox_gateway MYFATOORAH myfatoorah "MYFATOORAH_API_KEY=$(random 32)" MYFATOORAH_COUNTRY=KWT \
+        "MYFATOORAH_WEBHOOK_SECRET=$(random)"
+    sandbox_gateway PAYU payu "PAYU_CHECKOUT_BASE=$outside/payu" "PAYU_MERCHANT_KEY=$(random 3)" "PAYU_SALT=$(random 16)" \
+        PAYU_PRE_AUTHORIZE=1
+    sandbox_gateway BILLDESK billdesk "BILLDESK_MERCHANT_ID=BDUAT$(random 3)" "BILLDESK_CLIENT_ID=bduat$(random 4)" \
+        "BILLDESK_SIGNING_KEY=$(random 16)" BILLDESK_REFUND_FINAL_AFTER_HOURS=0 BILLDESK_REFUND_FAILED_CODES=0798
+    sandbox_gateway CCAVENUE ccavenue "CCAVENUE_CHECKOUT_BASE=$outside/ccavenue" CCAVENUE_MERCHANT_ID=8972411 \
+        "CCAVENUE_ACCESS_CODE=AVTE$(random 7)" "CCAVENUE_WORKING_KEY=$(random 16)" \
+        "CCAVENUE_API_ACCESS_CODE=AVTA$(random 7)" "CCAVENUE_API_WORKING_KEY=$(random 16)" CCAVENUE_MANUAL_CAPTURE=true
+    sandbox_gateway PAYTM paytm "PAYTM_CHECKOUT_BASE=$outside/paytm" "PAYTM_MERCHANT_ID=Sandbox$(random 6)" \
+        "PAYTM_MERCHANT_KEY=$(random 8)" PAYTM_WEBSITE_NAME=WEBSTAGING PAYTM_PASSBOOK=true
 fi
 echo "deploy/.env and deploy/secrets/ are there. Operators' tokens are signed by deploy/secrets/operator.pem, kid operator."

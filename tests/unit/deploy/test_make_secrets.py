@@ -122,8 +122,8 @@ async def test_what_the_sandboxs_worker_signs_ingest_verifies_with_what_the_sand
 
     assert served._desk.page_base_url == "https://pay.example/sandbox/paypal/checkout"  # browsers know no container
     assert set(worker) == set(sandbox_definitions())
-    for name, gateway in worker.items():
-        signed = dict(gateway.sign(BODY, datetime.now(UTC)))
+    for name in ("stripe", "generic", "razorpay", "paypal"):  # the others do not sign whatever bytes they are given
+        signed = dict(worker[name].sign(BODY, datetime.now(UTC)))
         assert (await verified(demo, name, signed, httpx.MockTransport(web))).verified, name
         assert not (await verified(demo, name, _spoilt(signed), httpx.MockTransport(web))).verified, name
 

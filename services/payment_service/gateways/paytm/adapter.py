@@ -59,6 +59,7 @@ class PaytmSettings(AccountSettings):
     merchant_key: SecretStr = Field(description="16 bytes; several separated by commas while one is replaced")
     website_name: str = Field(description="WEBSTAGING in test, live what the dashboard shows (often DEFAULT)")
     api_base: str = Field("https://secure.paytmpayments.com", description="the host belongs to the MID")
+    checkout_base: str | None = Field(None, description="where browsers reach it, if not there")
     client_id: str | None = Field(None, description="only where the MID has several keys")
     refund_path: str = Field("/refund/apply", description="where refunds are applied for")
     passbook: bool = Field(False, description="whether Paytm has switched the order list on for the MID")
@@ -171,7 +172,8 @@ class Paytm(WithoutCaptures, WithoutCompletion):
         """The page wants the merchant and the order in the address too. None of the fields is a secret of ours."""
         merchant_id = self._api.merchant_id
         query = urlencode({"mid": merchant_id, "orderId": order_id})
-        url = f"{self._api.base}/theia/api/v1/showPaymentPage?{query}"
+        base = (self._settings.checkout_base or self._settings.api_base).rstrip("/")
+        url = f"{base}/theia/api/v1/showPaymentPage?{query}"
         action = NextAction("form_post", url, {"mid": merchant_id, "orderId": order_id, "txnToken": token})
         opened = Observation(FactKind.SESSION_OPENED, order_id)
         return Session(order_id, action, expires_at, (order_id,), (opened,))

@@ -88,6 +88,8 @@ class RazorpaySettings(AccountSettings):
     key_id: str = Field(description="rzp_test_… or rzp_live_…; Razorpay is enabled when id and secret are set")
     key_secret: SecretStr
     api_base: str = "https://api.razorpay.com"
+    checkout_base: str | None = None
+    """Where browsers reach it, if not there: a sandbox in a container has an inner and an outer address."""
 
 
 class Razorpay(WithoutCompletion):
@@ -126,6 +128,7 @@ class Razorpay(WithoutCompletion):
 
     def __init__(self, settings: RazorpaySettings, http: HttpCaller) -> None:
         self._api = RazorpayApi(settings.key_id, settings.key_secret.get_secret_value(), settings.api_base, http)
+        self._checkout_base = (settings.checkout_base or settings.api_base).rstrip("/")
         self._retriever = Retriever(self._api)
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
@@ -230,7 +233,7 @@ class Razorpay(WithoutCompletion):
                 return Session(
                     reference, back, request.expires_at, snapshot.references, (opened, *snapshot.observations)
                 )
-        url = f"{self._api.base}/v1/checkout/embedded"
+        url = f"{self._checkout_base}/v1/checkout/embedded"
         action = NextAction("form_post", url, _checkout_fields(reference, request, self._api.key_id))
         return Session(reference, action, request.expires_at, (reference,), (opened,))
 
