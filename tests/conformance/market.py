@@ -216,7 +216,7 @@ class Market:
             return bool(about)
 
         await until(delivered, what=f"the webhooks of {payment['gateway']}")
-        return list(self.post.sent)
+        return [sent for sent in self.post.sent if sent.path.endswith(f"/{payment['gateway']}")]
 
     async def ingested(self, gateway: str) -> list[tuple[str, str]]:
         """Content type and payload of the events that ingest has published about a gateway's deliveries."""

@@ -287,7 +287,7 @@ TAKEN = ("captured", TRACKING, INR_499)
         (an_order("Awaited"), {("processing", TRACKING, None)}),
         (an_order("Successful"), {NOW_HELD}),
         (an_order("Success"), {NOW_HELD}),
-        (an_order("Successful", param_value2="automatic"), {("approved", TRACKING, INR_499)}),
+        (an_order("Successful", param_value2="automatic"), {NOW_HELD, ("approved", TRACKING, INR_499)}),
         (an_order("Successful", param_value2=7), {NOW_HELD}),
         (an_order(), {TAKEN}),
         (an_order(order_capt_amt=399), {("captured", TRACKING, INR_399), ("released", TRACKING, None)}),
@@ -346,13 +346,13 @@ async def test_a_number_that_was_paid_twice_shows_both() -> None:
 
 
 async def test_money_that_is_held_after_the_end_is_seen_as_held() -> None:
-    """A payment that has ended is not completed any more; as long as it is only approved, nobody would let it go."""
+    """Held money shows although the page had ended; the core decides whether it is taken."""
     timeout, late = an_order("Timeout"), an_order("Successful", param_value2="automatic")
     ccavenue, _ = adapter_over(says(timeout), a_list(timeout))
     before = await ccavenue.retrieve((REFERENCE,), our_reference=REFERENCE)
     ccavenue, _ = adapter_over(says(late), a_list(late))
     after = await ccavenue.retrieve(before.references, our_reference=REFERENCE)
-    assert told(after.observations) == {NOW_HELD}
+    assert NOW_HELD in told(after.observations)
 
 
 async def test_another_ones_order_is_not_taken_for_ours() -> None:

@@ -18,7 +18,7 @@ from services.payment_service.gateways.ccavenue import webhooks
 from services.payment_service.gateways.ccavenue.api import CCAvenueApi
 from services.payment_service.gateways.ccavenue.money_calls import MoneyCalls
 from services.payment_service.gateways.ccavenue.reading import CURRENCIES, to_ccavenue
-from services.payment_service.gateways.ccavenue.retrieving import Retriever, ended_mark
+from services.payment_service.gateways.ccavenue.retrieving import Retriever
 from services.payment_service.gateways.ccavenue.sessions import CHECKOUT, checkout_text
 from services.payment_service.gateways.definition import AccountSettings, Tools
 from services.payment_service.gateways.json_reading import UnexpectedShape
@@ -127,13 +127,12 @@ class CCAvenue:
         """We stop showing the form; whoever still pays on an open page brings late money (order policy). A page that
         has brought something, or may have, is not closed."""
         closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
-        mark = ended_mark(our_reference)
         try:
             snapshot = await self._retriever.retrieve((gateway_reference,), our_reference=our_reference)
         except GatewayObjectNotFound:  # nobody has opened it
-            return Snapshot((gateway_reference, mark), (closed,))
+            return Snapshot((gateway_reference,), (closed,))
         if {observation.kind for observation in snapshot.observations} <= _ONLY_LOOKED_AT:
-            return Snapshot((*snapshot.references, mark), (*snapshot.observations, closed))
+            return Snapshot(snapshot.references, (*snapshot.observations, closed))
         return snapshot
 
     # --- money -----------------------------------------------------------------------------------------------------

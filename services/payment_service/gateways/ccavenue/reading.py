@@ -206,10 +206,10 @@ def observations_of(order: Order, our_reference: str, *, others_alive: bool, by_
             yield Observation(FactKind.SESSION_OPENED, our_reference)
         case Standing.UNDECIDED:
             yield Observation(FactKind.PROCESSING, reference, occurred_at=at)
-        case Standing.HELD if by_hand and order.is_taken_at_once:
-            yield Observation(FactKind.APPROVED, reference, order.amount, at, reason="successful")
         case Standing.HELD:
             yield Observation(FactKind.AUTHORIZED, reference, order.amount, at)
+            if by_hand and order.is_taken_at_once:
+                yield Observation(FactKind.APPROVED, reference, order.amount, at, reason="successful")
         case Standing.TAKEN:
             yield from _taken(order)
         case Standing.SENT_BACK:

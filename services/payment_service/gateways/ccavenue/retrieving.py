@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from services.payment_service.domain.models import FactKind, Observation
+from services.payment_service.domain.models import Observation
 from services.payment_service.gateways.ccavenue.api import CCAvenueApi, Json, rows_of
 from services.payment_service.gateways.ccavenue.reading import (
     INDIA,
@@ -29,14 +29,8 @@ VERSION = "1.2"
 """Of the commands that look for orders."""
 
 MOST_PAGES = 20
-ENDINGS = frozenset({FactKind.FAILED, FactKind.CANCELED, FactKind.EXPIRED})
 _DAY = timedelta(days=1)
 _LONGEST_LOOK_BACK = timedelta(days=180)
-
-
-def ended_mark(our_reference: str) -> str:
-    """Kept among a payment's references, which are all that an adapter remembers: we have said that it ended."""
-    return f"{our_reference}-ended"
 
 
 class Retriever:
@@ -51,18 +45,14 @@ class Retriever:
         """Raises GatewayObjectNotFound where no try under our number is known: nobody has opened the page yet."""
         try:
             orders = await self.orders_of(references, our_reference)
-            # What ended is not completed by us any more: money that is held all the same has to be seen as held.
-            by_hand = self._by_hand and ended_mark(our_reference) not in references
             found: list[Observation] = []
             for order in orders:
                 others_alive = any(other.is_alive for other in orders if other is not order)
-                found += observations_of(order, our_reference, others_alive=others_alive, by_hand=by_hand)
+                found += observations_of(order, our_reference, others_alive=others_alive, by_hand=self._by_hand)
                 found += await self._returns_of(order)
         except (UnexpectedShape, InvalidAmount) as error:
             raise GatewayOutcomeUnknown("CCAvenue's answer is not understood") from error
-        known = [our_reference, *(order.reference for order in orders)]
-        if any(observation.kind in ENDINGS for observation in found):
-            known.append(ended_mark(our_reference))
+        known = (our_reference, *(order.reference for order in orders))
         return Snapshot(tuple(dict.fromkeys(known)), tuple(dict.fromkeys(found)))
 
     async def orders_of(self, references: Sequence[str], our_reference: str) -> list[Order]:
