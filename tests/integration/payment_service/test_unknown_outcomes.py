@@ -340,6 +340,38 @@ async def test_an_approval_is_not_completed_once_the_payment_has_ended(build_wor
     assert shop.account(payment_id).captured == 0
 
 
+async def test_what_is_only_held_is_taken_once_the_shopper_has_agreed(build_world: BuildWorld) -> None:
+    """Where a gateway holds what was to be taken at once, and waits for us (Tabby)."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened()
+    account = shop.account(payment_id)
+    account.is_approved, account.held = True, ORDERED
+    shop.gateway.will("complete", Do.UNAVAILABLE)
+    await shop.sync(payment_id)
+    assert (await shop.ask(f"payments/{payment_id}")).json()["status"] == "authorized"
+    beside = await shop.capture(payment_id)
+    assert (beside.status_code, beside.json()["code"]) == (409, "operation_in_progress")
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["succeeded"]
+    assert account.captured == ORDERED
+    await shop.assert_books_agree(payment_id)
+
+
+@pytest.mark.parametrize("column", ["given_up_at", "duplicate_of"])
+async def test_what_is_held_and_wanted_by_nobody_is_not_taken(build_world: BuildWorld, column: str) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened()
+    account = shop.account(payment_id)
+    account.is_approved, account.held = True, ORDERED
+    shop.gateway.will("complete", Do.UNAVAILABLE)
+    await shop.sync(payment_id)
+    value = "now()" if column == "given_up_at" else "'pay_other'"
+    await shop.world.run(f"UPDATE payments SET {column} = {value}")
+    await shop.settle_down()
+    assert await shop.statuses(payment_id) == ["canceled"]
+    assert account.captured == 0
+
+
 async def test_a_repetition_that_does_not_arrive_leaves_the_first_call_unknown(build_world: BuildWorld) -> None:
     """Were it taken for never sent, its reservation would be freed after a day, though the first call has run."""
     shop = await open_shop(build_world)

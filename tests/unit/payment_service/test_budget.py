@@ -104,6 +104,15 @@ def test_nothing_is_captured_beside_a_void_that_may_run(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", UNSETTLED)
+def test_a_hold_that_is_being_completed_is_left_alone(status: str) -> None:
+    payment, facts = ground(HELD)
+    with pytest.raises(OperationInProgress):
+        capture(payment, facts, [one(OperationKind.COMPLETION, status)], 1)
+    with pytest.raises(OperationInProgress):
+        void_target(payment, facts, [one(OperationKind.COMPLETION, status)])
+
+
+@pytest.mark.parametrize("status", UNSETTLED)
 def test_nothing_is_captured_beside_a_final_capture(status: str) -> None:
     payment, facts = ground(HELD)
     with pytest.raises(OperationInProgress):
