@@ -21,6 +21,7 @@ from services.payment_service.settings import PaymentSettings
 from services.payment_service.use_cases.apply_webhook import apply_webhook
 from shared.clock import Clock, SystemClock, to_rfc3339
 from shared.contracts.webhook_events import WebhookReceived
+from shared.gateway_variables import base_name
 from shared.ids import TimeOrderedIds
 from shared.messaging.in_process import InProcessBus
 from shared.ports import Ports
@@ -154,6 +155,9 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
         url, gateway, numbers = service_database("payment_service"), FakeGateway(), itertools.count(1)
         known = {variable for definition in gateway_definitions().values() for variable in definition.variables}
 
+        def is_gateways(setting: str) -> bool:
+            return base_name(setting.upper()) in known
+
         async def build_one(
             *, clock: Clock | None = None, transport: httpx.AsyncBaseTransport | None = None, **settings: Any
         ) -> World:
@@ -167,8 +171,10 @@ async def build_world(service_database: ServiceDatabase) -> AsyncIterator[BuildW
                 "database_pool_size": 16,
             }
             variables = {"generic_api_base": "https://gateway.test", "generic_api_key": "gk_test"} | settings
-            gateways = {name.upper(): value for name, value in variables.items() if name.upper() in known and value}
-            others = {name: value for name, value in settings.items() if name.upper() not in known}
+            gateways = {
+                name.upper(): value for name, value in variables.items() if base_name(name.upper()) in known and value
+            }
+            others = {name: value for name, value in settings.items() if base_name(name.upper()) not in known}
             loaded = PaymentSettings.load(gateway_variables=gateways, **(values | others))
             container = await stack.enter_async_context(build(loaded, ports=ports, bus=InProcessBus(ticking)))
             asgi = httpx.ASGITransport(app=create_application(container))
