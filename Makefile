@@ -13,10 +13,10 @@ SETUP := deploy/local/environment.sh pyproject.toml requirements-build.txt
 UV := $(VENV)/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test conformance check format bench lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 	@echo "  Variables: PORT=$(PORT) PAYRAIL_DATA=$(PAYRAIL_DATA) (run), ARGS='-k refund' WORKERS=2 (test, bench)"
 
 run: $(VENV)/.ready-run ## start everything on one port, PORT, with its data under PAYRAIL_DATA
@@ -25,6 +25,9 @@ run: $(VENV)/.ready-run ## start everything on one port, PORT, with its data und
 test: $(VENV)/.ready-dev ## run every test against real PostgreSQL, RabbitMQ and Chromium
 	@$(PYTHON) -m tests.support.prepare
 	@PYTHONHASHSEED=0 $(PYTHON) -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadgroup $(ARGS)
+
+conformance: $(VENV)/.ready-dev ## run every case for every gateway, print the table, write docs/gateways.md
+	@$(PYTHON) -m pytest tests/conformance -q -n $(WORKERS) --maxprocesses 4 --dist loadgroup --write-gateway-docs $(ARGS)
 
 check: $(VENV)/.ready-dev ## check formatting, lint, types and import arrows, then run the tests
 	@$(VENV)/bin/ruff format --check .
