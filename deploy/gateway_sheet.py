@@ -18,19 +18,19 @@ _HEAD = """# Gateways
 Written by `make conformance` from what each gateway's three parts say of themselves
 (`services/payment_service/gateways/<name>/`, `services/webhook_ingest/signatures/<name>.py`,
 `services/gateway_sandbox/gateways/<name>/`) and from the conformance suite's own results. Do not edit it: a test
-compares it with the code. What is written about a gateway in more detail is in `services/payment_service/gateways/<name>.md`.
-How to add one is in the [README](../README.md#adding-a-gateway).
+compares it with the code. More about each gateway is in `services/payment_service/gateways/<name>.md`; how to add one
+is in the [README](../README.md#adding-a-gateway).
 """
 
 _TITLES: Mapping[Capability, str] = {
     Capability.REDIRECT: "redirect",
     Capability.FORM_POST: "form post",
     Capability.MANUAL_CAPTURE: "hold, then capture",
-    Capability.PARTIAL_CAPTURE: "part",
-    Capability.SEVERAL_CAPTURES: "several",
+    Capability.PARTIAL_CAPTURE: "capture a part",
+    Capability.SEVERAL_CAPTURES: "several captures",
     Capability.VOID: "void",
     Capability.REFUND: "refund",
-    Capability.PARTIAL_REFUND: "part",
+    Capability.PARTIAL_REFUND: "refund a part",
     Capability.CLOSE_SESSION: "close page",
     Capability.RETRIEVE: "ask",
     Capability.FIND_BY_REFERENCE: "find by our reference",
@@ -119,15 +119,18 @@ def _settings(definitions: Sequence[GatewayDefinition], known: Mapping[str, Regi
     for definition in definitions:
         fields = definition.settings.model_fields
         optional = [
-            definition.variable(name) for name in fields if definition.variable(name) not in definition.required
+            f"`{definition.variable(name)}`" + (f" ({field.description})" if field.description else "")
+            for name, field in sorted(fields.items())
+            if not field.is_required()
         ]
         registration = known.get(definition.name)
         secret = f"`{registration.secret_variable}`" if registration else "–"
-        rows.append([definition.facts.display_name, _code(definition.required), _code(sorted(optional)), secret])
+        rows.append([definition.facts.display_name, _code(definition.required), "; ".join(optional), secret])
     return (
-        "Any of them may name an account (`…__EU`) and may instead name a file (`…_FILE`). A gateway is enabled when all "
-        "that it needs is set. Of several accounts, the first whose `…_CURRENCIES` names a payment's currency takes it; "
-        "else the first that names none.\n\n" + table(["", "needs", "may have", "webhooks are verified with"], rows)
+        "Any of them may name an account (`…__EU`) and may instead name a file (`…_FILE`). A gateway is enabled when "
+        "all that it needs is set. Of several accounts, the first whose `…_CURRENCIES` names a payment's currency "
+        "takes it; else the first that names none.\n\n"
+        + table(["", "needs", "may have", "webhooks are verified with"], rows)
     )
 
 

@@ -69,9 +69,7 @@ def _database(settings: SandboxSettings) -> Database:
 
 
 def _container(settings: SandboxSettings, ports: Ports, database: Database, sender: WebhookSender) -> Container:
-    site = Site(
-        settings.gateway_variables, settings.public_base_url, settings.sandbox_merchant_name, ports.randomness
-    )
+    site = Site(settings.gateway_variables, settings.public_base_url, settings.sandbox_merchant_name, ports.randomness)
     gateways = build_gateways(site)
     sandbox = Sandbox(
         uow=unit_of_work(database, concurrency=settings.database_pool_size), gateways=gateways, ports=ports

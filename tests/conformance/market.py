@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from services.webhook_ingest.worker import run_worker as run_ingest_worker
 from shared.clock import to_rfc3339
 from shared.messaging.in_process import InProcessBus
 from shared.money import Money
+from shared.plugins import PLUGINS
 from shared.ports import Ports, system_ports
 from shared.web.auth import build_signer
 from tests.support.gateway_sandbox import Receiver, RunningSandbox, gateway_secrets, running_sandbox
@@ -322,7 +324,7 @@ def _payment_settings(url: str, variables: Mapping[str, str]) -> PaymentSettings
         public_base_url=PUBLIC,
         database_pool_size=12,
         return_budget_seconds=2,
-        gateway_variables=payment_variables(variables),
+        gateway_variables=payment_variables(_with_plugins(variables)),
         gateway_breaker_failures_in_a_row=1_000_000,  # faults are no news here
         gateway_breaker_minimum_calls=1_000_000,
     )
@@ -335,8 +337,13 @@ def _ingest_settings(url: str, variables: Mapping[str, str]) -> WebhookIngestSet
         jwt_shared_key=SHARED_KEY,
         public_base_url=PUBLIC,
         webhook_failed_verifications_per_minute=100_000,
-        gateway_variables=ingest_variables(variables),
+        gateway_variables=ingest_variables(_with_plugins(variables)),
     )
+
+
+def _with_plugins(variables: Mapping[str, str]) -> Mapping[str, str]:
+    """Which settings are gateways' is said by the gateways that there are, also those outside the repository."""
+    return {PLUGINS: os.environ.get(PLUGINS, ""), **variables}
 
 
 @asynccontextmanager

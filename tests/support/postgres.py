@@ -46,8 +46,9 @@ BEGIN
 END $$;
 """
 _SHAPE = """
-SELECT md5(concat((SELECT count(*) FROM pg_attribute), '/', (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O'), '/',
-    (SELECT count(*) FROM pg_constraint), '/', (SELECT count(*) FROM pg_proc), '/',
+SELECT md5(concat((SELECT count(*) FROM pg_attribute), '/',
+    (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O'), '/', (SELECT count(*) FROM pg_constraint), '/',
+    (SELECT count(*) FROM pg_proc), '/',
     (SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relnamespace > 16384)))
 """
 """Tables, columns, triggers, constraints and functions: a database where a test has changed any of them is dropped."""
