@@ -47,6 +47,7 @@ from tests.support.waiting import until
 PUBLIC = "https://pay.example"
 SHARED_KEY = "a-development-key-of-more-than-32-bytes"
 SCOPES = "payments:read payments:write refunds:write captures:write webhooks:read"
+_LATELY = "WHERE created_at > now() - interval '60 seconds'"
 HELD_SECONDS = 0.05
 """How long a call waits that gets no answer."""
 
@@ -191,15 +192,23 @@ class Market:
     async def entries(self, payment: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = {attempt["reference"] for attempt in payment["attempts"]}
         known |= {attempt["gateway_reference"] for attempt in payment["attempts"]}
-        payments = (await self.sandbox.books(payment["gateway"]))["payments"]
+        payments = (await self._books_about(payment))["payments"]
         return [each for each in payments if {each["reference"], each["gateway_reference"]} & (known - {None})]
+
+    async def _books_about(self, payment: Mapping[str, Any]) -> dict[str, Any]:
+        """By our reference, where the gateway is told it when the page is opened; else all of its books."""
+        for attempt in payment["attempts"]:
+            books = await self.sandbox.books(payment["gateway"], reference=attempt["reference"])
+            if books["payments"]:
+                return books
+        return await self.sandbox.books(payment["gateway"])
 
     async def quiet(self) -> None:
         """Until every delivery that ingest took has been looked at by the payment service."""
 
         async def all_looked_at() -> bool:
             async with self.ingest.database.begin() as connection:
-                rows = await connection.execute(text("SELECT message_id FROM outbox_messages"))
+                rows = await connection.execute(text(f"SELECT message_id FROM outbox_messages {_LATELY}"))
                 sent = set(rows.scalars())
             async with self.payment.database.begin() as connection:
                 rows = await connection.execute(text("SELECT message_id FROM inbox_messages WHERE status = 'done'"))
@@ -212,7 +221,7 @@ class Market:
         reference = await self.session_of(payment)
 
         async def delivered() -> bool:
-            hooks = (await self.sandbox.books(payment["gateway"]))["webhooks"]
+            hooks = (await self._books_about(payment))["webhooks"]
             about = [w for w in hooks if w["gateway_reference"] == reference]
             assert {w["state"] for w in about} <= {"delivered", "lost"}, about
             return bool(about)

@@ -22,8 +22,8 @@ def conformance_table() -> str:
     return (
         "Each case is run against the gateway's sandbox, through the real services and databases "
         "(`tests/conformance/cases.py`). `n/o`: not offered by the gateway; then the refusal is tested where there is "
-        "one. What it proves is that adapter, scheme and sandbox agree with the fact sheet and with each other; where no "
-        "documentation says something (which word means a failed refund, when a refund is done), the development "
+        "one. What it proves is that adapter, scheme and sandbox agree with the fact sheet and with each other; where "
+        "no documentation says something (which word means a failed refund, when a refund is done), the development "
         "settings and the sandbox have agreed on it, and the gateway's setting is what counts.\n\n"
         + table(["", *(subject.facts.display_name for subject in found)], rows)
         + "\nNot offered, with the reason of the fact sheet:\n\n"
