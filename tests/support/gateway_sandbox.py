@@ -13,6 +13,7 @@ import httpx
 import uvicorn
 
 from services.gateway_sandbox.bootstrap import Container, build
+from services.gateway_sandbox.gateways.definition import SandboxDefinition
 from services.gateway_sandbox.gateways.registry import sandbox_definitions
 from services.gateway_sandbox.main import create_application
 from services.gateway_sandbox.settings import SandboxSettings
@@ -26,13 +27,18 @@ GENERIC_SECRET = "generic-test-secret-0123456789abcdef"
 GENERIC_KEY = "gk_test_0123456789abcdef"
 
 
-@cache
 def gateway_secrets() -> dict[str, str]:
-    """What every gateway of the sandbox needs on both sides; made once, since keys take a while."""
+    """What every gateway of the sandbox needs on both sides."""
     made: dict[str, str] = {}
     for definition in sandbox_definitions().values():
-        made.update(definition.secrets(system_ports().randomness))
+        made.update(_secrets_of(definition))
     return made
+
+
+@cache
+def _secrets_of(definition: SandboxDefinition) -> Mapping[str, str]:
+    """Made once, since keys take a while; a gateway that comes later (a plug-in) gets its own then."""
+    return definition.secrets(system_ports().randomness)
 
 
 @dataclass

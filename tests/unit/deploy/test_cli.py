@@ -40,6 +40,8 @@ COMMANDS = [
     ["catalogue", "load"],
     ["contracts", "write"],
     ["contracts", "check"],
+    ["gateway", "new"],
+    ["gateway", "list"],
 ]
 SHARED_KEY = "a-shared-key-of-thirty-two-bytes!!"
 
