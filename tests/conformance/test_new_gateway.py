@@ -50,7 +50,7 @@ async def toy_market(postgres_server: PostgresServer, toypay: None) -> AsyncIter
 
 def files_of_the_repository() -> dict[Path, int]:
     folders = [ROOT / name for name in ("deploy", "docs", "services", "shared", "tests")]
-    found = [path for folder in folders for path in folder.rglob("*") if "__pycache__" not in path.parts]
+    found = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return {path: path.stat().st_mtime_ns for path in [*found, *ROOT.glob("*.toml"), *ROOT.glob("*.md")]}
 
 

@@ -33,7 +33,7 @@ from services.payment_service.gateways.port import (
 from services.webhook_ingest.signatures.port import RawDelivery, Refusal, SigningSecret, Verification
 from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
+from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
 from shared.ports import system_ports
@@ -147,6 +147,12 @@ def test_every_status_is_a_fact_and_an_unknown_one_is_none(word: str) -> None:
     assert [(fact.kind, fact.amount) for fact in snapshot.observations] == (
         [(STATUS[word], amount)] if word in STATUS else []
     )
+
+
+def test_somebody_elses_payment_is_not_taken_for_ours() -> None:
+    gateway = Gateway((200, {**PAYMENT, "status": "paid", "reference": "another"}), (200, {"payments": []}))
+    with pytest.raises(GatewayObjectNotFound):
+        gateway.ask(lambda adapter: adapter.retrieve(("pay_1",), our_reference=REFERENCE))
 
 
 @pytest.mark.parametrize(
