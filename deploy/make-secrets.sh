@@ -135,10 +135,9 @@ if [ "${1:-}" = --demo ]; then
     sandbox_gateway CCAVENUE ccavenue "CCAVENUE_CHECKOUT_BASE=$outside/ccavenue" CCAVENUE_MERCHANT_ID=8972411 \
         "CCAVENUE_ACCESS_CODE=AVTE$(random 7)" "CCAVENUE_WORKING_KEY=$(random 16)" \
         "CCAVENUE_API_ACCESS_CODE=AVTA$(random 7)" "CCAVENUE_API_WORKING_KEY=$(random 16)" CCAVENUE_MANUAL_CAPTURE=true
+    sandbox_gateway PHONEPE phonepe/apis/pg-sandbox "PHONEPE_CLIENT_ID=SANDBOX_$(random 6)" "PHONEPE_CLIENT_SECRET=$(random 16)" \
+        "PHONEPE_WEBHOOK_USERNAME=payrail$(random 4)" "PHONEPE_WEBHOOK_PASSWORD=Pw1$(random 8)"
     sandbox_gateway PAYTM paytm "PAYTM_CHECKOUT_BASE=$outside/paytm" "PAYTM_MERCHANT_ID=Sandbox$(random 6)" \
         "PAYTM_MERCHANT_KEY=$(random 8)" PAYTM_WEBSITE_NAME=WEBSTAGING PAYTM_PASSBOOK=true
-    sandbox_gateway PHONEPE phonepe/apis/pg-sandbox "PHONEPE_CLIENT_ID=PAYRAILUAT_$(random 6)" \
-        "PHONEPE_CLIENT_SECRET=$(random)" "PHONEPE_WEBHOOK_USERNAME=payrail_$(random 4)" \
-        "PHONEPE_WEBHOOK_PASSWORD=Pw1$(random 8)"
 fi
 echo "deploy/.env and deploy/secrets/ are there. Operators' tokens are signed by deploy/secrets/operator.pem, kid operator."

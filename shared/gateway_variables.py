@@ -26,10 +26,10 @@ def read_gateway_variables(environ: Mapping[str, str], is_wanted: Callable[[str]
         target = name.removesuffix("_FILE")
         if not value.strip():
             continue
-        if is_wanted(base_name(name)):
-            values[name] = value
-        elif name != target and is_wanted(base_name(target)):
+        if name != target and is_wanted(base_name(target)):
             values[target] = _read(name, value)
+        elif name == target and is_wanted(base_name(name)):
+            values[name] = value
     return values
 
 

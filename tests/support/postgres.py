@@ -39,7 +39,10 @@ DECLARE found record;
 BEGIN
     FOR found IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}')
         AND c.relkind = 'r' AND c.relname <> 'alembic_version'
-    LOOP EXECUTE format('DELETE FROM %s', found.name); END LOOP;
+    LOOP
+        IF pg_relation_size(found.name) > 65536 THEN EXECUTE format('TRUNCATE %s CASCADE', found.name);
+        ELSE EXECUTE format('DELETE FROM %s', found.name); END IF;
+    END LOOP;
     FOR found IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}')
         AND c.relkind = 'S'
     LOOP PERFORM setval(found.name, 1, false); END LOOP;

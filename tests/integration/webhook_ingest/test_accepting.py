@@ -3,10 +3,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from functools import partial
 
 import pytest
 
 from tests.integration.webhook_ingest.conftest import STRIPE_SECRET, Ingest, a_stripe_event
+from tests.support.waiting import until
 
 
 async def test_a_verified_delivery_is_stored_with_its_event_and_then_acknowledged(ingest: Ingest) -> None:
@@ -45,10 +47,17 @@ async def test_fifty_concurrent_copies_are_one_delivery_and_one_event(ingest: In
 
 
 async def test_many_events_five_times_each_in_any_order_are_stored_once_each(ingest: Ingest) -> None:
+    """A machine that is busy with other things answers 503 in its time, and a gateway sends again."""
+
+    async def deliver(body: bytes) -> bool:
+        answer = await ingest.post_stripe(body)
+        assert answer.status_code in (200, 503)
+        return answer.status_code == 200
+
     bodies = [a_stripe_event(f"evt_{number % 100}") for number in range(500)]
     for start in range(0, len(bodies), 50):
-        answers = await asyncio.gather(*(ingest.post_stripe(body) for body in bodies[start : start + 50]))
-        assert {answer.status_code for answer in answers} == {200}
+        batch = bodies[start : start + 50]
+        await asyncio.gather(*(until(partial(deliver, body), within_seconds=60, what="a delivery") for body in batch))
     assert await ingest.count("webhook_deliveries") == 100
     assert await ingest.count("outbox_messages") == 100
 
