@@ -180,7 +180,9 @@ class Market:
     async def becomes(self, payment: Mapping[str, Any], **expected: Any) -> dict[str, Any]:
         async def reached() -> dict[str, Any]:
             seen = await self.see(payment)
-            assert {name: seen[name] for name in expected} == expected
+            found = {name: seen[name] for name in expected}
+            told = [(fact["kind"], fact["source"], fact["reason"]) for fact in seen["facts"]]
+            assert found == expected, f"{found}, status {seen['status']}, facts {told}"
             return seen
 
         return await until(reached, within_seconds=20, what=f"{payment['gateway']}: {expected}")

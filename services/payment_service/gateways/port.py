@@ -112,8 +112,10 @@ class GatewayEvent:
     """A webhook's translation.
 
     ``references``: the gateway's ids of the payment; ``our_references``: what it echoes of ours (attempt reference,
-    payment id, order id). ``must_ask``: the event does not say enough to be believed alone. ``ignored`` says why an
-    event is of no interest; it is counted and that is all.
+    payment id, order id). ``must_ask``: the event does not say enough to be believed alone. ``asks_about``: names that
+    the gateway is to be asked about although nobody vouches for them; ``retrieve`` gets them among its references, and
+    believes of them only what the gateway itself says belongs to this payment. ``ignored`` says why an event is of no
+    interest; it is counted and that is all.
     """
 
     event_type: str
@@ -121,6 +123,7 @@ class GatewayEvent:
     our_references: tuple[str, ...] = ()
     observations: tuple[Observation, ...] = ()
     must_ask: bool = False
+    asks_about: tuple[str, ...] = ()
     ignored: str | None = None
 
 

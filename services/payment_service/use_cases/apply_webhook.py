@@ -129,9 +129,10 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     if speaks_for_itself and payment.gateway_reference is not None:
         return event
     believed = event.references if webhook.trust == "full" else ()
+    asked_about = tuple(dict.fromkeys((*believed, *known, *event.asks_about)))
     adapter = context.gateways.get(payment.gateway, payment.account)
     try:
-        snapshot = await adapter.retrieve(tuple(dict.fromkeys((*believed, *known))), our_reference=attempt.reference)
+        snapshot = await adapter.retrieve(asked_about, our_reference=attempt.reference)
     except GatewayObjectNotFound:
         snapshot = Snapshot(believed, ())
     # Named by our id, so that the answer is recorded on the payment that was asked about, and on no other.

@@ -97,7 +97,7 @@ async def test_every_end_of_a_page_has_its_own_fact_and_late_money_wins(shop: Sh
     await shop.open(CaptureMode.MANUAL)
     tracking = await shop.tracking_id()
     await shop.decide("cancel")
-    assert await facts(shop) == {("canceled", tracking, None)}
+    assert await facts(shop) == {("canceled", shop.reference, None)}
     await shop.decide("succeed", late=True)
     assert await facts(shop) == {("authorized", tracking, INR_499)}
 

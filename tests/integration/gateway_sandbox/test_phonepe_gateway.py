@@ -19,7 +19,6 @@ from services.payment_service.domain.models import CaptureMode, Customer
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.phonepe import Phonepe, PhonepeSettings
-from services.payment_service.gateways.phonepe.refunds import HeardOf
 from services.payment_service.gateways.port import (
     CreateSession,
     Delivery,
@@ -100,8 +99,7 @@ async def shop(service_database: ServiceDatabase) -> AsyncIterator[Shop]:
         address = f"{sandbox.url}/sandbox/phonepe/apis/pg-sandbox"
         settings = PhonepeSettings(client_id=CLIENT_ID, client_secret=SecretStr(SECRET), api_base=address)
         tools, hasty = (Tools(HttpCaller(each, ports), ports, "", False) for each in (client, impatient))
-        heard_of = HeardOf()
-        yield Shop(sandbox, Phonepe(settings, tools, heard_of), Phonepe(settings, hasty, heard_of), settings, tools)
+        yield Shop(sandbox, Phonepe(settings, tools), Phonepe(settings, hasty), settings, tools)
 
 
 def a_session_request(reference: str = REFERENCE) -> CreateSession:
@@ -204,9 +202,10 @@ async def test_refunds_are_pending_first_and_then_done_failed_or_made_by_somebod
     order = (await shop.books())["gateway_reference"]
     await shop.sandbox.control("phonepe", f"sessions/{order}/refunds", amount_minor=4_000)
     names = ("checkout.order.completed", "pg.refund.completed", "pg.refund.accepted", "pg.refund.failed")
-    await shop.heard(*names, "pg.refund.completed")
+    events = await shop.heard(*names, "pg.refund.completed")
 
-    snapshot = await shop.look(session, *first.references)
+    named = [name for event in events for name in event.asks_about]
+    snapshot = await shop.look(session, *first.references, *named)
     done = {(each.kind, each.amount, each.operation) for each in snapshot.observations[1:]}
     assert done == {
         ("refund_succeeded", INR_100, OPERATION),

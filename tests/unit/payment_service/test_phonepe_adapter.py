@@ -18,7 +18,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, Observ
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.phonepe import DEFINITION, Phonepe, PhonepeSettings
-from services.payment_service.gateways.phonepe.refunds import MOST_REFUNDS, HeardOf
+from services.payment_service.gateways.phonepe.refunds import MOST_REFUNDS, heard_of, names_in
 from services.payment_service.gateways.port import Capability, MoneyCall, OutcomeStatus, UnreadableWebhook
 from shared.errors import (
     GatewayError,
@@ -64,11 +64,9 @@ NEXT_TOKEN = TOKEN | {"access_token": "token-2"}
 NOT_FOUND = says({"success": False, "code": "ORDER_NOT_FOUND", "message": "no"}, 404)
 
 
-def adapter_over(
-    *answers: Answer, token: Answer | None = None, **changes: Any
-) -> tuple[Phonepe, ScriptedGateway, HeardOf]:
+def adapter_over(*answers: Answer, token: Answer | None = None, **changes: Any) -> tuple[Phonepe, ScriptedGateway]:
     """The token is answered first, so ``answers`` are those of the calls themselves."""
-    gateway, heard_of = ScriptedGateway([token or says(TOKEN), *answers]), HeardOf(3)
+    gateway = ScriptedGateway([token or says(TOKEN), *answers])
     ports = fake_ports(clock=gateway.clock, http_transport=httpx.MockTransport(gateway))
     values: dict[str, Any] = {
         "client_id": CLIENT_ID,
@@ -76,7 +74,7 @@ def adapter_over(
         "api_base": "https://phonepe.test/apis/pg/",
     }
     tools = Tools(HttpCaller(build_http_client(ports), ports), ports, "https://us.test/webhooks", False)
-    return Phonepe(PhonepeSettings(**(values | changes)), tools, heard_of), gateway, heard_of
+    return Phonepe(PhonepeSettings(**(values | changes)), tools), gateway
 
 
 def opened(**changes: Any) -> httpx.Response:
@@ -143,7 +141,7 @@ def refund_fact(kind: FactKind, reason: str | None = None, name: str = OPERATION
 
 
 def test_what_is_not_offered_is_refused_before_anything_is_made() -> None:
-    phonepe, _, _ = adapter_over()
+    phonepe, _ = adapter_over()
     phonepe.check(Money(100, "INR"), CaptureMode.AUTOMATIC)
     with pytest.raises(CapabilityNotSupported):
         phonepe.check(INR_499, CaptureMode.MANUAL)
@@ -159,7 +157,7 @@ def test_what_is_not_offered_is_refused_before_anything_is_made() -> None:
 
 
 async def test_held_money_and_lists_are_refused_without_a_call() -> None:
-    phonepe, gateway, _ = adapter_over(opened())
+    phonepe, gateway = adapter_over(opened())
     for call in (phonepe.capture, phonepe.void, phonepe.complete):
         with pytest.raises(GatewayRejected):
             await call(a_call(OperationKind.CAPTURE))
@@ -212,7 +210,7 @@ async def test_one_token_serves_all_who_need_it_at_the_same_time() -> None:
 
 
 async def test_the_token_is_asked_for_as_documented_and_sent_as_o_bearer() -> None:
-    phonepe, gateway, _ = adapter_over(PAID, client_version=3, merchant_id="M1")
+    phonepe, gateway = adapter_over(PAID, client_version=3, merchant_id="M1")
     await phonepe.retrieve(KNOWN, our_reference=REFERENCE)
     asked, call = gateway.requests
     assert str(asked.url) == "https://phonepe.test/apis/pg/v1/oauth/token"
@@ -224,7 +222,7 @@ async def test_the_token_is_asked_for_as_documented_and_sent_as_o_bearer() -> No
 
 
 async def test_a_token_is_renewed_at_half_of_its_time_and_used_on_where_that_fails() -> None:
-    phonepe, gateway, _ = adapter_over(PAID)
+    phonepe, gateway = adapter_over(PAID)
 
     async def seconds_later(seconds: float, *answers: Answer) -> str:
         gateway.clock.move(seconds)
@@ -246,11 +244,11 @@ async def test_a_token_is_renewed_at_half_of_its_time_and_used_on_where_that_fai
 
 
 async def test_a_refused_token_is_dropped_fetched_once_and_the_call_repeated_once() -> None:
-    phonepe, gateway, _ = adapter_over(says({}, 401), says(NEXT_TOKEN), ACCEPTED)
+    phonepe, gateway = adapter_over(says({}, 401), says(NEXT_TOKEN), ACCEPTED)
     await phonepe.refund(a_call())
     calls = [each for each in gateway.requests if each.url.path.endswith("/refund")]
     assert [each.headers["authorization"] for each in calls] == ["O-Bearer token-1", "O-Bearer token-2"]
-    phonepe, gateway, _ = adapter_over(says({}, 401), says(NEXT_TOKEN), says({}, 401))
+    phonepe, gateway = adapter_over(says({}, 401), says(NEXT_TOKEN), says({}, 401))
     with pytest.raises(GatewayUnavailable):
         await phonepe.refund(a_call())
     assert len(gateway.requests) == 4
@@ -270,7 +268,7 @@ async def test_a_refused_token_is_dropped_fetched_once_and_the_call_repeated_onc
     ],
 )
 async def test_without_a_token_nothing_can_have_moved(token: Answer) -> None:
-    phonepe, gateway, _ = adapter_over(token, token=token)
+    phonepe, gateway = adapter_over(token, token=token)
     with pytest.raises(GatewayUnavailable) as raised:
         await phonepe.refund(a_call())
     assert SECRET not in str(raised.value)
@@ -281,7 +279,7 @@ async def test_without_a_token_nothing_can_have_moved(token: Answer) -> None:
 
 
 async def test_an_order_is_opened_as_documented() -> None:
-    phonepe, gateway, _ = adapter_over(opened())
+    phonepe, gateway = adapter_over(opened())
     session = await phonepe.create_session(REQUEST, repeated=False)
     assert (gateway.sent.method, str(gateway.sent.url)) == ("POST", "https://phonepe.test/apis/pg/checkout/v2/pay")
     assert json.loads(gateway.sent.content) == {
@@ -301,24 +299,24 @@ async def test_an_order_is_opened_as_documented() -> None:
     ("life", "seconds"), [(timedelta(days=1), 3600), (timedelta(seconds=1), 300), (timedelta(minutes=20), 1200)]
 )
 async def test_a_page_lives_from_five_minutes_to_an_hour(life: timedelta, seconds: int) -> None:
-    phonepe, gateway, _ = adapter_over(opened(), retry_on_page=False)
+    phonepe, gateway = adapter_over(opened(), retry_on_page=False)
     await phonepe.create_session(replace(REQUEST, expires_at=A_MOMENT + life), repeated=False)
     sent = json.loads(gateway.sent.content)
     assert (sent["expireAfter"], sent["disablePaymentRetry"]) == (seconds, True)
 
 
 async def test_an_unanswered_order_is_looked_for_and_never_opened_twice() -> None:
-    phonepe, gateway, _ = adapter_over(httpx.ReadTimeout("slow"), opened())
+    phonepe, gateway = adapter_over(httpx.ReadTimeout("slow"), opened())
     with pytest.raises(GatewayOutcomeUnknown):
         await phonepe.create_session(REQUEST, repeated=False)
     assert paths(gateway).count("/checkout/v2/pay") == 1
 
-    phonepe, gateway, _ = adapter_over(NOT_FOUND, opened())  # it never arrived
+    phonepe, gateway = adapter_over(NOT_FOUND, opened())  # it never arrived
     assert (await phonepe.create_session(REQUEST, repeated=True)).gateway_reference == REFERENCE
     assert paths(gateway)[1:] == [f"/checkout/v2/order/{REFERENCE}/status", "/checkout/v2/pay"]
 
     for state in ("PENDING", "FAILED", "SOMETHING_NEW"):  # its page is told once only, and nobody saw it
-        phonepe, gateway, _ = adapter_over(an_order(state))
+        phonepe, gateway = adapter_over(an_order(state))
         with pytest.raises(GatewayRejected) as refused:
             await phonepe.create_session(REQUEST, repeated=True)
         assert refused.value.gateway_code == "page_lost"
@@ -327,7 +325,7 @@ async def test_an_unanswered_order_is_looked_for_and_never_opened_twice() -> Non
 
 @pytest.mark.parametrize(("order", "kind"), [(PAID, "captured"), (an_order("PENDING", a_try("PENDING")), "processing")])
 async def test_an_order_that_somebody_pays_after_all_gets_no_second_page(order: Answer, kind: str) -> None:
-    phonepe, gateway, _ = adapter_over(order)
+    phonepe, gateway = adapter_over(order)
     session = await phonepe.create_session(REQUEST, repeated=True)
     assert [each.kind for each in session.observations] == [kind]
     assert (session.next_action.url, session.references) == (REQUEST.return_url, KNOWN)
@@ -359,7 +357,7 @@ async def test_an_order_that_somebody_pays_after_all_gets_no_second_page(order: 
 async def test_every_other_answer_says_what_may_have_happened(
     answer: Answer, error: type[GatewayError], code: str | None
 ) -> None:
-    phonepe, _, _ = adapter_over(answer)
+    phonepe, _ = adapter_over(answer)
     with pytest.raises(error) as raised:
         await phonepe.create_session(REQUEST, repeated=False)
     assert type(raised.value) is error
@@ -399,7 +397,7 @@ OVER = int(A_MOMENT.timestamp() * 1000)
     ],
 )
 async def test_every_state_of_an_order_and_only_its_own_state_decides(order: Answer, expected: list[Any]) -> None:
-    phonepe, gateway, _ = adapter_over(order)
+    phonepe, gateway = adapter_over(order)
     snapshot = await phonepe.retrieve(KNOWN, our_reference=REFERENCE)
     seen = [(each.kind, each.object_reference, each.amount, each.reason) for each in snapshot.observations]
     assert (seen, snapshot.references) == (expected, KNOWN)
@@ -407,7 +405,7 @@ async def test_every_state_of_an_order_and_only_its_own_state_decides(order: Ans
 
 
 async def test_when_it_was_paid_is_told_in_milliseconds() -> None:
-    phonepe, _, _ = adapter_over(an_order("COMPLETED", a_try(), FAILED_TRY | {"timestamp": 1_735_713_199_999}))
+    phonepe, _ = adapter_over(an_order("COMPLETED", a_try(), FAILED_TRY | {"timestamp": 1_735_713_199_999}))
     [captured] = (await phonepe.retrieve(KNOWN, our_reference=REFERENCE)).observations
     assert captured.occurred_at == datetime(2025, 1, 1, 6, 31, 40, tzinfo=UTC)
 
@@ -428,24 +426,24 @@ async def test_when_it_was_paid_is_told_in_milliseconds() -> None:
     ],
 )
 async def test_what_is_not_understood_says_nothing(order: Answer) -> None:
-    phonepe, _, _ = adapter_over(order)
+    phonepe, _ = adapter_over(order)
     with pytest.raises(GatewayOutcomeUnknown):
         await phonepe.retrieve(KNOWN, our_reference=REFERENCE)
 
 
 async def test_an_order_that_is_not_known_is_no_failure() -> None:
-    phonepe, _, _ = adapter_over(NOT_FOUND)
+    phonepe, _ = adapter_over(NOT_FOUND)
     with pytest.raises(GatewayObjectNotFound):
         await phonepe.retrieve((), our_reference=REFERENCE)
 
 
 async def test_of_an_earlier_order_only_money_counts() -> None:
     references = (*KNOWN, EARLIER)
-    phonepe, _, _ = adapter_over(an_order("PENDING"), an_order("FAILED", orderId="OMO0"))
+    phonepe, _ = adapter_over(an_order("PENDING"), an_order("FAILED", orderId="OMO0"))
     assert told((await phonepe.retrieve(references, our_reference=REFERENCE)).observations) == {
         ("session_opened", REFERENCE, None)
     }
-    phonepe, _, _ = adapter_over(an_order("PENDING"), an_order("COMPLETED", orderId="OMO0"))
+    phonepe, _ = adapter_over(an_order("PENDING"), an_order("COMPLETED", orderId="OMO0"))
     found = await phonepe.retrieve(references, our_reference=REFERENCE)
     assert ("captured", EARLIER, INR_499) in told(found.observations)
     assert found.references == (*KNOWN, EARLIER, "OMO0")
@@ -461,7 +459,7 @@ async def test_of_an_earlier_order_only_money_counts() -> None:
     ],
 )
 async def test_to_close_is_our_own_decision_and_money_wins(order: Answer, kinds: list[str]) -> None:
-    phonepe, _, _ = adapter_over(order)
+    phonepe, _ = adapter_over(order)
     snapshot = await phonepe.close_session(REFERENCE, our_reference=REFERENCE)
     assert [each.kind for each in snapshot.observations] == kinds
 
@@ -470,7 +468,7 @@ async def test_to_close_is_our_own_decision_and_money_wins(order: Answer, kinds:
 
 
 async def test_a_refund_is_asked_for_as_documented_and_is_pending_at_first() -> None:
-    phonepe, gateway, _ = adapter_over(ACCEPTED)
+    phonepe, gateway = adapter_over(ACCEPTED)
     outcome = await phonepe.refund(a_call())
     assert str(gateway.sent.url) == "https://phonepe.test/apis/pg/payments/v2/refund"
     sent = {"merchantRefundId": OPERATION, "originalMerchantOrderId": REFERENCE, "amount": 10_000}
@@ -495,7 +493,7 @@ async def test_a_refund_is_asked_for_as_documented_and_is_pending_at_first() -> 
 )
 async def test_every_state_of_a_refund(state: str, status: OutcomeStatus, kind: FactKind) -> None:
     reason = "REFUND_NOT_POSSIBLE" if state == "FAILED" else None
-    phonepe, gateway, _ = adapter_over(a_refund(state, errorCode=reason))
+    phonepe, gateway = adapter_over(a_refund(state, errorCode=reason))
     outcome = await phonepe.find_operation(a_call())
     assert outcome is not None
     assert (outcome.status, outcome.failure_code, outcome.observations) == (
@@ -507,7 +505,7 @@ async def test_every_state_of_a_refund(state: str, status: OutcomeStatus, kind: 
 
 
 async def test_a_refund_without_an_answer_is_not_sent_again_before_it_was_looked_for() -> None:
-    phonepe, gateway, _ = adapter_over(httpx.ReadTimeout("slow"), ACCEPTED)
+    phonepe, gateway = adapter_over(httpx.ReadTimeout("slow"), ACCEPTED)
     with pytest.raises(GatewayOutcomeUnknown):
         await phonepe.refund(a_call())
     assert paths(gateway) == ["/v1/oauth/token", "/payments/v2/refund"]
@@ -515,23 +513,23 @@ async def test_a_refund_without_an_answer_is_not_sent_again_before_it_was_looked
 
 async def test_a_refusal_may_be_about_an_earlier_call_under_the_same_name() -> None:
     duplicate = says({"success": False, "code": "DUPLICATE_REFUND"}, 409)
-    phonepe, _, _ = adapter_over(duplicate, a_refund("CONFIRMED"))
+    phonepe, _ = adapter_over(duplicate, a_refund("CONFIRMED"))
     assert (await phonepe.refund(a_call())).status is OutcomeStatus.PENDING
     excess = says({"success": False, "code": "EXCESS_REFUND_AMOUNT"}, 400)
-    phonepe, _, _ = adapter_over(excess, NOT_FOUND, PAID)
+    phonepe, _ = adapter_over(excess, NOT_FOUND, PAID)
     with pytest.raises(GatewayRejected) as refused:
         await phonepe.refund(a_call())
     assert refused.value.gateway_code == "EXCESS_REFUND_AMOUNT"
-    phonepe, _, _ = adapter_over(excess, httpx.Response(500))
+    phonepe, _ = adapter_over(excess, httpx.Response(500))
     with pytest.raises(GatewayOutcomeUnknown):
         await phonepe.refund(a_call())
 
 
 async def test_that_a_refund_is_not_there_counts_only_where_its_order_is() -> None:
-    phonepe, _, _ = adapter_over(NOT_FOUND, PAID)
+    phonepe, _ = adapter_over(NOT_FOUND, PAID)
     assert await phonepe.find_operation(a_call()) is None
     for look in ((NOT_FOUND, NOT_FOUND), (says({"code": "BAD_REQUEST"}, 400),)):
-        phonepe, _, _ = adapter_over(*look)
+        phonepe, _ = adapter_over(*look)
         with pytest.raises(GatewayOutcomeUnknown):
             await phonepe.find_operation(a_call())
 
@@ -548,14 +546,14 @@ async def test_that_a_refund_is_not_there_counts_only_where_its_order_is() -> No
 )
 async def test_another_refund_is_not_taken_for_ours(changes: dict[str, Any]) -> None:
     for call in ("refund", "find_operation"):
-        phonepe, _, _ = adapter_over(a_refund(**changes))
+        phonepe, _ = adapter_over(a_refund(**changes))
         with pytest.raises(GatewayOutcomeUnknown):
             await getattr(phonepe, call)(a_call())
 
 
 async def test_refunds_that_are_known_are_told_with_the_order() -> None:
     nameless = a_refund("FAILED", originalMerchantOrderId=None)
-    phonepe, gateway, _ = adapter_over(PAID, nameless, NOT_FOUND)
+    phonepe, gateway = adapter_over(PAID, nameless, NOT_FOUND)
     references = (*KNOWN, f"refund:{OPERATION}", "refund:gone")
     snapshot = await phonepe.retrieve(references, our_reference=REFERENCE)
     assert snapshot.observations[1:] == (refund_fact(FactKind.REFUND_FAILED, "refund_failed"),)
@@ -581,7 +579,7 @@ REFUND_EVENT = {
     ["checkout.order.completed", "pg.order.completed", "checkout.order.failed", "pg.order.failed", "checkout.new.word"],
 )
 def test_an_order_event_only_makes_us_ask(event: str) -> None:
-    phonepe, _, _ = adapter_over()
+    phonepe, _ = adapter_over()
     translated = phonepe.translate_webhook(a_delivery(ORDER_EVENT | {"event": event}))
     assert (translated.event_type, translated.must_ask, translated.ignored) == (event, True, None)
     assert (translated.references, translated.our_references) == (KNOWN, (REFERENCE,))
@@ -589,7 +587,7 @@ def test_an_order_event_only_makes_us_ask(event: str) -> None:
 
 
 def test_the_older_type_will_do_where_there_is_no_event() -> None:
-    phonepe, _, _ = adapter_over()
+    phonepe, _ = adapter_over()
     old = {"type": "CHECKOUT_TRANSACTION_ATTEMPT_FAILED", "payload": ORDER_EVENT["payload"]}
     assert phonepe.translate_webhook(a_delivery(old)).ignored is not None
 
@@ -598,16 +596,16 @@ def test_the_older_type_will_do_where_there_is_no_event() -> None:
     "event", ["checkout.transaction.attempt.failed", "pg.transaction.failed", "settlement.processed"]
 )
 def test_a_try_ends_nothing_and_settlements_are_no_payments(event: str) -> None:
-    phonepe, _, _ = adapter_over()
+    phonepe, _ = adapter_over()
     payload = ORDER_EVENT["payload"] if "transaction" in event else {"settlementId": "ST0001"}
     assert phonepe.translate_webhook(a_delivery({"event": event, "payload": payload})).ignored is not None
 
 
 async def test_a_dashboards_refund_is_found_by_the_name_that_its_webhook_brings() -> None:
-    phonepe, gateway, _ = adapter_over(PAID, a_refund())
+    phonepe, gateway = adapter_over(PAID, a_refund())
     event = phonepe.translate_webhook(a_delivery(REFUND_EVENT))
     assert (event.must_ask, event.our_references, event.observations) == (True, (REFERENCE,), ())
-    snapshot = await phonepe.retrieve(KNOWN, our_reference=REFERENCE)
+    snapshot = await phonepe.retrieve((*KNOWN, *event.asks_about), our_reference=REFERENCE)
     assert snapshot.observations[1:] == (refund_fact(FactKind.REFUND_SUCCEEDED, name="dash_1"),)
     assert snapshot.references == (*KNOWN, "refund:dash_1")
     assert paths(gateway)[-1] == "/payments/v2/refund/dash_1/status"
@@ -615,22 +613,19 @@ async def test_a_dashboards_refund_is_found_by_the_name_that_its_webhook_brings(
 
 @pytest.mark.parametrize("named", [EARLIER, None])
 async def test_a_forged_hint_lends_no_payment_another_ones_refund(named: str | None) -> None:
-    phonepe, _, _ = adapter_over(PAID, a_refund(originalMerchantOrderId=named))
-    phonepe.translate_webhook(a_delivery(REFUND_EVENT))
-    snapshot = await phonepe.retrieve(KNOWN, our_reference=REFERENCE)
+    phonepe, _ = adapter_over(PAID, a_refund(originalMerchantOrderId=named))
+    event = phonepe.translate_webhook(a_delivery(REFUND_EVENT))
+    snapshot = await phonepe.retrieve((*KNOWN, *event.asks_about), our_reference=REFERENCE)
     assert [each.kind for each in snapshot.observations] == [FactKind.CAPTURED]
 
 
-def test_what_is_heard_of_is_bounded_and_fits_into_a_path() -> None:
-    heard_of = HeardOf(most_orders=2)
-    for name in ("../../order", "a" * 64, "", "ok"):
-        heard_of.note("first", name)
-    assert heard_of.of("first") == ("ok",)
-    for number in range(MOST_REFUNDS + 1):
-        heard_of.note("second", f"r{number}")
-    assert heard_of.of("second")[0] == "r1"
-    heard_of.note("third", "x")
-    assert heard_of.of("first") == ()
+async def test_what_is_heard_of_fits_into_a_path_and_not_everything_is_asked_about() -> None:
+    assert [heard_of(name) for name in ("../../order", "a" * 64, "")] == [(), (), ()]
+    assert names_in((*KNOWN, "refund:known", *heard_of("known"), *heard_of("new"))) == {"known": True, "new": False}
+    many = [reference for number in range(MOST_REFUNDS + 5) for reference in heard_of(f"r{number}")]
+    phonepe, gateway = adapter_over(PAID, *[NOT_FOUND] * MOST_REFUNDS)
+    await phonepe.retrieve((*KNOWN, *many), our_reference=REFERENCE)
+    assert len(gateway.requests) == 2 + MOST_REFUNDS
 
 
 @pytest.mark.parametrize(

@@ -216,8 +216,10 @@ def observations_of(order: Order, our_reference: str, *, others_alive: bool, by_
             yield Observation(FactKind.CAPTURE_REVERSED, reference, order.amount, at, reason="auto_reversed")
             yield Observation(_ended(FactKind.FAILED, others_alive), reference, occurred_at=at, reason="auto_reversed")
         case Standing.ENDED:
+            # Of the page, not of the try: the bank's late yes makes the same try one that holds money.
             kind, reason = _ENDS[order.word]
-            yield Observation(_ended(kind, others_alive), reference, occurred_at=at, reason=reason)
+            about = reference if others_alive else our_reference
+            yield Observation(_ended(kind, others_alive), about, occurred_at=at, reason=reason)
         case Standing.RELEASED:
             kind, reason = _ENDS[order.word]
             yield Observation(FactKind.RELEASED if others_alive else kind, reference, occurred_at=at, reason=reason)

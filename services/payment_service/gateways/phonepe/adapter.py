@@ -7,6 +7,8 @@ webhook: its header is the same for every one, so all of them are reasons to ask
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
@@ -20,9 +22,7 @@ from services.payment_service.gateways.json_reading import (
 from services.payment_service.gateways.phonepe.api import Json, PhonepeApi, checked
 from services.payment_service.gateways.phonepe.reading import CURRENCY, OUR_REFERENCE, moment_of, order_observations
 from services.payment_service.gateways.phonepe.refunds import (
-    HEARD_OF,
     MOST_REFUNDS,
-    HeardOf,
     Refunds,
     names_in,
     reference_of,
@@ -48,13 +48,12 @@ SMALLEST_PAYMENT_PAISE = 100
 
 
 class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
-    def __init__(self, settings: PhonepeSettings, tools: Tools, heard_of: HeardOf = HEARD_OF) -> None:
+    def __init__(self, settings: PhonepeSettings, tools: Tools) -> None:
         self.facts = FACTS
         self._settings = settings
         self._clock = tools.ports.clock
         self._api = PhonepeApi(settings, tools.http)
         self._refunds = Refunds(self._api)
-        self._heard_of = heard_of
 
     def check(self, amount: Money, capture: CaptureMode) -> None:
         self.check_operation(OperationKind.CAPTURE, amount)
@@ -134,11 +133,11 @@ class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
         marked = (reference_of(each.object_reference) for each in refunds)
         return Snapshot((*names, *marked), (*observations, *refunds))
 
-    async def _refunds_of(self, order: str, known: list[str]) -> list[Observation]:
+    async def _refunds_of(self, order: str, names: Mapping[str, bool]) -> list[Observation]:
         """Those that we know of, and those that a webhook has just named."""
         found = []
-        for name in tuple(dict.fromkeys((*known, *self._heard_of.of(order))))[-MOST_REFUNDS:]:
-            refund = await self._refunds.observe(name, order, is_known=name in known)
+        for name, is_known in list(names.items())[:MOST_REFUNDS]:
+            refund = await self._refunds.observe(name, order, is_known=is_known)
             found += [refund] if refund is not None else []
         return found
 
@@ -155,7 +154,7 @@ class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:
-            return translate(parse_json_object(delivery.payload), self._heard_of)
+            return translate(parse_json_object(delivery.payload))
         except (UnexpectedShape, InvalidAmount) as error:
             raise UnreadableWebhook(str(error)) from error
 

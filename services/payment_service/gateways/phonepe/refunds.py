@@ -6,7 +6,6 @@ proves nothing by itself (trust: hint), but it names the refund, and what PhoneP
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 
 from services.payment_service.domain.models import FactKind, Observation
@@ -23,6 +22,9 @@ MOST_REFUNDS = 20
 _MARK = "refund:"
 """Tells refunds apart from orders among a payment's references; it is never sent anywhere."""
 
+_HEARD = "heard-of:"
+"""The same for one that only a hint has named."""
+
 _STATUS: Mapping[FactKind, OutcomeStatus] = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
     FactKind.REFUND_SUCCEEDED: OutcomeStatus.SUCCEEDED,
@@ -34,36 +36,16 @@ def reference_of(name: str) -> str:
     return _MARK + name
 
 
-def names_in(references: tuple[str, ...]) -> list[str]:
-    return [each.removeprefix(_MARK) for each in references if each.startswith(_MARK)]
+def heard_of(name: str) -> tuple[str, ...]:
+    """What to ask about after a webhook; a name that PhonePe cannot have given is none."""
+    return (_HEARD + name,) if NAME.fullmatch(name) else ()
 
 
-class HeardOf:
-    """Names of refunds that webhooks brought, by order, until the order is asked about: that comes right after, in the
-    same process. Whoever forges one gains a question to PhonePe. Bounded, since anybody may send who knows the header.
-    """
-
-    def __init__(self, most_orders: int = 1000) -> None:
-        self._names: OrderedDict[str, list[str]] = OrderedDict()
-        self._most_orders = most_orders
-
-    def note(self, order: str, name: str) -> None:
-        if not NAME.fullmatch(name):
-            return
-        names = self._names.setdefault(order, [])
-        self._names.move_to_end(order)
-        if name not in names:
-            names.append(name)
-            del names[:-MOST_REFUNDS]
-        while len(self._names) > self._most_orders:
-            self._names.popitem(last=False)
-
-    def of(self, order: str) -> tuple[str, ...]:
-        return tuple(self._names.get(order, ()))
-
-
-HEARD_OF = HeardOf()
-"""One for all accounts: deliveries are read by one adapter, whichever account they are of."""
+def names_in(references: tuple[str, ...]) -> dict[str, bool]:
+    """The refunds among a payment's references, and whether PhonePe has named each of them before; those come first."""
+    known = {each.removeprefix(_MARK): True for each in references if each.startswith(_MARK)}
+    heard = (each.removeprefix(_HEARD) for each in references if each.startswith(_HEARD))
+    return known | {name: False for name in heard if name not in known}
 
 
 class Refunds:

@@ -11,13 +11,13 @@ from services.payment_service.gateways.json_reading import (
     optional_identifier,
 )
 from services.payment_service.gateways.phonepe.api import Json
-from services.payment_service.gateways.phonepe.refunds import HeardOf, reference_of
+from services.payment_service.gateways.phonepe.refunds import heard_of
 from services.payment_service.gateways.port import GatewayEvent
 
 _OF_A_TRY = frozenset({"checkout.transaction.attempt.failed", "pg.transaction.failed"})
 
 
-def translate(body: Json, heard_of: HeardOf) -> GatewayEvent:
+def translate(body: Json) -> GatewayEvent:
     """Raises UnexpectedShape for what is not documented: every dispute is among it, and a person has to look.
 
     ``type`` is the older name of ``event``, in capital letters.
@@ -29,7 +29,7 @@ def translate(body: Json, heard_of: HeardOf) -> GatewayEvent:
     if name in _OF_A_TRY:
         return GatewayEvent(event, ignored="one try failed, and the order goes on")
     if name.startswith("pg.refund."):
-        return _refund(event, payload, heard_of)
+        return _refund(event, payload)
     reference = optional_identifier(payload, "merchantOrderId")
     if reference is None:
         return GatewayEvent(event, ignored="it is about no payment")
@@ -37,9 +37,7 @@ def translate(body: Json, heard_of: HeardOf) -> GatewayEvent:
     return GatewayEvent(event, (reference, *((order_id,) if order_id else ())), (reference,), must_ask=True)
 
 
-def _refund(event: str, payload: Json, heard_of: HeardOf) -> GatewayEvent:
+def _refund(event: str, payload: Json) -> GatewayEvent:
+    """One made in the dashboard is known by this alone: it names the refund, and PhonePe is asked whose it is."""
     order, name = identifier_of(payload, "originalMerchantOrderId"), optional_identifier(payload, "merchantRefundId")
-    if name is not None:
-        heard_of.note(order, name)
-    references = (order, *((reference_of(name),) if name else ()))
-    return GatewayEvent(event, references, (order,), must_ask=True)
+    return GatewayEvent(event, (order,), (order,), must_ask=True, asks_about=heard_of(name) if name else ())
