@@ -566,6 +566,24 @@ async def dashboard_refund(market: Market, subject: Subject) -> None:
     await refunded(market, subject, payment, subject.money.amount_minor)
 
 
+@case("dispute", lacks=needs(Capability.DISPUTES))
+async def dispute(market: Market, subject: Subject) -> None:
+    """What is disputed cannot be refunded beside it; a dispute that is won takes nothing, one that is lost is gone."""
+    whole = subject.money.amount_minor
+    for status, disputed, lost in (("won", 0, 0), ("lost", whole, whole)):
+        payment = await market.paid(subject.name, subject.money)
+        path = f"sessions/{await market.session_of(payment)}/disputes"
+        opened = await market.sandbox.control(subject.name, path)
+        assert opened.is_success, opened.text
+        await market.comes_to(payment, amount_disputed=whole, amount_dispute_lost=0)
+        refused = await market.move(payment, "refunds")
+        assert (refused.status_code, refused.json()["code"]) == (409, "payment_disputed")
+        dispute_id = opened.json()["disputes"][-1]["dispute_id"]
+        ended = await market.sandbox.control(subject.name, f"disputes/{dispute_id}", status=status)
+        assert ended.is_success, ended.text
+        await market.comes_to(payment, amount_disputed=disputed, amount_dispute_lost=lost)
+
+
 # --- a gateway that misbehaves ---------------------------------------------------------------------------------------
 
 

@@ -187,6 +187,18 @@ class Market:
 
         return await until(reached, within_seconds=20, what=f"{payment['gateway']}: {expected}")
 
+    async def comes_to(self, payment: Mapping[str, Any], **expected: Any) -> dict[str, Any]:
+        """As ``becomes``, with the gateway asked meanwhile."""
+
+        async def reached() -> dict[str, Any]:
+            await self.sync(payment)
+            seen = await self.see(payment)
+            found = {name: seen[name] for name in expected}
+            assert found == expected, f"{found}, status {seen['status']}"
+            return seen
+
+        return await until(reached, within_seconds=20, what=f"{payment['gateway']}: {expected}")
+
     async def entry(self, payment: Mapping[str, Any]) -> dict[str, Any]:
         """What the gateway's books say: by the session that we know, else by our reference."""
         return (await self.entries(payment))[-1]

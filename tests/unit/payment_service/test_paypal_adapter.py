@@ -979,7 +979,7 @@ VALUES: list[Any] = [
 ]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(json_around(KEYS, VALUES))
 def test_no_body_is_more_than_unreadable(body: str) -> None:
     paypal, _ = adapter_over(says({}))
@@ -989,7 +989,7 @@ def test_no_body_is_more_than_unreadable(body: str) -> None:
         return
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(json_around(KEYS, VALUES))
 async def test_no_answer_is_more_than_not_understood(body: str) -> None:
     content = body.encode("utf-8", "surrogatepass")

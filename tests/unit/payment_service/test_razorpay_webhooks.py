@@ -273,14 +273,14 @@ _KEYS = ["entity", "event", "payload", "payment", "order", "refund", "dispute", 
 _VALUES = ["event", "pay_1", "captured", "INR", 50_000, "order_1", *_READERS]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(_KEYS, _VALUES))
 def test_no_bytes_raise_anything_but_unreadable(text: str) -> None:
     with contextlib.suppress(UnreadableWebhook):
         RAZORPAY.translate_webhook(a_delivery(text))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(_READERS)),
     st.dictionaries(

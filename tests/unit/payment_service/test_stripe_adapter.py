@@ -587,13 +587,13 @@ VALUES: list[Any] = [
 STRIPE_FOR_FUZZ, _ = adapter_over(says({}))
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES))
 def test_any_body_is_understood_or_unreadable(body: str) -> None:
     check_translation(body)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES), json_around(KEYS, VALUES))
 def test_any_subject_in_a_good_envelope_is_understood_or_unreadable(subject: str, intent: str) -> None:
     for event_type in ("payment_intent.succeeded", "checkout.session.completed", "charge.expired"):

@@ -757,7 +757,7 @@ VALUES += ["canceled", "manual", "usd", "kwd", "isk", REFERENCE, "500", 500, 199
 EVENTS = ("refund.created", "charge.refunded", "charge.dispute.closed", "charge.expired", "charge.captured")
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES))
 def test_any_subject_is_understood_or_unreadable(subject: str) -> None:
     for event_type in EVENTS:
@@ -772,7 +772,7 @@ def test_any_subject_is_understood_or_unreadable(subject: str) -> None:
         assert all(each.amount is not None and each.amount.amount_minor >= 0 for each in taken_back)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(json_around(KEYS, VALUES))
 async def test_any_answer_to_a_money_call_is_an_outcome_or_a_known_error(body: str) -> None:
     answer = httpx.Response(200, content=body.encode("utf-8", "surrogatepass"))
