@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
-from services.payment_service.domain.models import CaptureMode, Customer
-from services.payment_service.domain.operations import OperationKind
+from services.payment_service.domain.models import CaptureMode
 from services.payment_service.gateways.billdesk import BillDesk, BillDeskSettings
-from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.port import CreateSession, Delivery, GatewayEvent, MoneyCall
 from services.webhook_ingest.signatures.billdesk import REGISTRATION
 from services.webhook_ingest.signatures.port import RawDelivery, SigningSecret
@@ -22,13 +20,13 @@ from shared.http import HttpCaller, build_http_client
 from shared.masking import redact_body
 from shared.money import Money
 from shared.ports import Ports, system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import REFERENCE, tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 MERCHANT, CLIENT, KEY_ID = "TESTMERC1", "testclient01", "testkey01"
 SIGNING_KEY = "BDTestSigningKey0123456789ABCDEF"
 ENCRYPTION_KEY = "BDTestEncryptKey0123456789ABCDEF"
-REFERENCE = "PR00000000000000001A"
-OPERATION = "OP00000000000000001A"
 INR_499, INR_100 = Money(49_900, "INR"), Money(10_000, "INR")
 
 SIGNED = {"BILLDESK_MERCHANT_ID": MERCHANT, "BILLDESK_CLIENT_ID": CLIENT, "BILLDESK_SIGNING_KEY": SIGNING_KEY}
@@ -46,7 +44,7 @@ def billdesk_settings(variables: Mapping[str, str] = SIGNED, **changes: Any) -> 
 
 
 def billdesk_over(settings: BillDeskSettings, http: HttpCaller, ports: Ports) -> BillDesk:
-    return BillDesk(settings, Tools(http, ports, "https://pay.example/api/v1/webhooks/billdesk", is_production=False))
+    return BillDesk(settings, tools_over(http, ports, "https://pay.example/api/v1/webhooks/billdesk"))
 
 
 @dataclass
@@ -108,40 +106,9 @@ def delivery_of(payload: str, at: datetime | None = None) -> Delivery:
 
 
 def a_session_request(**changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": REFERENCE,
-        "idempotency_key": "att_1",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "amount": INR_499,
-        "capture": CaptureMode.AUTOMATIC,
-        "description": "Order ord_1",
-        "customer": Customer("ada@example.com", "Ada", "+919000090000"),
-        "items": (),
-        "return_url": "http://shop.example/return?from=page",
-        "cancel_url": "http://shop.example/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    return adapter_calls.a_session_request(**{"amount": INR_499, **changes})
 
 
 def a_refund_call(target: str, amount: Money = INR_100, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": OperationKind.REFUND,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": target,
-        "is_whole": False,
-        "is_final": False,
-        "reason": "requested_by_customer",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.AUTOMATIC,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    mine = {"target": target, "amount": amount, "is_whole": False, "is_final": False, "capture": CaptureMode.AUTOMATIC}
+    return adapter_calls.a_money_call(**{**mine, **changes})

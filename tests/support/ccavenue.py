@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from services.payment_service.domain.models import CaptureMode, Customer
+from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.ccavenue import CCAvenue, CCAvenueSettings
-from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.port import CreateSession, Delivery, GatewayEvent, MoneyCall, Session
 from services.webhook_ingest.signatures.ccavenue import CCAvenueScheme
 from services.webhook_ingest.signatures.port import RawDelivery, SigningSecret, Trust
@@ -23,6 +22,8 @@ from shared.ids import TimeOrderedIds
 from shared.masking import redact_body
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 MERCHANT_ID = "900001"
@@ -30,7 +31,6 @@ ACCESS_CODE = "AVTEST00TE00"
 WORKING_KEY = "0123456789ABCDEF0123456789ABCDEF"
 API_ACCESS_CODE = "AVTEST00AP00"
 API_WORKING_KEY = "FEDCBA9876543210FEDCBA9876543210"
-OPERATION = "OP00000000000000001A"
 INR_499 = Money(49_900, "INR")
 INR_100 = Money(10_000, "INR")
 
@@ -99,7 +99,7 @@ async def open_shop(database_url: str, *, by_hand: bool = True) -> AsyncIterator
         build_http_client(ports, read_seconds=2.0) as client,
     ):
         base = f"{sandbox.url}/sandbox/ccavenue"
-        tools = Tools(HttpCaller(client, ports), ports, "http://shop.example/webhooks/ccavenue", is_production=False)
+        tools = tools_over(HttpCaller(client, ports), ports, "http://shop.example/webhooks/ccavenue")
         settings = some_settings(manual_capture=by_hand, checkout_base=base, api_base=base)
         reference = TimeOrderedIds(ports.clock, ports.randomness).new_reference()
         yield Shop(sandbox, CCAvenue(settings, tools), reference)
@@ -117,40 +117,9 @@ def some_settings(**changes: Any) -> CCAvenueSettings:
 
 
 def a_session_request(reference: str, capture: CaptureMode, **changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": reference,
-        "idempotency_key": "att_1",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "amount": INR_499,
-        "capture": capture,
-        "description": "Order ord_1",
-        "customer": Customer("ada@example.com", "Ada", "+919000090000"),
-        "items": (),
-        "return_url": "http://shop.example/api/v1/payments/pmt_1/return?from=page",
-        "cancel_url": "http://shop.example/api/v1/payments/pmt_1/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    return adapter_calls.a_session_request(**{"amount": INR_499, "reference": reference, "capture": capture, **changes})
 
 
 def a_money_call(kind: OperationKind, target: str, our_reference: str, amount: Money, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": target,
-        "is_whole": True,
-        "is_final": True,
-        "reason": "requested_by_customer",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "our_reference": our_reference,
-        "capture": CaptureMode.MANUAL,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    mine = {"kind": kind, "target": target, "our_reference": our_reference, "amount": amount}
+    return adapter_calls.a_money_call(**{**mine, **changes})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,18 +12,19 @@ from pydantic import SecretStr
 
 from services.payment_service.domain.models import CaptureMode, Customer
 from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.myfatoorah import MyFatoorah, MyFatoorahSettings
 from services.payment_service.gateways.port import CreateSession, MoneyCall
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import REFERENCE, tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 API_KEY = "token-of-the-test-account"
 WEBHOOK_SECRET = "bXktZmF0b29yYWgtdGVzdC1zZWNyZXQtZm9yLXZlY3RvcnM="  # the fact sheet's
-REFERENCE, OPERATION = "PR00000000000000001A", "OP00000000000000001A"
 KWD_12 = Money(12_345, "KWD")
+SARA = Customer("sara@example.com", "سارة O'Test", "+96590000000")
 
 
 @dataclass
@@ -62,45 +62,13 @@ async def open_shop(database_url: str, **variables: str) -> AsyncIterator[Shop]:
         settings = MyFatoorahSettings(
             api_key=SecretStr(API_KEY), country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah"
         )
-        tools = Tools(HttpCaller(client, ports), ports, "https://pay.example/api/v1/webhooks/myfatoorah", False)
+        tools = tools_over(HttpCaller(client, ports), ports, "https://pay.example/api/v1/webhooks/myfatoorah")
         yield Shop(sandbox, MyFatoorah(settings, tools))
 
 
 def a_session_request(**changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": REFERENCE,
-        "idempotency_key": "att_1",
-        "payment_id": "pay_01test",
-        "order_id": "ord_1",
-        "amount": KWD_12,
-        "capture": CaptureMode.AUTOMATIC,
-        "description": "Order ord_1",
-        "customer": Customer("sara@example.com", "سارة O'Test", "+96590000000"),
-        "items": (),
-        "return_url": "https://pay.example/return?from=page",
-        "cancel_url": "https://pay.example/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    return adapter_calls.a_session_request(**{"amount": KWD_12, "customer": SARA, **changes})
 
 
 def a_money_call(kind: OperationKind, target: str, amount: Money = KWD_12, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": target,
-        "is_whole": True,
-        "is_final": True,
-        "reason": "requested by the customer",
-        "payment_id": "pay_01test",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    return adapter_calls.a_money_call(kind=kind, target=target, amount=amount, **changes)

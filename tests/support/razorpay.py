@@ -6,25 +6,26 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
-from services.payment_service.domain.models import CaptureMode, Customer
+from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import CreateSession, Delivery, GatewayEvent, MoneyCall
 from services.payment_service.gateways.razorpay import Razorpay, RazorpaySettings
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import REFERENCE
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 KEY_ID = "rzp_test_0000000000000A"
 KEY_SECRET = "rzp_test_key_secret_000000"
 WEBHOOK_SECRET = "rzp_whsec_Test_2026"
-REFERENCE = "PR00000000000000001A"
 INR_500 = Money(50_000, "INR")
 
 
@@ -90,40 +91,8 @@ def delivery_of(payload: str) -> Delivery:
 
 
 def a_session_request(capture: CaptureMode = CaptureMode.AUTOMATIC, **changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": REFERENCE,
-        "idempotency_key": "att_1",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "amount": INR_500,
-        "capture": capture,
-        "description": "Order ord_1",
-        "customer": Customer("ada@example.com", "Ada", "+919000090000"),
-        "items": (),
-        "return_url": "http://shop.example/return?from=page",
-        "cancel_url": "http://shop.example/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    return adapter_calls.a_session_request(**{"amount": INR_500, "capture": capture, **changes})
 
 
 def a_money_call(kind: OperationKind, target: str, amount: Money = INR_500, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": kind,
-        "reference": "OP00000000000000001A",
-        "idempotency_key": "OP00000000000000001A",
-        "amount": amount,
-        "target": target,
-        "is_whole": True,
-        "is_final": True,
-        "reason": "requested_by_customer",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    return adapter_calls.a_money_call(kind=kind, target=target, amount=amount, **changes)

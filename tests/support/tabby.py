@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -22,15 +22,15 @@ from shared.http import HttpCaller, build_http_client
 from shared.masking import redact_body
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 SECRET_KEY = "sk_test_00000000-0000-0000-0000-00000000000a"
 WEBHOOK_HEADER = "X-Shop-Tabby"
 WEBHOOK_SECRET = "tabby_wh_3b9f0c7d2e5a48168f4d1c6b7a90e235"
-REFERENCE = "PR00000000000000001A"
-OPERATION = "OP00000000000000001A"
 AED_340, AED_140, AED_200 = Money(34_000, "AED"), Money(14_000, "AED"), Money(20_000, "AED")
 KWD_12 = Money(12_345, "KWD")
+SARA = Customer("otp.success@tabby.ai", "Sara Test", "+971 50 000 0001")
 
 VARIABLES = {
     "TABBY_SECRET_KEY": SECRET_KEY,
@@ -111,40 +111,9 @@ def delivery_of(payload: str) -> Delivery:
 
 
 def a_session_request(capture: CaptureMode = CaptureMode.MANUAL, **changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": REFERENCE,
-        "idempotency_key": "att_1",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "amount": AED_340,
-        "capture": capture,
-        "description": "Order ord_1",
-        "customer": Customer("otp.success@tabby.ai", "Sara Test", "+971 50 000 0001"),
-        "items": (Item("Shoes", 2, 17_000),),
-        "return_url": "http://shop.example/api/v1/payments/pay_1/return?from=page",
-        "cancel_url": "http://shop.example/api/v1/payments/pay_1/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    mine = {"amount": AED_340, "capture": capture, "customer": SARA, "items": (Item("Shoes", 2, 17_000),)}
+    return adapter_calls.a_session_request(**{**mine, **changes})
 
 
 def a_money_call(kind: OperationKind, target: str, amount: Money = AED_340, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": target,
-        "is_whole": True,
-        "is_final": True,
-        "reason": "damaged",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    return adapter_calls.a_money_call(kind=kind, target=target, amount=amount, **changes)

@@ -6,26 +6,26 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
-from services.payment_service.domain.models import CaptureMode, Customer
+from services.payment_service.domain.models import Customer
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import CreateSession, MoneyCall, Snapshot
 from services.payment_service.gateways.tamara import Tamara, TamaraSettings
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import REFERENCE
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 API_TOKEN = "tamara-api-token-for-tests-0001"
 NOTIFICATION_TOKEN = "tamara-notification-token-for-tests-0001"
 VARIABLES = {"TAMARA_API_TOKEN": API_TOKEN, "TAMARA_NOTIFICATION_TOKEN": NOTIFICATION_TOKEN}
-REFERENCE = "PR00000000000000001A"
-OPERATION = "OP00000000000000001A"
 SAR_300 = Money(30_000, "SAR")
+SARA = Customer("sara@example.com", "Sara Test", "+966 54 433 7866")
 
 
 @dataclass
@@ -75,40 +75,9 @@ async def open_shop(database_url: str) -> AsyncIterator[Shop]:
 
 
 def a_session_request(**changes: Any) -> CreateSession:
-    now = datetime.now(UTC)
-    values: dict[str, Any] = {
-        "reference": REFERENCE,
-        "idempotency_key": "att_1",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "amount": SAR_300,
-        "capture": CaptureMode.AUTOMATIC,
-        "description": "Order ord_1",
-        "customer": Customer("sara@example.com", "Sara Test", "+966 54 433 7866"),
-        "items": (),
-        "return_url": "http://shop.example/return?from=page",
-        "cancel_url": "http://shop.example/return?from=cancel",
-        "expires_at": now + timedelta(minutes=40),
-        "attempted_at": now,
-    }
-    return CreateSession(**(values | changes))
+    return adapter_calls.a_session_request(**{"amount": SAR_300, "customer": SARA, **changes})
 
 
 def a_money_call(kind: OperationKind, target: str, amount: Money = SAR_300, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": target,
-        "is_whole": True,
-        "is_final": False,
-        "reason": "broken",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
-        "references": (target,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    mine = {"kind": kind, "target": target, "amount": amount, "is_final": False}
+    return adapter_calls.a_money_call(**{**mine, **changes})

@@ -14,12 +14,11 @@ from services.payment_service.domain.models import FactKind
 from services.payment_service.gateways.port import OutcomeStatus
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected
 from shared.money import Money
+from tests.support.adapter_calls import OPERATION, REFERENCE
 from tests.support.billdesk import (
     ENCRYPTED,
     INR_100,
     INR_499,
-    OPERATION,
-    REFERENCE,
     SIGNING_KEY,
     Shop,
     a_refund_call,

@@ -15,7 +15,8 @@ from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import OutcomeStatus
 from shared.ccavenue_cipher import CCAvenueCipher, split_pairs
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, GatewayServerError
-from tests.support.ccavenue import INR_100, INR_499, OPERATION, WORKING_KEY, Shop, open_shop
+from tests.support.adapter_calls import OPERATION
+from tests.support.ccavenue import INR_100, INR_499, WORKING_KEY, Shop, open_shop
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import told
@@ -57,7 +58,7 @@ async def test_a_purchase_is_approved_by_the_shopper_and_completed_by_us(shop: S
     for event in shop.told():
         assert (event.references, event.our_references, event.must_ask) == (
             (tracking,),
-            (shop.reference, "pmt_1"),
+            (shop.reference, "pay_1"),
             True,
         )
         assert event.observations == ()
@@ -81,7 +82,7 @@ async def test_the_browser_is_posted_back_with_the_outcome_and_a_second_try_may_
     sealed = re.search(r'name="encResp" value="([0-9a-f]+)"', back.text)
     assert action is not None
     assert sealed is not None
-    assert unescape(action[1]) == "http://shop.example/api/v1/payments/pmt_1/return"
+    assert unescape(action[1]) == "https://pay.example/api/v1/payments/pay_1/return"
     returned = dict(split_pairs(CCAvenueCipher(WORKING_KEY).decrypt(sealed[1])))
     assert (returned["order_id"], returned["order_status"]) == (shop.reference, "Failure")
     assert returned["mer_amount"] == "499.00"
@@ -190,7 +191,7 @@ async def test_lists_settlements_and_odd_words(shop: Shop) -> None:
     now = datetime.now(UTC)
     page = await shop.ccavenue.list_window(now - timedelta(minutes=5), now + timedelta(minutes=5))
     [listed] = page.entries
-    assert (listed.references, listed.our_references) == ((tracking,), (shop.reference, "pmt_1"))
+    assert (listed.references, listed.our_references) == ((tracking,), (shop.reference, "pay_1"))
     assert page.next_cursor is None
     assert (await shop.ccavenue.list_window(now - timedelta(hours=2), now - timedelta(hours=1))).entries == ()
 

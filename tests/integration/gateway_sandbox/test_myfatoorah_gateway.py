@@ -22,16 +22,8 @@ from services.webhook_ingest.signatures.port import RawDelivery, SigningSecret, 
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.masking import redact_body
 from shared.money import Money
-from tests.support.myfatoorah import (
-    KWD_12,
-    OPERATION,
-    REFERENCE,
-    WEBHOOK_SECRET,
-    Shop,
-    a_money_call,
-    a_session_request,
-    open_shop,
-)
+from tests.support.adapter_calls import OPERATION, REFERENCE
+from tests.support.myfatoorah import KWD_12, WEBHOOK_SECRET, Shop, a_money_call, a_session_request, open_shop
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import told
@@ -76,7 +68,7 @@ async def test_a_declined_attempt_leaves_the_page_open_and_the_next_one_pays(sho
         event = shop.adapter.translate_webhook(delivery)
         assert (trust, event.must_ask, event.observations) == (Trust.HINT, True, ())
         assert event.references[0] == session.gateway_reference
-        assert event.our_references == (REFERENCE, "pay_01test")
+        assert event.our_references == (REFERENCE, "pay_1")
 
 
 async def test_a_link_that_has_expired_says_so_by_its_time_and_money_may_still_come(shop: Shop) -> None:
@@ -158,7 +150,7 @@ async def test_the_log_of_webhooks_lists_a_windows_payments_and_tells_of_dispute
     page = await shop.adapter.list_window(now - timedelta(minutes=5), now + timedelta(minutes=5))
     [listed] = page.entries
     assert (page.next_cursor, listed.references[1]) == (None, paid)
-    assert listed.our_references == (REFERENCE, "pay_01test")
+    assert listed.our_references == (REFERENCE, "pay_1")
     assert told(listed.observations) == {("captured", paid, KWD_12)}
     nothing = await shop.adapter.list_window(now - timedelta(hours=2), now - timedelta(hours=1))
     assert nothing.entries == ()

@@ -20,8 +20,6 @@ from pydantic import SecretStr
 
 from services.gateway_sandbox.gateways.paytm import DEFINITION
 from services.payment_service.domain.models import CaptureMode, Customer
-from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.paytm import Paytm, PaytmSettings
 from services.payment_service.gateways.port import CreateSession, Delivery, GatewayEvent, MoneyCall, OutcomeStatus
 from services.webhook_ingest.signatures.paytm import PaytmScheme
@@ -32,6 +30,8 @@ from shared.masking import redact_body
 from shared.money import Money
 from shared.paytm_checksum import envelope
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import OPERATION, REFERENCE, RETURN_URL, tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
@@ -39,7 +39,6 @@ from tests.unit.payment_service.gateway_world import told
 
 VARIABLES = DEFINITION.secrets(system_ports().randomness)
 MID, SECRET = VARIABLES["PAYTM_MERCHANT_ID"], VARIABLES["PAYTM_MERCHANT_KEY"]
-REFERENCE, OPERATION = "PR00000000000000001A", "OP00000000000000001A"
 INR_499, INR_100 = Money(49_900, "INR"), Money(10_000, "INR")
 
 
@@ -106,44 +105,25 @@ async def shop(service_database: ServiceDatabase) -> AsyncIterator[Shop]:
             api_base=address,
             passbook=True,
         )
-        yield Shop(sandbox, Paytm(settings, Tools(HttpCaller(client, ports), ports, "", False)), address)
+        yield Shop(sandbox, Paytm(settings, tools_over(HttpCaller(client, ports), ports)), address)
 
 
 def a_session_request(reference: str = REFERENCE) -> CreateSession:
-    now = datetime.now(UTC)
-    return CreateSession(
-        reference=reference,
-        idempotency_key="att_1",
-        payment_id="pmt_1",
-        order_id="ord_1",
-        amount=INR_499,
-        capture=CaptureMode.AUTOMATIC,
-        description="Tee für zwei",
-        customer=Customer("ada@example.com", "Zoë 山田", "+919000090000"),
-        items=(),
-        return_url="http://shop.example/return?from=page",
-        cancel_url="http://shop.example/return?from=cancel",
-        expires_at=now + timedelta(minutes=40),
-        attempted_at=now,
+    zoe = Customer("ada@example.com", "Zoë 山田", "+919000090000")
+    return adapter_calls.a_session_request(
+        reference=reference, amount=INR_499, customer=zoe, description="Tee für zwei"
     )
 
 
 def a_refund_call(target: str, amount: Money = INR_100, reference: str = OPERATION) -> MoneyCall:
-    return MoneyCall(
-        kind=OperationKind.REFUND,
+    return adapter_calls.a_money_call(
         reference=reference,
         idempotency_key=reference,
         amount=amount,
         target=target,
         is_whole=False,
-        is_final=True,
-        reason="requested by customer",
-        payment_id="pmt_1",
-        order_id="ord_1",
-        our_reference=REFERENCE,
         capture=CaptureMode.AUTOMATIC,
         references=(REFERENCE, target),
-        first_sent_at=datetime.now(UTC),
     )
 
 
@@ -154,7 +134,7 @@ async def test_a_payment_is_told_by_a_form_that_the_official_package_accepts_and
     way_back = await shop.sandbox.client.post(
         f"/sandbox/paytm/checkout/{REFERENCE}/outcome", data={"outcome": "succeed", "token": token}
     )
-    assert 'action="http://shop.example/return?from=page"' in way_back.text
+    assert f'action="{RETURN_URL}"' in way_back.text
     assert "CHECKSUMHASH" in way_back.text
 
     txn = str((await shop.payment())["payment_reference"])
@@ -276,7 +256,7 @@ async def test_the_sandbox_is_as_strict_as_paytm(shop: Shop) -> None:
     )
     ports = system_ports()
     async with build_http_client(ports) as client:
-        stranger = Paytm(others, Tools(HttpCaller(client, ports), ports, "", False))
+        stranger = Paytm(others, tools_over(HttpCaller(client, ports), ports))
         with pytest.raises(GatewayUnavailable):
             await stranger.retrieve((REFERENCE,), our_reference=REFERENCE)
 

@@ -15,17 +15,8 @@ from services.payment_service.gateways.port import OutcomeStatus
 from services.webhook_ingest.signatures.port import Trust
 from shared.errors import GatewayObjectNotFound, GatewayRejected, GatewayUnavailable
 from shared.money import Money
-from tests.support.payu import (
-    INR_500,
-    KEY,
-    OPERATION,
-    REFERENCE,
-    SALT,
-    Shop,
-    a_money_call,
-    a_session_request,
-    open_shop,
-)
+from tests.support.adapter_calls import CANCEL_URL, OPERATION, REFERENCE, RETURN_URL
+from tests.support.payu import INR_500, KEY, SALT, Shop, a_money_call, a_session_request, open_shop
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import told
@@ -46,7 +37,7 @@ async def test_a_form_is_opened_paid_told_and_brought_back_with_one_hash(shop: S
     assert told((await shop.look()).observations) == {("session_opened", REFERENCE, None)}
     assert await shop.open() == page  # the form posted again is the same page
     url, brought = await shop.press(page, "succeed")
-    assert url == "http://shop.example/return?from=page"
+    assert url == RETURN_URL
     snapshot = await shop.look()
     assert snapshot.references == (REFERENCE, brought["mihpayid"])
     assert told(snapshot.observations) == {("captured", brought["mihpayid"], INR_500)}
@@ -59,11 +50,11 @@ async def test_a_form_is_opened_paid_told_and_brought_back_with_one_hash(shop: S
 
 
 @pytest.mark.parametrize(
-    ("button", "kind", "way"), [("fail", FactKind.FAILED, "page"), ("cancel", FactKind.CANCELED, "cancel")]
+    ("button", "kind", "way"), [("fail", FactKind.FAILED, RETURN_URL), ("cancel", FactKind.CANCELED, CANCEL_URL)]
 )
 async def test_what_ends_without_money(shop: Shop, button: str, kind: FactKind, way: str) -> None:
     url, brought = await shop.press(await shop.open(), button)
-    assert url == f"http://shop.example/return?from={way}"
+    assert url == way
     assert brought["status"] == "failure"
     [ended] = (await shop.look()).observations
     assert ended.kind is kind

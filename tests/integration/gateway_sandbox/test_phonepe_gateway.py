@@ -16,7 +16,6 @@ from pydantic import SecretStr
 
 from services.gateway_sandbox.gateways.phonepe import DEFINITION
 from services.payment_service.domain.models import CaptureMode, Customer
-from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.phonepe import Phonepe, PhonepeSettings
 from services.payment_service.gateways.port import (
@@ -35,6 +34,8 @@ from shared.http import HttpCaller, build_http_client
 from shared.masking import redact_body
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support import adapter_calls
+from tests.support.adapter_calls import OPERATION, REFERENCE, tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 from tests.support.postgres import ServiceDatabase
 from tests.support.waiting import until
@@ -42,7 +43,7 @@ from tests.unit.payment_service.gateway_world import told
 
 VARIABLES = DEFINITION.secrets(system_ports().randomness)
 CLIENT_ID, SECRET = VARIABLES["PHONEPE_CLIENT_ID"], VARIABLES["PHONEPE_CLIENT_SECRET"]
-REFERENCE, OTHER, OPERATION = "PR00000000000000001A", "PR00000000000000002B", "OP00000000000000001A"
+OTHER = "PR00000000000000002B"
 INR_499, INR_100 = Money(49_900, "INR"), Money(10_000, "INR")
 
 
@@ -98,47 +99,20 @@ async def shop(service_database: ServiceDatabase) -> AsyncIterator[Shop]:
     ):
         address = f"{sandbox.url}/sandbox/phonepe/apis/pg-sandbox"
         settings = PhonepeSettings(client_id=CLIENT_ID, client_secret=SecretStr(SECRET), api_base=address)
-        tools, hasty = (Tools(HttpCaller(each, ports), ports, "", False) for each in (client, impatient))
+        tools, hasty = (tools_over(HttpCaller(each, ports), ports) for each in (client, impatient))
         yield Shop(sandbox, Phonepe(settings, tools), Phonepe(settings, hasty), settings, tools)
 
 
 def a_session_request(reference: str = REFERENCE) -> CreateSession:
-    now = datetime.now(UTC)
-    return CreateSession(
-        reference=reference,
-        idempotency_key="att_1",
-        payment_id="pay_1",
-        order_id="ord_1",
-        amount=INR_499,
-        capture=CaptureMode.AUTOMATIC,
-        description="Tee für zwei",
-        customer=Customer("ada@example.com", "Zoë 山田", "+919000090000"),
-        items=(),
-        return_url="http://shop.example/api/v1/payments/pay_1/return?from=page",
-        cancel_url="http://shop.example/api/v1/payments/pay_1/return?from=cancel",
-        expires_at=now + timedelta(minutes=40),
-        attempted_at=now,
+    zoe = Customer("ada@example.com", "Zoë 山田", "+919000090000")
+    return adapter_calls.a_session_request(
+        reference=reference, amount=INR_499, customer=zoe, description="Tee für zwei"
     )
 
 
 def a_refund_call(amount: Money = INR_100, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
-        "kind": OperationKind.REFUND,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
-        "amount": amount,
-        "target": REFERENCE,
-        "is_whole": False,
-        "is_final": True,
-        "reason": "damaged",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.AUTOMATIC,
-        "references": (REFERENCE,),
-        "first_sent_at": datetime.now(UTC),
-    }
-    return MoneyCall(**(values | changes))
+    mine = {"target": REFERENCE, "amount": amount, "is_whole": False, "capture": CaptureMode.AUTOMATIC}
+    return adapter_calls.a_money_call(**{**mine, "references": (REFERENCE,), **changes})
 
 
 def _event(body: dict[str, Any]) -> str:

@@ -16,11 +16,11 @@ from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import OutcomeStatus, Session
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.money import Money
+from tests.support.adapter_calls import REFERENCE, RETURN_URL
 from tests.support.postgres import ServiceDatabase
 from tests.support.razorpay import (
     INR_500,
     KEY_SECRET,
-    REFERENCE,
     Shop,
     a_money_call,
     a_session_request,
@@ -192,7 +192,7 @@ async def test_the_way_back_of_an_order_is_a_form_that_posts_itself(shop: Shop, 
     back = await shop.sandbox.client.post(f"{to_page.headers['location']}/outcome", data=form)
     posting = await shop.sandbox.client.get(back.headers["location"])
     assert posting.headers["content-type"].startswith("text/html")
-    assert 'action="http://shop.example/return?from=page"' in unescape(posting.text)
+    assert f'action="{RETURN_URL}"' in unescape(posting.text)
     assert f'name="{posted}"' in unescape(posting.text)
     without_token = back.headers["location"].split("?")[0]
     assert (await shop.sandbox.client.get(without_token)).status_code == 401

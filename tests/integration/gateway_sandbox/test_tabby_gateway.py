@@ -13,19 +13,9 @@ from services.payment_service.gateways.port import OutcomeStatus
 from services.webhook_ingest.signatures.port import Trust
 from shared.errors import GatewayObjectNotFound, GatewayRejected
 from shared.money import Money
+from tests.support.adapter_calls import OPERATION, REFERENCE
 from tests.support.postgres import ServiceDatabase
-from tests.support.tabby import (
-    AED_140,
-    AED_200,
-    AED_340,
-    KWD_12,
-    OPERATION,
-    REFERENCE,
-    Shop,
-    a_money_call,
-    a_session_request,
-    open_shop,
-)
+from tests.support.tabby import AED_140, AED_200, AED_340, KWD_12, Shop, a_money_call, a_session_request, open_shop
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import told
 

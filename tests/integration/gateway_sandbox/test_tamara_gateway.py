@@ -18,17 +18,9 @@ from services.webhook_ingest.signatures.port import RawDelivery, SigningSecret, 
 from services.webhook_ingest.signatures.tamara import TamaraScheme
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected
 from shared.money import Money
+from tests.support.adapter_calls import OPERATION, REFERENCE
 from tests.support.postgres import ServiceDatabase
-from tests.support.tamara import (
-    NOTIFICATION_TOKEN,
-    OPERATION,
-    REFERENCE,
-    SAR_300,
-    Shop,
-    a_money_call,
-    a_session_request,
-    open_shop,
-)
+from tests.support.tamara import NOTIFICATION_TOKEN, SAR_300, Shop, a_money_call, a_session_request, open_shop
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import told
 from tests.unit.payment_service.money_world import returned

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
 from hypothesis import strategies as st
 
-from services.payment_service.domain.models import CaptureMode, Customer, Item, Observation
+from services.payment_service.domain.models import Customer, Item, Observation
 from services.payment_service.gateways.port import CreateSession, Delivery
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
+from tests.support.adapter_calls import OPEN_FOR, a_session_request
 from tests.support.clock import A_MOMENT, FakeClock, fake_ports
 
-EXPIRES_AT = A_MOMENT + timedelta(minutes=40)
+EXPIRES_AT = A_MOMENT + OPEN_FOR
 
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 
@@ -59,22 +59,8 @@ def says(body: Any, status: int = 200) -> httpx.Response:
 
 
 def a_request(**changes: Any) -> CreateSession:
-    values: dict[str, Any] = {
-        "reference": "PR00000000000000001A",
-        "idempotency_key": "att_1",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "amount": Money(1999, "USD"),
-        "capture": CaptureMode.AUTOMATIC,
-        "description": "Order ord_1",
-        "customer": Customer("ada@example.com", "Ada"),
-        "items": (),
-        "return_url": "https://pay.example/api/v1/payments/pay_1/return?from=page",
-        "cancel_url": "https://pay.example/api/v1/payments/pay_1/return?from=cancel",
-        "expires_at": EXPIRES_AT,
-        "attempted_at": A_MOMENT,
-    }
-    return CreateSession(**(values | changes))
+    mine = {"amount": Money(1999, "USD"), "customer": Customer("ada@example.com", "Ada"), "attempted_at": A_MOMENT}
+    return a_session_request(**{**mine, **changes})
 
 
 def a_delivery(payload: str | dict[str, Any]) -> Delivery:

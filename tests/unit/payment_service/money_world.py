@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from services.payment_service.domain.models import CaptureMode, Observation
+from services.payment_service.domain.models import Observation
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.port import MoneyCall
 from shared.money import Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT
 
 REFERENCE = "PO00000000000000001A"
@@ -16,23 +16,18 @@ OTHER_REFERENCE = "PO00000000000000002B"
 
 
 def a_call(kind: OperationKind, **changes: Any) -> MoneyCall:
-    call = MoneyCall(
-        kind=kind,
-        reference=REFERENCE,
-        idempotency_key=REFERENCE,
-        amount=Money(1999, "USD"),
-        target="pi_1",
-        is_whole=True,
-        is_final=False,
-        reason=None,
-        payment_id="pay_1",
-        order_id="ord_1",
-        our_reference="PR00000000000000001A",
-        capture=CaptureMode.MANUAL,
-        references=("cs_test_1", "pi_1"),
-        first_sent_at=A_MOMENT,
-    )
-    return replace(call, **changes)
+    mine = {
+        "kind": kind,
+        "reference": REFERENCE,
+        "idempotency_key": REFERENCE,
+        "amount": Money(1999, "USD"),
+        "target": "pi_1",
+        "is_final": False,
+        "reason": None,
+        "references": ("cs_test_1", "pi_1"),
+        "first_sent_at": A_MOMENT,
+    }
+    return a_money_call(**{**mine, **changes})
 
 
 def returned(observations: tuple[Observation, ...]) -> set[tuple[str, str, Money | None, str | None, str | None]]:

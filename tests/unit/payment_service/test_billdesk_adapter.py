@@ -28,6 +28,7 @@ from shared.errors import (
 )
 from shared.masking import redact_body
 from shared.money import Money
+from tests.support.adapter_calls import OPERATION, REFERENCE
 from tests.support.billdesk import (
     CLIENT,
     ENCRYPTED,
@@ -36,8 +37,6 @@ from tests.support.billdesk import (
     INR_499,
     KEY_ID,
     MERCHANT,
-    OPERATION,
-    REFERENCE,
     SIGNED,
     SIGNING_KEY,
     a_refund_call,

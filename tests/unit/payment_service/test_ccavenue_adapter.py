@@ -31,13 +31,13 @@ from shared.errors import (
     GatewayUnavailable,
 )
 from shared.money import Money
+from tests.support.adapter_calls import OPERATION
 from tests.support.ccavenue import (
     API_ACCESS_CODE,
     API_WORKING_KEY,
     INR_100,
     INR_499,
     MERCHANT_ID,
-    OPERATION,
     WORKING_KEY,
     a_money_call,
     some_settings,

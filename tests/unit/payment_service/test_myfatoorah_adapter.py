@@ -27,6 +27,7 @@ from shared.errors import (
     GatewayUnavailable,
 )
 from shared.money import Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT, fake_ports
 from tests.unit.payment_service.gateway_world import (
     EXPIRES_AT,
@@ -115,23 +116,15 @@ HELD = "pay_1;hold=12.345"
 
 
 def a_call(kind: OperationKind = OperationKind.REFUND, amount: Money = KWD_5, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
         "amount": amount,
         "target": PAYMENT,
         "is_whole": False,
-        "is_final": True,
-        "reason": "damaged",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
         "references": (INVOICE, PAYMENT),
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 def sent_json(gateway: ScriptedGateway, index: int = -1) -> dict[str, Any]:

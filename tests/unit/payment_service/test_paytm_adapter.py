@@ -42,6 +42,7 @@ from shared.http import HttpCaller, build_http_client
 from shared.ids import TimeOrderedIds
 from shared.money import Money
 from shared.paytm_checksum import checksum_of, envelope, key_of
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT, FakeClock, SeededRandomness, fake_ports
 from tests.unit.payment_service.gateway_world import Answer, ScriptedGateway, a_request, json_around, told
 
@@ -117,23 +118,17 @@ ACCEPTED = a_refund("PENDING", "601")
 
 
 def a_call(kind: OperationKind = OperationKind.REFUND, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
         "amount": INR_100,
         "target": TXN,
         "is_whole": False,
-        "is_final": True,
         "reason": "broken – zerbrochen",
-        "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
         "capture": CaptureMode.AUTOMATIC,
         "references": (REFERENCE, TXN),
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 def sent_body(request: httpx.Request) -> dict[str, Any]:

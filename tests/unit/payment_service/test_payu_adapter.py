@@ -36,6 +36,7 @@ from shared.errors import (
     GatewayUnavailable,
 )
 from shared.money import Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT
 from tests.unit.payment_service.gateway_world import ScriptedGateway, a_request, json_around, says, told
 
@@ -123,23 +124,16 @@ def actions(*found: dict[str, Any]) -> httpx.Response:
 
 
 def a_call(kind: OperationKind = OperationKind.REFUND, amount: Money = INR_100, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
         "amount": amount,
         "target": PAYU_ID,
-        "is_whole": True,
-        "is_final": True,
         "reason": None,
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
         "our_reference": OURS,
-        "capture": CaptureMode.MANUAL,
         "references": (OURS, PAYU_ID),
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 def refused(code: int | str | None, message: str = "no") -> httpx.Response:

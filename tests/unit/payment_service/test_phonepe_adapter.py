@@ -31,6 +31,7 @@ from shared.errors import (
 )
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT, fake_ports
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import (
@@ -108,23 +109,17 @@ ACCEPTED = says({"refundId": REFUND_ID, "amount": 10_000, "state": "PENDING"})
 
 
 def a_call(kind: OperationKind = OperationKind.REFUND, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
         "amount": INR_100,
         "target": REFERENCE,
         "is_whole": False,
-        "is_final": True,
         "reason": "broken – zerbrochen",
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
         "capture": CaptureMode.AUTOMATIC,
         "references": KNOWN,
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 def paths(gateway: ScriptedGateway) -> list[str]:

@@ -26,6 +26,7 @@ from shared.errors import (
     GatewayUnavailable,
 )
 from shared.money import CURRENCY_EXPONENT, Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT
 from tests.unit.payment_service.gateway_world import EXPIRES_AT, Answer, ScriptedGateway, a_request, says, told
 
@@ -104,23 +105,15 @@ def a_refund(status: str = "processed", **changes: Any) -> dict[str, Any]:
 
 
 def a_call(kind: OperationKind = OperationKind.REFUND, amount: Money = INR_100, **changes: Any) -> MoneyCall:
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
-        "reference": OPERATION,
-        "idempotency_key": OPERATION,
         "amount": amount,
         "target": "pay_1",
-        "is_whole": True,
-        "is_final": True,
         "reason": "broken",
         "payment_id": "pmt_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
-        "capture": CaptureMode.MANUAL,
-        "references": ("pay_1",),
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 A_CAPTURE = a_call(OperationKind.CAPTURE, INR_500)
