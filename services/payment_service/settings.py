@@ -86,6 +86,7 @@ class PaymentSettings(ServiceSettings):
             self.authorization_policy,
             timedelta(hours=self.authorization_warning_hours),
             timedelta(hours=self.authorization_policy_hours),
+            orders_refuse=self.command_keys is not None,
         )
 
     @property

@@ -181,10 +181,10 @@ class Payments:
             condition &= payments.c.given_up_at.is_(None) & payments.c.duplicate_of.is_(None)
         return await self._holds(condition, until, limit)
 
-    async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
+    async def holds_to_take(self, since: datetime, request_key: str, *, even_of_ended: bool, limit: int) -> list[str]:
         of_payment = operations.c.payment_id == payments.c.payment_id
         taken = exists().where(of_payment, operations.c.request_key == request_key)
-        given_up = exists().where(
+        has_ended = exists().where(
             payment_facts.c.payment_id == payments.c.payment_id, payment_facts.c.kind == FactKind.CANCELED.value
         )
         statement = (
@@ -192,7 +192,7 @@ class Payments:
             .where(payments.c.status == PaymentStatus.AUTHORIZED.value)
             .where(payments.c.capture == CaptureMode.AUTOMATIC.value, payments.c.updated_at <= since)
             .where(payments.c.duplicate_of.is_(None))
-            .where(payments.c.given_up_at.is_(None), ~taken, ~given_up)
+            .where(payments.c.given_up_at.is_(None), ~taken, *(() if even_of_ended else (~has_ended,)))
             .order_by(payments.c.updated_at)
             .limit(limit)
         )

@@ -71,6 +71,11 @@ class Gateways:
         has_several = any(each.name is not None for each in self.accounts.get(name, ()))
         return account_name(label) if label and has_several else None
 
+    def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
+        """Raises GatewayNotEnabled."""
+        accounts, wanted = self._accounts(name), self.account_of(name, label)
+        return next((each for each in accounts if each.name == wanted), accounts[0]).adapter
+
     def require_available(self, name: str, operation_class: OperationClass, account: str | None = None) -> None:
         """Raises GatewayNotEnabled, or GatewayUnavailable while its breaker is open."""
         self.breakers.require_available(self._account(name, account).guarded_as, operation_class)

@@ -144,7 +144,7 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
 def _translate(webhook: Webhook, context: Context) -> GatewayEvent:
     if webhook.gateway not in context.gateways:
         raise GatewayNotEnabled(f"the gateway {webhook.gateway!r} is not enabled here")
-    adapter = context.gateways.adapters[webhook.gateway]  # translating is the same for all its accounts
+    adapter = context.gateways.reader_of(webhook.gateway, webhook.account)
     delivery = Delivery(webhook.content_type, webhook.payload, webhook.event_type, webhook.received_at)
     return adapter.translate_webhook(delivery)
 

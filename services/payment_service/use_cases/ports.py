@@ -82,9 +82,10 @@ class PaymentRepository(Protocol):
         ``only_wanted``: not those that were given up, or are their order's second."""
         ...
 
-    async def holds_to_take(self, since: datetime, request_key: str, *, limit: int) -> list[str]:
+    async def holds_to_take(self, since: datetime, request_key: str, *, even_of_ended: bool, limit: int) -> list[str]:
         """Payments that the gateway was to capture by itself, held unchanged since then, that nobody gave up on, that
-        are no order's second, and that have no operation with this request key."""
+        are no order's second, and that have no operation with this request key. ``even_of_ended``: also those whose
+        payment was said to be canceled before the money came."""
         ...
 
     async def holds_over(self, now: datetime, *, asked_before: datetime, limit: int) -> list[str]:
@@ -299,6 +300,11 @@ class GatewaysPort(Protocol):
         ...
 
     def get(self, name: str, account: str | None = None) -> GatewayAdapter: ...
+
+    def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
+        """What translates a webhook: the adapter of the account it came for, since gateways name their merchant in it;
+        for a label that is nobody's any of the gateway's."""
+        ...
 
     def account_for(self, name: str, currency: str) -> str | None:
         """Which of our accounts takes a new payment."""

@@ -44,6 +44,9 @@ class AuthorizationPolicy:
     action: Literal["none", "capture", "void"]
     warn_before: timedelta
     act_before: timedelta
+    orders_refuse: bool = False
+    """Orders can send commands: what they do not want they have said within the wait, and a page that was closed before
+    the money came says nothing. Without commands a person has to decide about such money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,9 @@ async def watch_authorizations(policy: AuthorizationPolicy, context: Context) ->
                 only_wanted=policy.action == "capture",
                 limit=AT_ONCE,
             )
-        to_take = await tx.payments.holds_to_take(now - CAPTURES_BY_ITSELF_WITHIN, LATE_KEY, limit=AT_ONCE)
+        to_take = await tx.payments.holds_to_take(
+            now - CAPTURES_BY_ITSELF_WITHIN, LATE_KEY, even_of_ended=policy.orders_refuse, limit=AT_ONCE
+        )
         over = await tx.payments.holds_over(now, asked_before=now - ASK_AGAIN_AFTER, limit=AT_ONCE)
     for payment_id in to_warn:
         await _warn(payment_id, context)

@@ -361,6 +361,9 @@ class FakeGateways:
             raise GatewayNotEnabled
         return self.adapters[name]
 
+    def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
+        return self.adapters[name]
+
     def account_for(self, name: str, currency: str) -> str | None:
         return None
 

@@ -140,3 +140,26 @@ async def test_settings_that_cannot_be_used_are_named_without_their_values(build
             myfatoorah_api_key="mf_canary", myfatoorah_country="ATLANTIS_CANARY", myfatoorah_api_base="https://x.test"
         )
     assert "canary" not in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(("account", "parked"), [("b", "waiting"), (None, "unreadable")])
+async def test_a_webhook_is_read_by_the_account_that_it_came_for(
+    build_world: BuildWorld, account: str | None, parked: str
+) -> None:
+    """Some gateways name their merchant in it, and another merchant's is none of ours."""
+    mine = {"billdesk_merchant_id": "MINE", "billdesk_client_id": "mine", "billdesk_signing_key": "m" * 32}
+    theirs = {f"{name}__b": value.replace("m", "b").replace("MINE", "OTHER") for name, value in mine.items()}
+    world = await build_world(**mine, **theirs)
+    content = {
+        "objectid": "transaction",
+        "mercid": "OTHER",
+        "orderid": "PR00000000000000001A",
+        "transactionid": "TXN000000000001",
+        "amount": "499.00",
+        "currency": "356",
+        "auth_status": "0300",
+        "transaction_error_type": "success",
+    }
+    event = world.delivery(content, gateway="billdesk").model_copy(update={"account": account})
+    await world.receive(event)
+    assert await world.parked() == [parked]

@@ -181,8 +181,27 @@ async def test_a_hold_that_the_gateway_was_to_capture_is_captured_by_us_after_a_
     assert len(await shop.operations(payment_id)) == 1
 
 
-async def test_a_late_hold_of_a_payment_that_was_given_up_is_not_captured(build_world: BuildWorld) -> None:
-    """Its order is over, and decides itself."""
+@pytest.mark.parametrize("is_given_up", [False, True])
+async def test_a_late_hold_is_taken_once_its_order_had_time_to_refuse_it(
+    build_world: BuildWorld, is_given_up: bool
+) -> None:
+    """The page was closed, the shopper paid in an old tab, and the order says by a command that it does not want it."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened(capture="automatic")
+    account = shop.account(payment_id)
+    await shop.tell(payment_id, Observation(FactKind.CANCELED, "page", reason="closed_by_us"))
+    account.held = account.amount.amount_minor
+    assert (await shop.sync(payment_id))["status"] == "authorized"
+    if is_given_up:
+        await shop.world.run("UPDATE payments SET given_up_at = now()")
+    await rounds(shop, replace(NONE, orders_refuse=True), hours=2)
+    await shop.settle_down()
+    assert account.captured == (0 if is_given_up else account.amount.amount_minor)
+
+
+async def test_a_late_hold_of_a_payment_that_has_ended_waits_for_a_person_where_orders_cannot_speak(
+    build_world: BuildWorld,
+) -> None:
     shop = await open_shop(build_world)
     payment_id = await shop.opened(capture="automatic")
     await shop.tell(payment_id, Observation(FactKind.CANCELED, "elsewhere", reason="order_expired"))
