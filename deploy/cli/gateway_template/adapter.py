@@ -7,11 +7,11 @@ with the conformance suite green all the way; LOOK UP says what its documentatio
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -21,6 +21,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, NextAc
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings, GatewayDefinition, Sheet
 from services.payment_service.gateways.json_reading import (
+    Understood,
     UnexpectedShape,
     entries_of,
     identifier_of,
@@ -61,8 +62,9 @@ from shared.errors import (
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
 from shared.money import Money
 
+_understood = Understood("the gateway")
+
 Json = Mapping[str, Any]
-Result = TypeVar("Result")
 
 # LOOK UP what it can do. Whatever is not offered needs its reason, and is answered with 422.
 FACTS = Facts(
@@ -254,14 +256,6 @@ def _body_of(answer: HttpAnswer) -> dict[str, Any]:
         raise GatewayOutcomeUnknown("the gateway's answer is not understood")
     kind = GatewayObjectNotFound if answer.status == 404 else GatewayRejected
     raise kind(f"the gateway refused ({code})", gateway_code=code, after_silence=answer.after_silence)
-
-
-def _understood(read: Callable[[], Result]) -> Result:
-    """What cannot be understood says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("the gateway's answer is not understood") from error
 
 
 def _session_of(payment: Json, request: CreateSession) -> Session:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
+from shared.errors import GatewayOutcomeUnknown, InvalidAmount
 from shared.money import Money
+
+Read = TypeVar("Read")
 
 MAX_IDENTIFIER = 255
 """Longer ids do not fit an index of the database, and no gateway has them."""
@@ -19,6 +23,22 @@ MAX_AMOUNT_MINOR = 10**15
 
 class UnexpectedShape(ValueError):
     """The gateway's JSON is not what it documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """Reads an answer: what cannot be understood, or is not what was asked about, says nothing about what happened.
+
+    ``gateway`` is its name in sentences; ``what`` is the part of its answer that is read.
+    """
+
+    gateway: str
+
+    def __call__(self, read: Callable[[], Read], what: str = "answer") -> Read:
+        try:
+            return read()
+        except (UnexpectedShape, InvalidAmount) as error:
+            raise GatewayOutcomeUnknown(f"{self.gateway}'s {what} is not understood") from error
 
 
 def parse_json_object(text: str | bytes) -> dict[str, Any]:

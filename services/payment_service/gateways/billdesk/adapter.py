@@ -7,9 +7,7 @@ webhook_ingest. What the browser brings back is JOSE too and never needed: the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
 
 from services.payment_service.domain.errors import CapabilityNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
@@ -20,6 +18,7 @@ from services.payment_service.gateways.billdesk.reading import INR, Reader, mome
 from services.payment_service.gateways.billdesk.settings import BillDeskSettings
 from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.json_reading import (
+    Understood,
     UnexpectedShape,
     entries_of,
     identifier_of,
@@ -52,6 +51,8 @@ from shared.errors import (
 )
 from shared.ids import time_of_reference
 from shared.money import Money
+
+_understood = Understood("BillDesk")
 
 _AT_ONCE = "the money is taken as soon as the buyer pays"
 
@@ -93,8 +94,6 @@ _OUTCOMES = {
     FactKind.REFUND_FAILED: OutcomeStatus.FAILED,
 }
 
-Result = TypeVar("Result")
-
 
 class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
     """Raises ValueError for settings that do not fit together."""
@@ -127,7 +126,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             order = await self._api.write("orders/create", self._order_json(request))
         except AlreadyThere as error:
             return await self._paid_already(request, error)
-        return _checked(lambda: self._session_of(order, request), "order")
+        return _understood(lambda: self._session_of(order, request), "order")
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
         """By our reference. Which of several tries BillDesk then shows is not documented, so unless it is a success
@@ -141,7 +140,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             for reference in references:
                 if reference not in (shown.get("transactionid"), shown.get("bdorderid")):
                     transactions += await self._try_of(reference, our_reference)
-        return _checked(lambda: self._snapshot(transactions), "transaction")
+        return _understood(lambda: self._snapshot(transactions), "transaction")
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
         """There is no call for it. An order that nobody began is closed on our side: its page is not shown any more,
@@ -151,7 +150,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
         except GatewayObjectNotFound:
             closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
             return Snapshot((gateway_reference,), (closed,))
-        return _checked(lambda: self._snapshot([shown]), "transaction")
+        return _understood(lambda: self._snapshot([shown]), "transaction")
 
     def _order_json(self, request: CreateSession) -> Json:
         """No name, no address, no phone number: BillDesk wants none, and its page asks for what it needs."""
@@ -219,7 +218,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
                 raise UnexpectedShape("it is another transaction")
             return body
 
-        return _checked(check, "transaction")
+        return _understood(check, "transaction")
 
     async def _try_of(self, reference: str, our_reference: str) -> list[Json]:
         """The transaction of this id, if it is one and of this order; an id may also be an order's, or a refund's."""
@@ -238,7 +237,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
         return Snapshot((), (expired,))
 
     def _observed(self, transaction: Json) -> Observation:
-        return _checked(lambda: self._reader.transaction(transaction), "transaction")
+        return _understood(lambda: self._reader.transaction(transaction), "transaction")
 
     def _snapshot(self, transactions: list[Json]) -> Snapshot:
         observations: list[Observation] = []
@@ -253,7 +252,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
     async def refund(self, call: MoneyCall) -> Outcome:
         """A refund repeats the transaction's date and amount as BillDesk wrote them, so it is asked for these first."""
         transaction = await self._before_anything_is_sent(call)
-        payload = _checked(lambda: self._refund_json(call, transaction), "transaction")
+        payload = _understood(lambda: self._refund_json(call, transaction), "transaction")
         try:
             refund = await self._api.write("refunds/create", payload)
         except AlreadyThere as refusal:
@@ -261,7 +260,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             if found is None:  # it says that it has had it: then an earlier one may still be at work
                 raise GatewayOutcomeUnknown("BillDesk has had this refund, and does not show it") from refusal
             return found
-        return _checked(lambda: self._refund_outcome(refund, call), "refund")
+        return _understood(lambda: self._refund_outcome(refund, call), "refund")
 
     async def find_operation(self, call: MoneyCall) -> Outcome | None:
         """Other operations than refunds are never sent, so there is none to be found."""
@@ -274,7 +273,7 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             return None
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("BillDesk refuses to say what became of it") from error
-        return _checked(lambda: self._refund_outcome(refund, call), "refund")
+        return _understood(lambda: self._refund_outcome(refund, call), "refund")
 
     async def _before_anything_is_sent(self, call: MoneyCall) -> Json:
         try:
@@ -311,11 +310,3 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             return webhooks.translate(parse_json_object(delivery.payload), self._reader, delivery.received_at)
         except (UnexpectedShape, InvalidAmount) as error:
             raise UnreadableWebhook(str(error)) from error
-
-
-def _checked(read: Callable[[], Result], what: str) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown(f"BillDesk's {what} is not understood") from error

@@ -7,8 +7,6 @@ repeating a call is refused, with a code that makes us look.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeVar
 
 from services.payment_service.domain.models import CaptureMode, FactKind, Observation
 from services.payment_service.domain.operations import OperationKind
@@ -23,7 +21,7 @@ from services.payment_service.gateways.ccavenue.reading import (
     to_ccavenue,
 )
 from services.payment_service.gateways.ccavenue.retrieving import Retriever
-from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.json_reading import Understood, UnexpectedShape
 from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
 from shared.errors import (
@@ -31,10 +29,10 @@ from shared.errors import (
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
-    InvalidAmount,
 )
 
-Result = TypeVar("Result")
+_understood = Understood("CCAvenue")
+
 
 _REFUND_STATUS = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
@@ -73,14 +71,14 @@ class MoneyCalls:
         order = await self._order(call)
         if order.standing in _NOT_OVER:
             raise GatewayUnavailable("CCAvenue does not say that the order can be confirmed; nothing was sent")
-        held = Observation(FactKind.AUTHORIZED, order.reference, _checked(lambda: order.amount))
+        held = Observation(FactKind.AUTHORIZED, order.reference, _understood(lambda: order.amount, "order"))
         if order.standing is Standing.HELD and held.amount != call.amount:
             return Outcome(OutcomeStatus.FAILED, order.reference, "amount_differs", observations=(held,))
         if order.standing is Standing.HELD and call.capture is CaptureMode.MANUAL:
             return Outcome(OutcomeStatus.SUCCEEDED, order.reference, observations=(held,))
         if order.standing is Standing.HELD:
             return await self.capture(call)
-        outcome = _checked(lambda: _capture_outcome(order, call))
+        outcome = _understood(lambda: _capture_outcome(order, call), "order")
         if outcome is None:
             raise GatewayOutcomeUnknown("CCAvenue's order is confirmed and shows nothing captured")
         return outcome
@@ -112,7 +110,7 @@ class MoneyCalls:
             order = await self._order(call)
             if call.kind is OperationKind.VOID:
                 return _void_outcome(order)
-            return _checked(lambda: _capture_outcome(order, call))
+            return _understood(lambda: _capture_outcome(order, call), "order")
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("CCAvenue refuses to say what became of it") from error
 
@@ -129,7 +127,7 @@ class MoneyCalls:
         if row is None:
             await self._order(call)  # an order that it does not know has no refunds either, and that is no proof
             return None
-        return _checked(lambda: _refund_outcome(row, call))
+        return _understood(lambda: _refund_outcome(row, call), "order")
 
     async def _order(self, call: MoneyCall) -> Order:
         """The order that a call is about. Raises GatewayObjectNotFound."""
@@ -188,7 +186,7 @@ def _void_outcome(order: Order) -> Outcome | None:
     if order.standing is Standing.RELEASED:
         return Outcome(OutcomeStatus.SUCCEEDED, order.reference, observations=_facts_of(order))
     if order.standing is Standing.TAKEN:
-        observations = _checked(lambda: _facts_of(order))
+        observations = _understood(lambda: _facts_of(order), "order")
         return Outcome(OutcomeStatus.FAILED, order.reference, "captured_before", observations=observations)
     return None
 
@@ -203,11 +201,3 @@ def _refund_outcome(row: Json, call: MoneyCall) -> Outcome:
         raise UnexpectedShape("it is another refund")
     status = _REFUND_STATUS[observation.kind]
     return Outcome(status, call.reference, observation.reason, observations=(observation,))
-
-
-def _checked(read: Callable[[], Result]) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("CCAvenue's order is not understood") from error

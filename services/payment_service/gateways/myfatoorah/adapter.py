@@ -27,7 +27,7 @@ from services.payment_service.gateways.myfatoorah import customer, webhooks
 from services.payment_service.gateways.myfatoorah.amounts import Account
 from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi, TokenRefused
 from services.payment_service.gateways.myfatoorah.log import WebhookLog
-from services.payment_service.gateways.myfatoorah.money import MoneyCalls, checked
+from services.payment_service.gateways.myfatoorah.money import MoneyCalls, understood
 from services.payment_service.gateways.myfatoorah.reading import (
     Invoice,
     is_invoice_id,
@@ -126,7 +126,7 @@ class MyFatoorah(WithoutCompletion):
             await self._hold(request) if is_held else {"NotificationOption": "LNK"}
         )
         data = await self._api.call(path, payload, UNGUARDED_WRITE)
-        return checked(lambda: self._session_of(data, key, request))
+        return understood(lambda: self._session_of(data, key, request))
 
     def _invoice_json(self, request: CreateSession) -> dict[str, Any]:
         """``CustomerReference`` comes back in answers, ``CustomerIdentifier`` in webhooks of version 2. What is shown
@@ -153,11 +153,11 @@ class MyFatoorah(WithoutCompletion):
         """The id of a method differs per account and environment, its code does not."""
         asked = {"InvoiceAmount": self._account.wire(request.amount), "CurrencyIso": request.amount.currency}
         data = await self._api.call("InitiatePayment", asked, READ)
-        methods = checked(lambda: entries_of(data, "PaymentMethods"))
+        methods = understood(lambda: entries_of(data, "PaymentMethods"))
         method = next((each for each in methods if each.get("PaymentMethodCode") == self._settings.hold_method), None)
         if method is None:
             raise GatewayRejected("the account has no such method (MYFATOORAH_HOLD_METHOD)", gateway_code="no_method")
-        number = checked(lambda: whole_number(method, "PaymentMethodId"))
+        number = understood(lambda: whole_number(method, "PaymentMethodId"))
         return {"PaymentMethodId": number, "ProcessingDetails": {"AutoCapture": False}}
 
     def _session_of(self, data: Json, key: str, request: CreateSession) -> Session:
@@ -190,7 +190,7 @@ class MyFatoorah(WithoutCompletion):
         observations: list[Observation] = []
         for invoice in invoices:
             seen += invoice.references
-            observations += checked(lambda invoice=invoice: observations_of(invoice, self._clock.now()))  # type: ignore[misc]
+            observations += understood(lambda invoice=invoice: observations_of(invoice, self._clock.now()))  # type: ignore[misc]
             observations += await self._returned(invoice)
         return Snapshot(tuple(dict.fromkeys(seen)), tuple(observations))
 
@@ -243,7 +243,7 @@ class MyFatoorah(WithoutCompletion):
             TokenRefused,
         ):  # perhaps its way to say that there are none; ours are looked for anyway
             refunds = []
-        found = checked(lambda: [refund_observation(each, paid.payment_id, self._account) for each in refunds])
+        found = understood(lambda: [refund_observation(each, paid.payment_id, self._account) for each in refunds])
         if self._settings.disputes:
             found += await self._log.disputes_of(invoice.invoice_id, self._clock.now())
         return found

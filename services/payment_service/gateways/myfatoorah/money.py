@@ -6,13 +6,13 @@ MyFatoorah decide; it carries our reference as ``ExternalIdentifier`` and is loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timezone
-from typing import Any, TypeVar
+from typing import Any
 
 from services.payment_service.domain.models import FactKind
 from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.json_reading import UnexpectedShape, entries_of, optional_identifier
+from services.payment_service.gateways.json_reading import Understood, UnexpectedShape, entries_of, optional_identifier
 from services.payment_service.gateways.looking import certain, found_or_refused
 from services.payment_service.gateways.myfatoorah.amounts import Account, decimal_of
 from services.payment_service.gateways.myfatoorah.api import (
@@ -31,8 +31,10 @@ from services.payment_service.gateways.myfatoorah.reading import (
 )
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
 from shared.clock import Clock
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, InvalidAmount
+from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
 from shared.money import Money
+
+understood = Understood("MyFatoorah")
 
 LONGEST_COMMENT = 200
 
@@ -41,8 +43,6 @@ _REFUND_STATUS: Mapping[FactKind, OutcomeStatus] = {
     FactKind.REFUND_SUCCEEDED: OutcomeStatus.SUCCEEDED,
     FactKind.REFUND_FAILED: OutcomeStatus.FAILED,
 }
-
-Result = TypeVar("Result")
 
 
 class MoneyCalls:
@@ -56,11 +56,11 @@ class MoneyCalls:
 
     async def ask(self, key: str, key_type: str) -> Invoice:
         data = await self._api.call("GetPaymentStatus", {"Key": key, "KeyType": key_type}, READ)
-        return checked(lambda: invoice_of(data, self._account, self._zone))
+        return understood(lambda: invoice_of(data, self._account, self._zone))
 
     async def refunds_of(self, invoice_id: str) -> list[Json]:
         data = await self._api.call("GetRefundStatus", {"Key": invoice_id, "KeyType": "InvoiceId"}, READ)
-        return checked(lambda: entries_of(data, "RefundStatusResult"))
+        return understood(lambda: entries_of(data, "RefundStatusResult"))
 
     # --- holds -----------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class MoneyCalls:
     async def _decide(self, call: MoneyCall, what: Mapping[str, Any]) -> Outcome:
         """The invoice is looked at before (by whose id the call goes) and after: the answer itself says nothing."""
         invoice = await self._look_first(call)
-        done = checked(lambda: self._outcome(invoice, call))
+        done = understood(lambda: self._outcome(invoice, call))
         if done is not None:
             return done
         payload = {**what, "Key": invoice.invoice_id, "KeyType": "InvoiceId"}
@@ -130,7 +130,7 @@ class MoneyCalls:
             data = await self._api.call("MakeRefund", payload, UNGUARDED_WRITE)
         except GatewayRejected as refusal:
             return await found_or_refused(refusal, lambda: self.find(call))
-        return checked(lambda: self._filed(data, call))
+        return understood(lambda: self._filed(data, call))
 
     def _filed(self, data: Json, call: MoneyCall) -> Outcome:
         """A request that was filed gives nothing back yet, whatever the answer looks like."""
@@ -149,10 +149,10 @@ class MoneyCalls:
             invoice = await self.ask(call.target, "PaymentId")
             if call.kind is OperationKind.REFUND:
                 refunds = await self.refunds_of(invoice.invoice_id)
-                return checked(lambda: self._refund_outcome(refunds, call))
+                return understood(lambda: self._refund_outcome(refunds, call))
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("MyFatoorah refuses to say what became of it") from error
-        return checked(lambda: self._outcome(invoice, call))
+        return understood(lambda: self._outcome(invoice, call))
 
     def _refund_outcome(self, refunds: list[Json], call: MoneyCall) -> Outcome | None:
         found = next((refund for refund in refunds if refund.get("ExternalIdentifier") == call.reference), None)
@@ -163,11 +163,3 @@ class MoneyCalls:
             raise UnexpectedShape("it is of another amount")
         status = _REFUND_STATUS[observation.kind]
         return Outcome(status, observation.object_reference, observation.reason, observations=(observation,))
-
-
-def checked(read: Callable[[], Result]) -> Result:
-    """What cannot be understood says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("MyFatoorah's answer is not understood") from error

@@ -6,16 +6,17 @@ and refunds, replayed with the latest state. Webhooks: RSA over a CRC32 of the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.json_reading import (
+    Understood,
     UnexpectedShape,
     identifier_of,
     optional_identifier,
@@ -61,6 +62,8 @@ from shared.http import CallPolicy, HttpCaller
 from shared.ids import time_of_reference
 from shared.money import Money
 
+_understood = Understood("PayPal")
+
 CREATE = CallPolicy(budget_seconds=16, attempts=3, repeatable=True)  # the key makes repeating safe
 READ = CallPolicy(budget_seconds=10, attempts=3, repeatable=True)
 MOVE = CallPolicy(budget_seconds=20, attempts=2, repeatable=True)  # as CREATE
@@ -80,8 +83,6 @@ NOTHING_REFUNDED = frozenset({"COMPLETED", "PENDING", "DECLINED", "FAILED"})
 LONGEST_NOTE = 255
 LONGEST_DESCRIPTION = 127
 MOST_ITEMS = 100
-
-Read = TypeVar("Read")
 
 
 class PayPal:
@@ -413,14 +414,6 @@ def _refund_path(reference: str) -> str:
 
 
 # --- what comes back -----------------------------------------------------------------------------------------------
-
-
-def _understood(reader: Callable[[], Read]) -> Read:
-    """What cannot be read is not known: to be asked for again, and never a refusal."""
-    try:
-        return reader()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("PayPal's answer is not understood") from error
 
 
 def _session_of(body: Json, request: CreateSession) -> Session:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 from services.payment_service.domain.models import FactKind, Observation
-from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.json_reading import Understood, UnexpectedShape
 from services.payment_service.gateways.looking import found_or_refused
 from services.payment_service.gateways.paytm.api import GUARDED_WRITE, READ, PaytmApi, Said
 from services.payment_service.gateways.paytm.reading import money_of, refund_fact, refund_observation, to_rupees
 from services.payment_service.gateways.paytm.sessions import LONGEST_TEXT, plain
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, InvalidAmount
+from shared.errors import GatewayOutcomeUnknown, GatewayRejected
 
-Result = TypeVar("Result")
+understood = Understood("Paytm")
+
 
 _STATUS: Mapping[FactKind, OutcomeStatus] = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
@@ -98,11 +98,3 @@ def _require_ours(said: Said, call: MoneyCall) -> None:
         raise UnexpectedShape("it is another refund")
     if "refundAmount" in body and money_of(body, "refundAmount") != call.amount:
         raise UnexpectedShape("it is a refund of another amount")
-
-
-def understood(read: Callable[[], Result], what: str) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown(f"Paytm's {what} is not understood") from error

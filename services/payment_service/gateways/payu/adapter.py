@@ -21,7 +21,7 @@ from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.payu import webhooks
 from services.payment_service.gateways.payu.api import PayuApi
 from services.payment_service.gateways.payu.listing import list_window
-from services.payment_service.gateways.payu.money_calls import MoneyCalls, checked
+from services.payment_service.gateways.payu.money_calls import MoneyCalls, understood
 from services.payment_service.gateways.payu.reading import Payment, observations_of, observations_of_actions
 from services.payment_service.gateways.payu.session import CURRENCY, form_fields, rupees
 from services.payment_service.gateways.port import (
@@ -148,11 +148,11 @@ class Payu(WithoutCompletion):
 
     async def _snapshot(self, payment: Payment, known: tuple[str, ...]) -> Snapshot:
         """With its actions where there may be some: where money came, or had come when we last asked."""
-        observations = checked(lambda: list(observations_of(payment)), "payment")
+        observations = understood(lambda: list(observations_of(payment)), "payment")
         payu_id = payment.payu_id
         if payu_id is not None and (payment.brought_money or payu_id in known):
             actions = await self._money.actions(payu_id)
-            observations += checked(lambda: observations_of_actions(actions, payu_id), "list of actions")
+            observations += understood(lambda: observations_of_actions(actions, payu_id), "list of actions")
         return Snapshot(payment.references, tuple(observations))
 
     # --- money -----------------------------------------------------------------------------------------------------

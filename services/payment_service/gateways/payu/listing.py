@@ -7,7 +7,7 @@ from itertools import groupby
 
 from services.payment_service.gateways.json_reading import UnexpectedShape
 from services.payment_service.gateways.payu.api import Answer, PayuApi
-from services.payment_service.gateways.payu.money_calls import checked
+from services.payment_service.gateways.payu.money_calls import understood
 from services.payment_service.gateways.payu.reading import (
     INDIA,
     OUR_REFERENCE,
@@ -30,7 +30,7 @@ async def list_window(api: PayuApi, since: datetime, until: datetime, cursor: st
     start = datetime.fromisoformat(cursor) if cursor is not None else since
     end = min(start + WINDOW, until)
     answer = await api.call("get_transaction_info", _written(start), _written(end + timedelta(seconds=1)))
-    rows = checked(lambda: _rows(answer), "list")
+    rows = understood(lambda: _rows(answer), "list")
     next_cursor = end.astimezone(UTC).isoformat() if end < until else None
     return ListPage(tuple(_listed(rows)), next_cursor)
 

@@ -6,12 +6,11 @@ sure that the money is held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.json_reading import Understood, UnexpectedShape
 from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.payu.api import GUARDED_WRITE, Answer, PayuApi
 from services.payment_service.gateways.payu.reading import (
@@ -25,7 +24,9 @@ from services.payment_service.gateways.payu.reading import (
 )
 from services.payment_service.gateways.payu.session import rupees
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
-from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRateLimited, GatewayRejected, InvalidAmount
+from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRateLimited, GatewayRejected
+
+understood = Understood("PayU")
 
 REFUSALS = frozenset("103 105 109 110 111 113 116 117 119 124 128 130 230 255 256 303".split())
 """Nothing is done, and asking again would not change that."""
@@ -38,8 +39,6 @@ _MAY_BE_CAPTURED = frozenset({ALREADY_CAPTURED, "109", "111"})
 
 _ACTION_OF = {OperationKind.CAPTURE: "capture", OperationKind.VOID: "cancel", OperationKind.REFUND: "refund"}
 _STATUS: Mapping[str, OutcomeStatus] = {"success": OutcomeStatus.SUCCEEDED, "failure": OutcomeStatus.FAILED}
-
-Result = TypeVar("Result")
 
 
 class MoneyCalls:
@@ -73,18 +72,18 @@ class MoneyCalls:
         actions = await self.actions(call.target)
         found = next((action for action in actions if action.token == call.reference), None)
         if found is not None:
-            return checked(lambda: _outcome(found, call), "action")
+            return understood(lambda: _outcome(found, call), "action")
         if not actions and await self.payment(call.our_reference) is None:
             raise GatewayOutcomeUnknown("PayU does not know the payment")
         return None
 
     async def payment(self, txnid: str) -> Payment | None:
         answer = await self._api.call("verify_payment", txnid)
-        return checked(lambda: payment_in(answer.body, txnid), "payment")
+        return understood(lambda: payment_in(answer.body, txnid), "payment")
 
     async def actions(self, payu_id: str) -> list[Action]:
         answer = await self._api.call("check_action_status", payu_id, "payuid")
-        return checked(lambda: actions_in(answer.body, payu_id), "list of actions")
+        return understood(lambda: actions_in(answer.body, payu_id), "list of actions")
 
     async def _send(self, command: str, call: MoneyCall) -> Outcome:
         answer = await self._api.call(command, call.target, call.reference, rupees(call.amount), policy=GUARDED_WRITE)
@@ -111,7 +110,7 @@ class MoneyCalls:
         payment = await self.payment(call.our_reference)
         if payment is None or payment.payu_id != call.target or payment.state != ("success", "captured"):
             return None
-        amount = checked(lambda: original_amount(payment.body), "payment")
+        amount = understood(lambda: original_amount(payment.body), "payment")
         captured = Observation(FactKind.CAPTURED, call.target, amount)
         return Outcome(OutcomeStatus.SUCCEEDED, call.target, observations=(captured,))
 
@@ -178,11 +177,3 @@ def _refusal(answer: Answer) -> GatewayError:
     if code in LATER:  # about this payment alone, so it names no time: that would hold back all the others
         return GatewayRateLimited(f"PayU asks to come again later ({code})")
     return GatewayRejected(f"PayU refused the request ({code})", gateway_code=code)
-
-
-def checked(read: Callable[[], Result], what: str) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown(f"PayU's {what} is not understood") from error

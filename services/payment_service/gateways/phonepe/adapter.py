@@ -19,7 +19,7 @@ from services.payment_service.gateways.json_reading import (
     identifier_of,
     parse_json_object,
 )
-from services.payment_service.gateways.phonepe.api import Json, PhonepeApi, checked
+from services.payment_service.gateways.phonepe.api import Json, PhonepeApi, understood
 from services.payment_service.gateways.phonepe.reading import CURRENCY, OUR_REFERENCE, moment_of, order_observations
 from services.payment_service.gateways.phonepe.refunds import (
     MOST_REFUNDS,
@@ -80,20 +80,20 @@ class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
                 return left
         body = order_json(request, retry_on_page=self._settings.retry_on_page)
         answer = await self._api.post("/checkout/v2/pay", body)
-        return checked(lambda: read_session(answer, request.reference))
+        return understood(lambda: read_session(answer, request.reference))
 
     async def _left_behind(self, request: CreateSession) -> Session | None:
         try:
             order = await self._api.order_status(request.reference)
         except GatewayObjectNotFound:
             return None
-        observations = checked(lambda: order_observations(order, request.reference, self._clock.now()))
+        observations = understood(lambda: order_observations(order, request.reference, self._clock.now()))
         is_paid = any(each.kind is FactKind.CAPTURED for each in observations)
-        if not is_paid and not checked(lambda: entries_of(order, "paymentDetails")):
+        if not is_paid and not understood(lambda: entries_of(order, "paymentDetails")):
             raise GatewayRejected("the order is there, its page is lost; a new one is needed", gateway_code="page_lost")
         # Somebody has its page after all: there must not be another one.
         back = NextAction("redirect", request.return_url)
-        expires_at, names = checked(lambda: (moment_of(order, "expireAt"), _names(order, request.reference)))
+        expires_at, names = understood(lambda: (moment_of(order, "expireAt"), _names(order, request.reference)))
         return Session(request.reference, back, expires_at, names, observations)
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
@@ -125,8 +125,8 @@ class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
 
     async def _order(self, name: str, references: tuple[str, ...]) -> Snapshot:
         order = await self._api.order_status(name)
-        observations = checked(lambda: order_observations(order, name, self._clock.now()))
-        names = checked(lambda: _names(order, name))
+        observations = understood(lambda: order_observations(order, name, self._clock.now()))
+        names = understood(lambda: _names(order, name))
         if not any(each.kind is FactKind.CAPTURED for each in observations):
             return Snapshot(names, observations)
         refunds = await self._refunds_of(name, names_in(references))

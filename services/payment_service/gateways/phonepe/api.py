@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
-from services.payment_service.gateways.json_reading import UnexpectedShape, parse_json_object
+from services.payment_service.gateways.json_reading import Understood, UnexpectedShape, parse_json_object
 from services.payment_service.gateways.phonepe.settings import PhonepeSettings
 from services.payment_service.gateways.phonepe.tokens import NO_CREDENTIALS, TokenCache
 from shared.errors import (
@@ -16,12 +16,12 @@ from shared.errors import (
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
-    InvalidAmount,
 )
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
 
+understood = Understood("PhonePe")
+
 Json = Mapping[str, Any]
-Result = TypeVar("Result")
 
 # What a second create or refund under the same id answers is not documented: first it is asked what became of the one
 # before, and that is for who calls.
@@ -77,14 +77,6 @@ class PhonepeApi:
             self._tokens.drop(token)
         # Revoked or mistyped credentials: nothing moved, and no payment may be failed for it (failure H9).
         raise GatewayUnavailable(NO_CREDENTIALS)
-
-
-def checked(read: Callable[[], Result]) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("PhonePe's answer is not understood") from error
 
 
 def _body_of(answer: HttpAnswer) -> dict[str, Any]:

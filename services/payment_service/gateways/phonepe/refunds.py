@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import UnexpectedShape, identifier_of
 from services.payment_service.gateways.looking import found_or_refused
-from services.payment_service.gateways.phonepe.api import NAME, Json, PhonepeApi, checked
+from services.payment_service.gateways.phonepe.api import NAME, Json, PhonepeApi, understood
 from services.payment_service.gateways.phonepe.reading import order_of_refund, refund_observation
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected
@@ -64,7 +64,7 @@ class Refunds:
             answer = await self._api.post("/payments/v2/refund", body)
         except GatewayRejected as refusal:
             return await found_or_refused(refusal, lambda: self.find(call))
-        return checked(lambda: _accepted(answer, call))
+        return understood(lambda: _accepted(answer, call))
 
     async def find(self, call: MoneyCall) -> Outcome | None:
         """Raises GatewayOutcomeUnknown where PhonePe does not even know the order: with another account's credentials,
@@ -76,7 +76,7 @@ class Refunds:
             return None
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("PhonePe refuses to say what became of it") from error
-        return checked(lambda: _found(answer, call))
+        return understood(lambda: _found(answer, call))
 
     async def observe(self, name: str, order: str, *, is_known: bool) -> Observation | None:
         """A refund that may be of this order, as a fact. One that only a hint has named has to say whose it is; of one
@@ -85,10 +85,10 @@ class Refunds:
             answer = await self._api.refund_status(name)
         except GatewayRejected:
             return None
-        named = checked(lambda: order_of_refund(answer))
+        named = understood(lambda: order_of_refund(answer))
         if named != order and not (is_known and named is None):
             return None
-        return checked(lambda: refund_observation(answer, name, order))
+        return understood(lambda: refund_observation(answer, name, order))
 
     async def _require_order(self, order: str) -> None:
         try:

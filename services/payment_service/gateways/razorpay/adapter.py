@@ -8,9 +8,7 @@ of its own, which is never needed: the return is only a reason to ask.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from pydantic import Field, SecretStr
 
@@ -18,6 +16,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, NextAc
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.json_reading import (
+    Understood,
     UnexpectedShape,
     identifier_of,
     optional_web_address,
@@ -69,6 +68,8 @@ from shared.errors import (
 from shared.http import HttpCaller
 from shared.money import Money
 
+_understood = Understood("Razorpay")
+
 LONGEST_NOTE = 250
 """The documents name 255 and 256 characters in different places."""
 
@@ -80,8 +81,6 @@ _REFUND_STATUS = {
     FactKind.REFUND_SUCCEEDED: OutcomeStatus.SUCCEEDED,
     FactKind.REFUND_FAILED: OutcomeStatus.FAILED,
 }
-
-Result = TypeVar("Result")
 
 
 class RazorpaySettings(AccountSettings):
@@ -194,8 +193,8 @@ class Razorpay(WithoutCompletion):
         return next((e for e in entries_of(body, ("payment_links",)) if e.get("reference_id") == reference), None)
 
     async def _session_of_link(self, link: Json, request: CreateSession) -> Session:
-        reference = _checked(lambda: _require_ours(link, "reference_id", request), "link")
-        url = _checked(lambda: optional_web_address(link, "short_url"), "link")
+        reference = _understood(lambda: _require_ours(link, "reference_id", request), "link")
+        url = _understood(lambda: optional_web_address(link, "short_url"), "link")
         observations: tuple[Observation, ...] = (Observation(FactKind.SESSION_OPENED, reference),)
         references: tuple[str, ...] = (reference,)
         if link.get("status") != "created":  # adopted after it was paid or ended: nothing to show any more
@@ -224,7 +223,7 @@ class Razorpay(WithoutCompletion):
         return next((entry for entry in entries_of(body) if entry.get("receipt") == receipt), None)
 
     async def _session_of_order(self, order: Json, request: CreateSession) -> Session:
-        reference = _checked(lambda: _require_ours(order, "receipt", request), "order")
+        reference = _understood(lambda: _require_ours(order, "receipt", request), "order")
         opened = Observation(FactKind.SESSION_OPENED, reference)
         if order.get("status") != "created":
             snapshot = await self._retriever.retrieve((reference,), our_reference=request.reference)
@@ -248,7 +247,7 @@ class Razorpay(WithoutCompletion):
             payment: Json = await self._api.post(f"/payments/{segment(call.target)}/capture", payload, GUARDED_WRITE)
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal)
-        outcome = _checked(lambda: _capture_outcome(payment, call), "payment")
+        outcome = _understood(lambda: _capture_outcome(payment, call), "payment")
         if outcome is None:  # it answered, but not that it is captured
             raise GatewayOutcomeUnknown("Razorpay took the capture and does not show it")
         return outcome
@@ -268,7 +267,7 @@ class Razorpay(WithoutCompletion):
             )
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal)
-        return _checked(lambda: _refund_outcome(refund, call), "refund")
+        return _understood(lambda: _refund_outcome(refund, call), "refund")
 
     async def void(self, call: MoneyCall) -> Outcome:
         raise GatewayRejected("Razorpay cannot release a hold; it ends by itself", gateway_code="void_not_offered")
@@ -281,7 +280,7 @@ class Razorpay(WithoutCompletion):
                 return await self._find_refund(call)
             if call.kind is OperationKind.CAPTURE:
                 payment = await self._api.get(f"/payments/{segment(call.target)}")
-                return _checked(lambda: _capture_outcome(payment, call), "payment")
+                return _understood(lambda: _capture_outcome(payment, call), "payment")
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("Razorpay refuses to say what became of it") from error
         return None  # a void or a completion is never sent, so there is none to be found
@@ -294,7 +293,7 @@ class Razorpay(WithoutCompletion):
 
         refunds = await self._api.collect(path, {}, until=is_ours)
         found = next((refund for refund in refunds if is_ours(refund)), None)
-        return None if found is None else _checked(lambda: _refund_outcome(found, call), "refund")
+        return None if found is None else _understood(lambda: _refund_outcome(found, call), "refund")
 
     async def _done_already(self, call: MoneyCall, refusal: GatewayRejected) -> Outcome:
         """What is there after a refusal, which may be about an earlier call. No key holds an earlier try back.
@@ -409,11 +408,3 @@ def _refund_outcome(refund: Json, call: MoneyCall) -> Outcome:
     observation = refund_observation(refund)
     status = _REFUND_STATUS[observation.kind]
     return Outcome(status, observation.object_reference, observation.reason, observations=(observation,))
-
-
-def _checked(read: Callable[[], Result], what: str) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown(f"Razorpay's {what} is not understood") from error

@@ -36,7 +36,7 @@ from services.payment_service.gateways.port import (
 )
 from services.payment_service.gateways.tabby import webhooks
 from services.payment_service.gateways.tabby.api import UNGUARDED_WRITE, Json, TabbyApi, is_uuid, payment_path
-from services.payment_service.gateways.tabby.money_calls import MoneyCalls, checked
+from services.payment_service.gateways.tabby.money_calls import MoneyCalls, understood
 from services.payment_service.gateways.tabby.reading import (
     moment_of,
     observation_of_dispute,
@@ -89,7 +89,7 @@ class Tabby:
         """Nothing keeps a second session from being made, and none can be looked for: after an unanswered call another
         one is opened. The first harms nobody: its address was never told to anybody, and it expires by itself."""
         body = await self._api.post("/api/v2/checkout", session_json(request, self._settings), UNGUARDED_WRITE)
-        return checked(lambda: read_session(body, request, self._settings, self._api.now()))
+        return understood(lambda: read_session(body, request, self._settings, self._api.now()))
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
         """Only a payment that carries our reference counts, and only one of this key's mode. A session's id is nobody's
@@ -99,7 +99,7 @@ class Tabby:
                 payment = await self._api.get(payment_path(reference))
             except GatewayObjectNotFound:
                 continue
-            if checked(partial(self._is_ours, payment, our_reference)):
+            if understood(partial(self._is_ours, payment, our_reference)):
                 return await self._snapshot(payment)
         raise GatewayObjectNotFound("Tabby knows no payment with our reference")
 
@@ -117,8 +117,8 @@ class Tabby:
         return order_reference_of(payment) == our_reference and not is_other_mode
 
     async def _snapshot(self, payment: Json) -> Snapshot:
-        reference = checked(lambda: identifier_of(payment, "id"))
-        observations = checked(lambda: self._observations(payment))
+        reference = understood(lambda: identifier_of(payment, "id"))
+        observations = understood(lambda: self._observations(payment))
         if self._settings.disputes and any(each.kind is FactKind.CAPTURED for each in observations):
             observations = (*observations, *await self._disputes(reference, payment))
         return Snapshot((reference,), observations)
@@ -159,9 +159,9 @@ class Tabby:
             "offset": str(offset),
         }
         body = await self._api.get("/api/v2/payments", query)
-        payments = checked(lambda: _list_of(body, "payments"))
-        total = checked(lambda: whole_number(object_of(body, "pagination"), "total_count"))
-        listed = checked(lambda: [self._listed(payment) for payment in payments])
+        payments = understood(lambda: _list_of(body, "payments"))
+        total = understood(lambda: whole_number(object_of(body, "pagination"), "total_count"))
+        listed = understood(lambda: [self._listed(payment) for payment in payments])
         entries = tuple(each for each in listed if each.created_at is None or since <= each.created_at < until)
         following = offset + len(payments)
         return ListPage(entries, str(following) if payments and following < total else None)
@@ -177,16 +177,16 @@ class Tabby:
 
     async def _disputes(self, payment_id: str, payment: Json) -> list[Observation]:
         """There is no list of a payment's disputes, so those since it was made are gone through."""
-        since = checked(lambda: moment_of(payment, "created_at"))
+        since = understood(lambda: moment_of(payment, "created_at"))
         query = {"created_at_gte": to_rfc3339(since)} if since is not None else {}
         token, found = "", list[Json]()
         for _ in range(MOST_DISPUTE_PAGES):
             body = await self._api.get("/api/v1/disputes", query | ({"page_token": token} if token else {}))
-            found += checked(partial(_list_of, body, "disputes"))
-            token = checked(partial(optional_identifier, body, "next_page_token")) or ""
+            found += understood(partial(_list_of, body, "disputes"))
+            token = understood(partial(optional_identifier, body, "next_page_token")) or ""
             if not token:
                 own = [each for each in found if each.get("payment_id") == payment_id]
-                read = (checked(partial(observation_of_dispute, each)) for each in own)
+                read = (understood(partial(observation_of_dispute, each)) for each in own)
                 return [each for each in read if each is not None]
         raise GatewayOutcomeUnknown("Tabby's list of disputes is too long to look through")
 

@@ -6,12 +6,16 @@ one on the same payment makes no second of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from services.payment_service.domain.models import CaptureMode
 from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.json_reading import UnexpectedShape, identifier_of, optional_identifier
+from services.payment_service.gateways.json_reading import (
+    Understood,
+    UnexpectedShape,
+    identifier_of,
+    optional_identifier,
+)
 from services.payment_service.gateways.looking import certain, found_or_refused
 from services.payment_service.gateways.port import MoneyCall, Outcome, OutcomeStatus
 from services.payment_service.gateways.tabby.api import GUARDED_WRITE, Json, TabbyApi, payment_path
@@ -29,10 +33,9 @@ from shared.errors import (
     GatewayOutcomeUnknown,
     GatewayRejected,
     GatewayUnavailable,
-    InvalidAmount,
 )
 
-Result = TypeVar("Result")
+understood = Understood("Tabby")
 
 
 class MoneyCalls:
@@ -51,16 +54,16 @@ class MoneyCalls:
         """Capture the whole of what the shopper was lent. Looked at first: what is taken already is not taken again,
         and what is not ours or of another amount is never taken."""
         payment = await self._payment(call)
-        found = checked(lambda: _outcome_of_completion(payment, call))
+        found = understood(lambda: _outcome_of_completion(payment, call))
         if found is not None:
             return found
-        if checked(lambda: totals_of(payment).amount) != call.amount or call.capture is not CaptureMode.AUTOMATIC:
+        if understood(lambda: totals_of(payment).amount) != call.amount or call.capture is not CaptureMode.AUTOMATIC:
             raise GatewayRejected("this payment is not to be captured by us", gateway_code="not_completable")
         try:
             payment = await self._take(call)
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal)
-        return _required(checked(lambda: _outcome_of_completion(payment, call)))
+        return _required(understood(lambda: _outcome_of_completion(payment, call)))
 
     async def void(self, call: MoneyCall) -> Outcome:
         """Closing releases whatever is not captured."""
@@ -68,7 +71,7 @@ class MoneyCalls:
             payment = await self._close(call)
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal)
-        return _required(checked(lambda: _outcome_of_void(payment, call)))
+        return _required(understood(lambda: _outcome_of_void(payment, call)))
 
     async def refund(self, call: MoneyCall) -> Outcome:
         """Only of a closed payment: while a part is held Tabby refuses (400), and the rest has to be voided first."""
@@ -79,7 +82,7 @@ class MoneyCalls:
             payment = await self._api.post(payment_path(call.target, "refunds"), fields, GUARDED_WRITE)
         except GatewayRejected as refusal:
             return await self._done_already(call, refusal)
-        return _required(checked(lambda: _outcome_of_refund(payment, call)))
+        return _required(understood(lambda: _outcome_of_refund(payment, call)))
 
     async def find(self, call: MoneyCall) -> Outcome | None:
         """Raises GatewayOutcomeUnknown where Tabby does not even know the payment: with another account's key that
@@ -92,11 +95,11 @@ class MoneyCalls:
             case OperationKind.CAPTURE:
                 return await self._captured(payment, call)
             case OperationKind.COMPLETION:
-                return checked(lambda: _outcome_of_completion(payment, call))
+                return understood(lambda: _outcome_of_completion(payment, call))
             case OperationKind.VOID:
-                return checked(lambda: _outcome_of_void(payment, call))
+                return understood(lambda: _outcome_of_void(payment, call))
             case _:
-                return checked(lambda: _outcome_of_refund(payment, call))
+                return understood(lambda: _outcome_of_refund(payment, call))
 
     async def _take(self, call: MoneyCall) -> Json:
         fields = {"amount": written(call.amount), "reference_id": call.reference}
@@ -114,8 +117,8 @@ class MoneyCalls:
         A final capture is two calls to Tabby. Whoever finds the first done and the second not does the second: closing
         twice changes nothing, and a rest that stays held Tabby would take in the end.
         """
-        outcome = checked(lambda: _outcome_of_capture(payment, call))
-        if outcome is None or not call.is_final or checked(lambda: status_of(payment)) != "AUTHORIZED":
+        outcome = understood(lambda: _outcome_of_capture(payment, call))
+        if outcome is None or not call.is_final or understood(lambda: status_of(payment)) != "AUTHORIZED":
             return outcome
         try:
             closed = await self._close(call)
@@ -123,9 +126,9 @@ class MoneyCalls:
             closed = await certain(lambda: self._payment(call))
         except GatewayUnavailable as error:  # of the second call: the first has run
             raise GatewayOutcomeUnknown("captured, but the rest could not be released yet") from error
-        if checked(lambda: status_of(closed)) == "AUTHORIZED":
+        if understood(lambda: status_of(closed)) == "AUTHORIZED":
             raise GatewayOutcomeUnknown("captured, but the rest is still held")
-        return checked(lambda: _outcome_of_capture(closed, call))
+        return understood(lambda: _outcome_of_capture(closed, call))
 
     async def _done_already(self, call: MoneyCall, refusal: GatewayRejected) -> Outcome:
         """What is there after a refusal, which may be about an earlier try."""
@@ -189,11 +192,3 @@ def _required(outcome: Outcome | None) -> Outcome:
     if outcome is None:
         raise GatewayOutcomeUnknown("Tabby took the call and does not show what came of it")
     return outcome
-
-
-def checked(read: Callable[[], Result]) -> Result:
-    """What cannot be understood, or is not what was asked about, says nothing about what happened."""
-    try:
-        return read()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("Tabby's answer is not understood") from error

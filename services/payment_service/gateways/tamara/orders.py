@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import TypeVar
 
-from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.json_reading import Understood
 from services.payment_service.gateways.tamara.api import TamaraApi, segment
 from services.payment_service.gateways.tamara.reading import Order, read_order
-from shared.errors import GatewayOutcomeUnknown, InvalidAmount
+
+understood = Understood("Tamara")
 
 MOST_LOOKS = 4
-
-Read = TypeVar("Read")
 
 
 class Orders:
@@ -33,11 +31,3 @@ class Orders:
     async def _read(self, path: str) -> Order | None:
         body = await self._api.find(path)
         return None if body is None else understood(partial(read_order, body, self._failed_refund_words))
-
-
-def understood(reader: Callable[[], Read]) -> Read:
-    """What cannot be read is not known: to be asked for again, and never a refusal."""
-    try:
-        return reader()
-    except (UnexpectedShape, InvalidAmount) as error:
-        raise GatewayOutcomeUnknown("Tamara's answer is not understood") from error
