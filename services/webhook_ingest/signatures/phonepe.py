@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from services.webhook_ingest.signatures.fields import clean_identifier
+from services.webhook_ingest.signatures.naming import event_id_of, object_in, text_in
 from services.webhook_ingest.signatures.port import (
     InvalidSchemeConfig,
     RawDelivery,
@@ -76,13 +76,13 @@ class PhonepeScheme:
         secret = self._matching(match.group(1).lower(), secrets)
         if secret is None:
             return refused(Refusal.SIGNATURE_MISMATCH)
-        body = _object(delivery.body)
+        body = object_in(delivery.body)
         return Verification(
             refusal=None,
             trust=Trust.HINT,
             key_id=secret.key_id,
-            event_id=_event_id(body),
-            event_type=clean_identifier(_text(body, "event") or _text(body, "type") or ""),
+            event_id=event_id_of(dedupe_input(body)),
+            event_type=clean_identifier(text_in(body, "event") or text_in(body, "type") or ""),
         )
 
     def _matching(self, given: str, secrets: Sequence[SigningSecret]) -> SigningSecret | None:
@@ -103,18 +103,13 @@ def digest_of(username: str, password: str) -> str:
 def dedupe_input(body: Mapping[str, Any]) -> str | None:
     """What makes two deliveries the same event (fact sheet: dedupe), or None for a body that is none of PhonePe's."""
     payload = body.get("payload")
-    event = _text(body, "event") or _text(body, "type")
+    event = text_in(body, "event") or text_in(body, "type")
     if event is None or not isinstance(payload, dict):
         return None
-    about, state = _text(payload, "refundId") or _text(payload, "orderId"), _text(payload, "state")
+    about, state = text_in(payload, "refundId") or text_in(payload, "orderId"), text_in(payload, "state")
     if about is None or state is None:
         return None
     return "|".join(("phonepe", event, about, state, _last_moment(payload)))
-
-
-def _event_id(body: Mapping[str, Any]) -> str | None:
-    about = dedupe_input(body)
-    return None if about is None else hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _last_moment(payload: Mapping[str, Any]) -> str:
@@ -123,20 +118,6 @@ def _last_moment(payload: Mapping[str, Any]) -> str:
     moments = [payload.get("timestamp")]
     moments += [each.get("timestamp") for each in tries if isinstance(each, dict)] if isinstance(tries, list) else []
     return max((each for each in moments if isinstance(each, str)), key=lambda text: (len(text), text), default="")
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _object(raw: bytes) -> Mapping[str, Any]:
-    """Only to name the event: what cannot be read is nameless, and its adapter says so."""
-    try:
-        found = json.loads(raw.decode("utf-8-sig"), parse_float=str, parse_int=str, parse_constant=str)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _build(values: GatewayValues) -> PhonepeScheme:

@@ -6,8 +6,6 @@ event id either: the one that is recorded is made of what an event is about, as 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from services.webhook_ingest.signatures.fields import clean_identifier
+from services.webhook_ingest.signatures.naming import event_id_of, object_in, text_in
 from services.webhook_ingest.signatures.port import (
     InvalidSchemeConfig,
     RawDelivery,
@@ -64,8 +63,8 @@ class TabbyScheme:
         verification = self._token.verify(delivery, secrets, received_at)
         if not verification.verified:
             return verification
-        body = _object(delivery.body)
-        return replace(verification, event_id=_event_id(body), event_type=_event_type(body))
+        body = object_in(delivery.body)
+        return replace(verification, event_id=event_id_of(dedupe_input(body)), event_type=_event_type(body))
 
     def sign(self, secret: SigningSecret, body: bytes, *, timestamp: datetime, message_id: str) -> dict[str, str]:
         """The header that Tabby would add, whatever the body and the time are."""
@@ -74,25 +73,20 @@ class TabbyScheme:
 
 def dedupe_input(body: Mapping[str, Any]) -> str | None:
     """What makes two deliveries the same event (fact sheet: Dedupe key), or None for a body that is none of Tabby's."""
-    dispute, status = _text(body, "dispute_id"), _text(body, "status")
+    dispute, status = text_in(body, "dispute_id"), text_in(body, "status")
     if dispute is not None and status is not None:
         return f"tabby|dispute|{dispute}|{status}"
-    payment = _text(body, "id")
+    payment = text_in(body, "id")
     if payment is None or status is None:
         return None
     order = body.get("order")
-    reference = _text(order, "reference_id") if isinstance(order, dict) else None
+    reference = text_in(order, "reference_id") if isinstance(order, dict) else None
     captures, refunds = (",".join(_ids(body, name)) for name in ("captures", "refunds"))
     return "|".join(("tabby", payment, status, captures, refunds, reference or ""))
 
 
-def _event_id(body: Mapping[str, Any]) -> str | None:
-    about = dedupe_input(body)
-    return None if about is None else hashlib.sha256(about.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _event_type(body: Mapping[str, Any]) -> str | None:
-    status = _text(body, "status")
+    status = text_in(body, "status")
     if status is None:
         return None
     return clean_identifier(f"dispute.{status}" if "dispute_id" in body else status)
@@ -100,22 +94,8 @@ def _event_type(body: Mapping[str, Any]) -> str | None:
 
 def _ids(body: Mapping[str, Any], name: str) -> list[str]:
     entries = body.get(name)
-    found = [_text(entry, "id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    found = [text_in(entry, "id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return sorted(each for each in found if each is not None)
-
-
-def _text(body: Mapping[str, Any], name: str) -> str | None:
-    value = body.get(name)
-    return value if isinstance(value, str) and value else None
-
-
-def _object(raw: bytes) -> Mapping[str, Any]:
-    """Only to name the event: what cannot be read is nameless, and its adapter says so."""
-    try:
-        found = json.loads(raw.decode("utf-8-sig"), parse_float=str, parse_int=str, parse_constant=str)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _build(values: GatewayValues) -> TabbyScheme:
