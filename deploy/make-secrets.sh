@@ -126,7 +126,7 @@ if [ "${1:-}" = --demo ]; then
         "TABBY_WEBHOOK_SECRET=tabby_wh_$(random 16)" TABBY_DISPUTES=true
     sandbox_gateway TAMARA tamara "TAMARA_API_TOKEN=tamara_sandbox_$(random 32)" \
         "TAMARA_NOTIFICATION_TOKEN=$(random)" TAMARA_FAILED_REFUND_WORDS=failed
-    sandbox_gateway MYFATOORAH myfatoorah "MYFATOORAH_API_KEY=$(random 32)" MYFATOORAH_COUNTRY=KWT \
+    sandbox_gateway MYFATOORAH myfatoorah "MYFATOORAH_API_TOKEN=$(random 32)" MYFATOORAH_COUNTRY=KWT \
         "MYFATOORAH_WEBHOOK_SECRET=$(random)"
     sandbox_gateway PAYU payu "PAYU_CHECKOUT_BASE=$outside/payu" "PAYU_MERCHANT_KEY=$(random 3)" "PAYU_SALT=$(random 16)" \
         PAYU_PRE_AUTHORIZE=1

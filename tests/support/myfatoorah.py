@@ -21,7 +21,7 @@ from tests.support import adapter_calls
 from tests.support.adapter_calls import REFERENCE, tools_over
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
-API_KEY = "token-of-the-test-account"
+API_TOKEN = "token-of-the-test-account"
 WEBHOOK_SECRET = "bXktZmF0b29yYWgtdGVzdC1zZWNyZXQtZm9yLXZlY3RvcnM="  # the fact sheet's
 KWD_12 = Money(12_345, "KWD")
 SARA = Customer("sara@example.com", "سارة O'Test", "+96590000000")
@@ -46,21 +46,21 @@ class Shop:
         assert answer.status_code == 200, answer.text
         return str((await self.entry(request.reference))["payment_reference"])
 
-    async def call(self, path: str, body: dict[str, Any], key: str = API_KEY) -> httpx.Response:
+    async def call(self, path: str, body: dict[str, Any], key: str = API_TOKEN) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"}
         return await self.sandbox.client.post(f"/sandbox/myfatoorah/v2/{path}", json=body, headers=headers)
 
 
 @asynccontextmanager
 async def open_shop(database_url: str, **variables: str) -> AsyncIterator[Shop]:
-    own = {"MYFATOORAH_API_KEY": API_KEY, "MYFATOORAH_WEBHOOK_SECRET": WEBHOOK_SECRET, "MYFATOORAH_COUNTRY": "KWT"}
+    own = {"MYFATOORAH_API_TOKEN": API_TOKEN, "MYFATOORAH_WEBHOOK_SECRET": WEBHOOK_SECRET, "MYFATOORAH_COUNTRY": "KWT"}
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables={**own, **variables}) as sandbox,
         build_http_client(ports, read_seconds=2.0) as client,
     ):
         settings = MyFatoorahSettings(
-            api_key=SecretStr(API_KEY), country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah"
+            api_token=SecretStr(API_TOKEN), country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah"
         )
         tools = tools_over(HttpCaller(client, ports), ports, "https://pay.example/api/v1/webhooks/myfatoorah")
         yield Shop(sandbox, MyFatoorah(settings, tools))

@@ -137,7 +137,7 @@ async def test_an_account_that_is_down_stands_in_no_other_ones_way(build_world: 
 async def test_settings_that_cannot_be_used_are_named_without_their_values(build_world: BuildWorld) -> None:
     with pytest.raises(ConfigurationError, match="MYFATOORAH_COUNTRY") as refused:
         await build_world(
-            myfatoorah_api_key="mf_canary", myfatoorah_country="ATLANTIS_CANARY", myfatoorah_api_base="https://x.test"
+            myfatoorah_api_token="mf_canary", myfatoorah_country="ATLANTIS_CANARY", myfatoorah_api_base="https://x.test"
         )
     assert "canary" not in str(refused.value).lower()
 

@@ -48,7 +48,7 @@ WEBHOOK_URL = "https://pay.example/api/v1/webhooks/myfatoorah"
 
 def adapter_over(*answers: Answer, **changes: Any) -> tuple[MyFatoorah, ScriptedGateway]:
     gateway = ScriptedGateway(list(answers))
-    values = {"api_key": "token-1", "country": "KWT", "api_base": "https://mf.test/", **changes}
+    values = {"api_token": "token-1", "country": "KWT", "api_base": "https://mf.test/", **changes}
     caller = gateway.caller()
     tools = Tools(caller, fake_ports(clock=gateway.clock), WEBHOOK_URL, is_production=False)
     return MyFatoorah(MyFatoorahSettings(**values), tools), gateway
@@ -297,9 +297,9 @@ def test_an_account_without_holds_or_without_its_log_says_so() -> None:
     ],
 )
 def test_host_and_currency_are_the_countrys(changes: dict[str, Any], base: str, currency: str) -> None:
-    settings = MyFatoorahSettings(**{"api_key": "token-1", **changes})
+    settings = MyFatoorahSettings(**{"api_token": "token-1", **changes})
     assert (settings.base, settings.currency) == (base, currency)
-    assert DEFINITION.required == ("MYFATOORAH_API_KEY", "MYFATOORAH_COUNTRY")
+    assert DEFINITION.required == ("MYFATOORAH_API_TOKEN", "MYFATOORAH_COUNTRY")
     with pytest.raises(ValueError, match="BASE_CURRENCY"):
         adapter_over(base_currency="XX")
 

@@ -29,7 +29,7 @@ def _build(site: Site) -> SandboxGateway | None:
         return None
     country = (site.text("MYFATOORAH_COUNTRY") or "KWT").upper()
     return MyFatoorahSandbox(
-        api_key=site.text("MYFATOORAH_API_KEY"),
+        api_token=site.text("MYFATOORAH_API_TOKEN"),
         webhook_secrets=secrets,
         currency=site.text("MYFATOORAH_BASE_CURRENCY") or _CURRENCIES[country],
         zone=timezone(timedelta(hours=int(site.text("MYFATOORAH_UTC_OFFSET_HOURS") or 3))),
@@ -42,7 +42,7 @@ def _build(site: Site) -> SandboxGateway | None:
 def _secrets(randomness: Randomness) -> Mapping[str, str]:
     """The webhook secret looks like base64, as the real ones do, and is used as text."""
     return {
-        "MYFATOORAH_API_KEY": base64.urlsafe_b64encode(randomness.token_bytes(48)).decode(),
+        "MYFATOORAH_API_TOKEN": base64.urlsafe_b64encode(randomness.token_bytes(48)).decode(),
         "MYFATOORAH_COUNTRY": "KWT",
         "MYFATOORAH_WEBHOOK_SECRET": base64.b64encode(randomness.token_bytes(32)).decode(),
     }
@@ -52,7 +52,7 @@ DEFINITION = SandboxDefinition(
     name="myfatoorah",
     build=_build,
     variables=(
-        "MYFATOORAH_API_KEY",
+        "MYFATOORAH_API_TOKEN",
         "MYFATOORAH_COUNTRY",
         "MYFATOORAH_BASE_CURRENCY",
         "MYFATOORAH_UTC_OFFSET_HOURS",

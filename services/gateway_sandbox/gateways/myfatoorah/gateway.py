@@ -61,14 +61,14 @@ _DECLINED, _CANCELED = "MF002", "MF006"
 
 
 class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers):
-    """Satisfies SandboxGateway. Without ``api_key`` any token will do."""
+    """Satisfies SandboxGateway. Without ``api_token`` any token will do."""
 
     name = "myfatoorah"
 
     def __init__(
         self,
         *,
-        api_key: str | None,
+        api_token: str | None,
         webhook_secrets: Sequence[str],
         currency: str,
         zone: timezone,
@@ -76,7 +76,7 @@ class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers):
         public_base_url: str,
         merchant: str,
     ) -> None:
-        self._api_key = api_key
+        self._api_token = api_token
         self._webhook_secret = webhook_secrets[0]
         self._currency = currency
         self._zone = zone
@@ -97,7 +97,7 @@ class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers):
 
     def authenticate(self, call: WireCall) -> None:
         scheme, _, token = call.headers.get("authorization", "").partition(" ")
-        is_known = not self._api_key or hmac.compare_digest(token.encode(), self._api_key.encode())
+        is_known = not self._api_token or hmac.compare_digest(token.encode(), self._api_token.encode())
         if scheme != "Bearer" or not token or not is_known:
             raise refused("The token is invalid or has expired", status=401)
 

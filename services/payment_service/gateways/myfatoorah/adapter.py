@@ -94,7 +94,7 @@ class MyFatoorah(WithoutCompletion):
         self._webhook_url = tools.webhook_url
         self._clock = tools.http.clock
         self._account = Account(settings.currency, settings.currency_label)
-        self._api = MyFatoorahApi(settings.base, settings.api_key.get_secret_value(), tools.http)
+        self._api = MyFatoorahApi(settings.base, settings.api_token.get_secret_value(), tools.http)
         self._money = MoneyCalls(self._api, self._account, settings.zone, self._clock)
         self._log = WebhookLog(self._api, self._account)
         self.facts = _facts_of(settings)

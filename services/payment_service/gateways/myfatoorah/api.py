@@ -114,5 +114,5 @@ def _first_field(body: Json) -> str | None:
 
 def _token_refused(answer: HttpAnswer) -> TokenRefused | GatewayOutcomeUnknown:
     """No payment may be failed for a token that was rotated or belongs to another country (failure H9)."""
-    why = "MyFatoorah refuses our token; check MYFATOORAH_API_KEY, its permissions and MYFATOORAH_COUNTRY"
+    why = "MyFatoorah refuses our token; check MYFATOORAH_API_TOKEN, its permissions and MYFATOORAH_COUNTRY"
     return GatewayOutcomeUnknown(why) if answer.after_silence else TokenRefused(why)

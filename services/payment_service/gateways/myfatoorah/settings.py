@@ -39,7 +39,7 @@ REGIONS: Mapping[str, Region] = {
 
 
 class MyFatoorahSettings(AccountSettings):
-    api_key: SecretStr = Field(description="API token of the account; MyFatoorah is enabled when it is set")
+    api_token: SecretStr = Field(description="API token of the account; MyFatoorah is enabled when it is set")
     country: Country = Field(description="KWT, BHR, JOR, OMN, ARE, SAU, QAT or EGY: decides the host and the currency")
     api_base: str | None = Field(None, description="instead of the country's live host, for example the test host")
     base_currency: str | None = Field(None, description="what the account settles in, where it is not its country's")
