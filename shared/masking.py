@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -30,12 +31,17 @@ _SECRET_KEYS = frozenset(
 _DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")
 """Digits that stand by themselves, in groups parted by single spaces or hyphens."""
 
+_SEPARATOR = re.compile("([ -])")
+
+LONGEST_CARD_NUMBER = 19
+
 _CARD_NUMBER = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]|2[2-7])\d{14}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
     r"|3[0689]\d{12,17}|35\d{14,17}"  # Diners Club, JCB
     r"|(?:5[0678]|6\d)\d{11,17}"  # Maestro, Discover, RuPay, UnionPay
+    r"|8[12]\d{14}|968\d{13}|9792\d{12}|220[0-4]\d{12,15}"  # RuPay, mada, Troy, Mir
 )
 """First digits and lengths of card schemes. Compact timestamps (20260102…), Unix milliseconds (17…) and the 18 digits
 that a gateway gives its payments (4039937155…) have others."""
@@ -150,17 +156,30 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _mask_run(match: re.Match[str]) -> str:
-    """Mask the first card number in a run of digits: the whole run, or some of its groups."""
-    run = match.group()
-    starts = [0] + [index + 1 for index, character in enumerate(run) if character in " -"]
-    ends = [start - 1 for start in starts[1:]] + [len(run)]
-    for start in starts:
-        for end in reversed(ends):
-            digits = run[start:end].replace(" ", "").replace("-", "")
-            if start < end and _is_card_number(digits):
-                rest = _DIGIT_RUN.sub(_mask_run, run[end:])
-                return f"{run[:start]}[PAN:…{digits[-4:]}]{rest}"
-    return run
+    """Mask every card number in a run of digits: the whole run, or some of its groups. Linear in the run's length:
+    anybody may send us any number of groups."""
+    pieces = _SEPARATOR.split(match.group())  # groups, and between them what parts them
+    written: list[str] = []
+    position = 0
+    while position < len(pieces):
+        found = _card_number_at(pieces, position)
+        last = position if found is None else found[0]
+        written.append(pieces[position] if found is None else f"[PAN:…{found[1][-4:]}]")
+        written += pieces[last + 1 : last + 2]
+        position = last + 2
+    return "".join(written)
+
+
+def _card_number_at(pieces: Sequence[str], start: int) -> tuple[int, str] | None:
+    """The longest card number that begins with this group: where it ends, and its digits."""
+    digits, found = "", None
+    for position in range(start, len(pieces), 2):
+        digits += pieces[position]
+        if len(digits) > LONGEST_CARD_NUMBER:
+            break
+        if _is_card_number(digits):
+            found = (position, digits)
+    return found
 
 
 def _is_card_number(digits: str) -> bool:

@@ -15,6 +15,7 @@ from services.webhook_ingest.domain.sanitizing import (
 from services.webhook_ingest.signatures.registration import IngestGateway
 from services.webhook_ingest.use_cases.ports import UnitOfWorkPort
 from shared.errors import InfrastructureError
+from shared.masking import LONGEST_CARD_NUMBER
 from shared.ports import Ports
 
 log = structlog.get_logger()
@@ -45,7 +46,7 @@ def _as_reject(arrival: Arrival, gateway: IngestGateway, reason: str, ports: Por
             arrival.raw.headers, secret_names=gateway.scheme.secret_headers, characters=REJECT_HEADER_CHARACTERS
         ),
         content_type=safe_text(arrival.content_type, 200),
-        body=without_card_numbers(arrival.raw.body)[:REJECT_BODY_BYTES],
+        body=without_card_numbers(arrival.raw.body[: REJECT_BODY_BYTES + LONGEST_CARD_NUMBER * 2])[:REJECT_BODY_BYTES],
         body_digest=arrival.digest,
         body_size=len(arrival.raw.body),
     )
