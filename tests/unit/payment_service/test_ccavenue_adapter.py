@@ -16,8 +16,17 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
-from services.payment_service.domain.models import CaptureMode, Customer
+from services.payment_service.domain.models import (
+    CaptureMode,
+    Customer,
+    Fact,
+    FactSource,
+    PaymentState,
+    PaymentStatus,
+    Terms,
+)
 from services.payment_service.domain.operations import OperationKind
+from services.payment_service.domain.transitions import reduce_facts
 from services.payment_service.gateways.ccavenue import DEFINITION, CCAvenue
 from services.payment_service.gateways.ccavenue.reading import to_ccavenue
 from services.payment_service.gateways.definition import Tools
@@ -278,6 +287,7 @@ async def test_an_order_is_asked_about_by_our_number_and_then_by_its_own() -> No
 
 NOW_HELD = ("authorized", TRACKING, INR_499)
 TAKEN = ("captured", TRACKING, INR_499)
+GONE = ("released", TRACKING, None)
 
 
 @pytest.mark.parametrize(
@@ -298,15 +308,15 @@ TAKEN = ("captured", TRACKING, INR_499)
         (an_order(order_capt_amt=None), {TAKEN}),
         (an_order(order_currncy="AED"), {("captured", TRACKING, Money(49_900, "AED"))}),
         (an_order(reference_no=int(TRACKING)), {TAKEN}),
-        (an_order("Unsuccessful"), {("failed", REFERENCE, None)}),
-        (an_order("Failure"), {("failed", REFERENCE, None)}),
-        (an_order("Invalid"), {("failed", REFERENCE, None)}),
-        (an_order("Fraud"), {("failed", REFERENCE, None)}),
+        (an_order("Unsuccessful"), {("failed", REFERENCE, None), GONE}),
+        (an_order("Failure"), {("failed", REFERENCE, None), GONE}),
+        (an_order("Invalid"), {("failed", REFERENCE, None), GONE}),
+        (an_order("Fraud"), {("failed", REFERENCE, None), GONE}),
         (an_order("Aborted"), {("canceled", REFERENCE, None)}),
         (an_order("Cancelled"), {("canceled", TRACKING, None)}),
         (an_order("Auto-Cancelled"), {("canceled", TRACKING, None)}),
         (an_order("Timeout"), {("expired", REFERENCE, None)}),
-        (an_order("Auto-Reversed"), {("capture_reversed", TRACKING, INR_499), ("failed", TRACKING, None)}),
+        (an_order("Auto-Reversed"), {("capture_reversed", TRACKING, INR_499), ("failed", TRACKING, None), GONE}),
         (an_order("Refunded"), {TAKEN}),
         (an_order("Refunded", order_capt_amt=0), {TAKEN}),
         (an_order("System refund"), {TAKEN, ("capture_reversed", TRACKING, INR_499)}),
@@ -326,14 +336,14 @@ async def test_beside_a_try_that_is_alive_another_has_only_been_declined() -> No
     waiting = an_order("Awaited", reference_no=second)
     ccavenue, gateway = adapter_over(says(failed), a_list(failed, waiting), says(waiting))
     snapshot = await ccavenue.retrieve((), our_reference=REFERENCE)
-    assert told(snapshot.observations) == {("declined", TRACKING, None), ("processing", second, None)}
+    assert told(snapshot.observations) == {("declined", TRACKING, None), GONE, ("processing", second, None)}
     assert snapshot.references == (REFERENCE, TRACKING, second)
     assert asked(gateway)[2] == {"reference_no": second}
 
     voided = an_order("Cancelled")
     ccavenue, gateway = adapter_over(says(voided), a_list(voided, waiting), says(waiting))
     snapshot = await ccavenue.retrieve((), our_reference=REFERENCE)
-    assert told(snapshot.observations) == {("released", TRACKING, None), ("processing", second, None)}
+    assert told(snapshot.observations) == {GONE, ("processing", second, None)}
 
 
 async def test_a_number_that_was_paid_twice_shows_both() -> None:
@@ -353,6 +363,40 @@ async def test_money_that_is_held_after_the_end_is_seen_as_held() -> None:
     ccavenue, _ = adapter_over(says(late), a_list(late))
     after = await ccavenue.retrieve(before.references, our_reference=REFERENCE)
     assert NOW_HELD in told(after.observations)
+
+
+async def seen_one_after_another(*words: str, capture: CaptureMode) -> PaymentState:
+    facts: list[Fact] = []
+    for word in words:
+        order = an_order(word, order_capt_amt=499 if word == "Shipped" else 0)
+        ccavenue, _ = adapter_over(says(order), a_list(order), refuses("51419"))
+        snapshot = await ccavenue.retrieve((TRACKING,), our_reference=REFERENCE)
+        facts += [Fact(each, FactSource.SWEEP, A_MOMENT) for each in snapshot.observations]
+    return reduce_facts(Terms(INR_499, capture), facts)
+
+
+@pytest.mark.parametrize("capture", list(CaptureMode))
+@pytest.mark.parametrize("end", ["Auto-Reversed", "Fraud", "Invalid", "Unsuccessful", "Failure", "Auto-Cancelled"])
+async def test_a_hold_that_ccavenue_ended_holds_nothing_any_more(end: str, capture: CaptureMode) -> None:
+    held = await seen_one_after_another("Successful", capture=capture)
+    assert (held.status, held.amount_authorized) == (PaymentStatus.AUTHORIZED, 49_900)
+    ended = await seen_one_after_another("Successful", end, capture=capture)
+    assert (ended.amount_authorized, ended.amount_captured, ended.conflict) == (0, 0, None)
+    assert ended.status in (PaymentStatus.FAILED, PaymentStatus.CANCELED)
+    never_held = await seen_one_after_another(end, capture=capture)
+    assert never_held.status is ended.status
+
+
+async def test_captured_money_that_went_back_leaves_nothing_held() -> None:
+    state = await seen_one_after_another("Successful", "Shipped", "Auto-Reversed", capture=CaptureMode.AUTOMATIC)
+    assert (state.status, state.amount_authorized, state.amount_captured) == (PaymentStatus.FAILED, 0, 0)
+    assert state.failure_code == "capture_reversed"
+
+
+@pytest.mark.parametrize("end", ["Timeout", "Aborted"])
+async def test_the_end_of_the_page_does_not_hide_the_banks_late_yes(end: str) -> None:
+    state = await seen_one_after_another(end, "Successful", capture=CaptureMode.MANUAL)
+    assert (state.status, state.amount_authorized) == (PaymentStatus.AUTHORIZED, 49_900)
 
 
 async def test_another_ones_order_is_not_taken_for_ours() -> None:
@@ -451,11 +495,15 @@ async def test_closing_is_our_own_decision_and_never_hides_money() -> None:
         ("Initiated", {("session_opened", REFERENCE, None), ("canceled", REFERENCE, None)}),
         ("Awaited", {("processing", TRACKING, None)}),
         ("Successful", {NOW_HELD}),
-        ("Failure", {("failed", REFERENCE, None)}),
+        ("Failure", {("failed", REFERENCE, None), GONE}),
     ):
         ccavenue, _ = adapter_over(says(an_order(status)), a_list())
         closed = await ccavenue.close_session(REFERENCE, our_reference=REFERENCE)
         assert set(told(closed.observations)) == facts
+    opened = an_order("Initiated", reference_no="313000000002")
+    ccavenue, _ = adapter_over(says(an_order("Failure")), a_list(opened), says(opened))
+    closed = await ccavenue.close_session(REFERENCE, our_reference=REFERENCE)
+    assert ("canceled", REFERENCE, None) in told(closed.observations)
 
 
 async def test_a_window_is_listed_by_days_and_cut_by_time() -> None:

@@ -164,7 +164,7 @@ class CCAvenue:
             raise UnreadableWebhook(str(error)) from error
 
 
-_ONLY_LOOKED_AT = frozenset({FactKind.SESSION_OPENED, FactKind.DECLINED})
+_ONLY_LOOKED_AT = frozenset({FactKind.SESSION_OPENED, FactKind.DECLINED, FactKind.RELEASED})
 
 
 def _cipher(secret: SecretStr, settings: CCAvenueSettings) -> CCAvenueCipher:

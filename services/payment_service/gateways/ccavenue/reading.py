@@ -77,6 +77,10 @@ _ENDS: Mapping[str, tuple[FactKind, str]] = {
     "auto cancelled": (FactKind.CANCELED, "authorization_expired"),
 }
 
+_MAY_COME_BACK = frozenset({"aborted", "timeout"})
+"""Ends of the page: the bank's late yes makes the same try one that holds money. Every other end is CCAvenue's or the
+bank's answer, after which whatever that try held is gone."""
+
 REFUND_KINDS: Mapping[str, FactKind] = {
     "TS-REFA": FactKind.REFUND_PENDING,
     "TS-REFC": FactKind.REFUND_SUCCEEDED,
@@ -215,11 +219,13 @@ def observations_of(order: Order, our_reference: str, *, others_alive: bool, by_
         case Standing.SENT_BACK:
             yield Observation(FactKind.CAPTURE_REVERSED, reference, order.amount, at, reason="auto_reversed")
             yield Observation(_ended(FactKind.FAILED, others_alive), reference, occurred_at=at, reason="auto_reversed")
+            yield Observation(FactKind.RELEASED, reference, occurred_at=at, reason="auto_reversed")
         case Standing.ENDED:
-            # Of the page, not of the try: the bank's late yes makes the same try one that holds money.
             kind, reason = _ENDS[order.word]
             about = reference if others_alive else our_reference
             yield Observation(_ended(kind, others_alive), about, occurred_at=at, reason=reason)
+            if order.word not in _MAY_COME_BACK:
+                yield Observation(FactKind.RELEASED, reference, occurred_at=at, reason=reason)
         case Standing.RELEASED:
             kind, reason = _ENDS[order.word]
             yield Observation(FactKind.RELEASED if others_alive else kind, reference, occurred_at=at, reason=reason)
