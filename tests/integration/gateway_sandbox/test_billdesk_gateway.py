@@ -57,17 +57,19 @@ async def test_a_paid_order_is_captured_by_retrieval_and_by_its_webhook_in_the_s
     assert (event.references, event.our_references, event.must_ask) == ((paid,), (REFERENCE, "pay_1"), True)
 
 
-@pytest.mark.parametrize(("outcome", "kind"), [("fail", FactKind.FAILED), ("cancel", FactKind.CANCELED)])
-async def test_a_payment_that_failed_or_was_cancelled_may_still_be_paid_late(
-    shop: Shop, outcome: str, kind: FactKind
-) -> None:
+@pytest.mark.parametrize("outcome", ["fail", "cancel"])
+async def test_a_try_that_failed_or_was_cancelled_is_declined_and_the_next_is_paid(shop: Shop, outcome: str) -> None:
     session = await shop.billdesk.create_session(a_session_request(), repeated=False)
     await shop.sandbox.outcome("billdesk", REFERENCE, outcome)
-    ended = await shop.billdesk.retrieve(session.references, our_reference=REFERENCE)
-    assert [each.kind for each in ended.observations] == [kind]
+    declined = await shop.billdesk.retrieve(session.references, our_reference=REFERENCE)
+    assert [each.kind for each in declined.observations] == [FactKind.DECLINED]
+    await until(lambda: len(shop.sandbox.receiver.requests) == 1, what="the webhook")
+    [event] = shop.told()
+    assert event.must_ask
+    assert event.observations == declined.observations
     await shop.sandbox.outcome("billdesk", REFERENCE, "succeed", late=True)
-    paid = await shop.billdesk.retrieve((*session.references, *ended.references), our_reference=REFERENCE)
-    assert FactKind.CAPTURED in [each.kind for each in paid.observations]
+    paid = await shop.billdesk.retrieve((*session.references, *declined.references), our_reference=REFERENCE)
+    assert [each.kind for each in paid.observations] == [FactKind.CAPTURED]
 
 
 async def test_the_browser_goes_back_with_a_token_or_after_cancelling_without(shop: Shop) -> None:

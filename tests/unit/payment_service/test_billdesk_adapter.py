@@ -13,8 +13,18 @@ import pytest
 from hypothesis import given
 
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
-from services.payment_service.domain.models import CaptureMode, Customer, FactKind
+from services.payment_service.domain.models import (
+    CaptureMode,
+    Customer,
+    Fact,
+    FactKind,
+    FactSource,
+    Observation,
+    PaymentStatus,
+    Terms,
+)
 from services.payment_service.domain.operations import OperationKind
+from services.payment_service.domain.transitions import reduce_facts
 from services.payment_service.gateways.billdesk import DEFINITION, BillDesk
 from services.payment_service.gateways.port import Capability, CreateSession, OutcomeStatus, UnreadableWebhook
 from shared import jose
@@ -142,6 +152,7 @@ def a_refund(refund_status: str = "0799", **changes: Any) -> dict[str, Any]:
 
 
 NOT_FOUND = refuses(404, "not_found_error")
+PAID_WORDS = {"auth_status": "0300", "transaction_error_type": "success"}
 
 
 # --- what it is ----------------------------------------------------------------------------------------------------
@@ -353,9 +364,9 @@ async def test_an_order_that_billdesk_has_had_is_adopted_if_paid_and_else_needs_
         (a_transaction("0300"), FactKind.CAPTURED),
         (a_transaction("0002"), FactKind.PROCESSING),
         (a_transaction("0001"), FactKind.PROCESSING),
-        (a_transaction("0399"), FactKind.FAILED),
-        (a_transaction("NA"), FactKind.FAILED),
-        (a_transaction("0398"), FactKind.CANCELED),
+        (a_transaction("0399"), FactKind.DECLINED),
+        (a_transaction("NA"), FactKind.DECLINED),
+        (a_transaction("0398"), FactKind.DECLINED),
         (a_transaction("0301"), FactKind.PROCESSING),
         (a_transaction("success"), FactKind.PROCESSING),
         (a_transaction("0300", transaction_error_type="payment_declined"), FactKind.PROCESSING),
@@ -430,7 +441,42 @@ async def test_a_success_that_billdesk_hides_behind_a_later_failure_is_found_by_
 
     billdesk, _ = adapter_over(answer)
     snapshot = await billdesk.retrieve((ORDER, TRANSACTION), our_reference=REFERENCE)
-    assert told(snapshot.observations) == {("failed", "X2222222222222", None), ("captured", TRANSACTION, INR_499)}
+    assert told(snapshot.observations) == {("declined", "X2222222222222", None), ("captured", TRANSACTION, INR_499)}
+
+
+async def test_a_try_that_failed_fails_nothing_while_the_order_may_bring_another() -> None:
+    """0399, and then 0002 and 0300 of the next try: pending money is never called failed."""
+    first, second = a_transaction("0399"), a_transaction("0002", transactionid="X2222222222222")
+    billdesk, _ = adapter_over(seals(first), seals(second), seals(first), seals({**second, **PAID_WORDS}))
+    opened_page = Observation(FactKind.SESSION_OPENED, ORDER)
+    heard = billdesk.translate_webhook(delivery_of(json.dumps(first)))
+    assert heard.must_ask
+    learnt = {opened_page, *heard.observations}
+    for known, status in (
+        ((), PaymentStatus.REQUIRES_ACTION),
+        ((TRANSACTION,), PaymentStatus.PROCESSING),
+        ((TRANSACTION, "X2222222222222"), PaymentStatus.CAPTURED),
+    ):
+        learnt |= set((await billdesk.retrieve(known, our_reference=REFERENCE)).observations)
+        facts = [Fact(each, FactSource.WEBHOOK, A_MOMENT) for each in learnt]
+        assert reduce_facts(Terms(INR_499, CaptureMode.AUTOMATIC), facts).status is status
+
+
+@pytest.mark.parametrize(("code", "end"), [("0399", "failed"), ("NA", "failed"), ("0398", "canceled")])
+async def test_the_payment_ends_with_its_tries_when_the_order_can_bring_no_other(code: str, end: str) -> None:
+    reference = fake_ports(clock=FakeClock(auto_advance=True)).ids.new_reference()
+    shown = seals(a_transaction(code, orderid=reference, transactionid="X2222222222222"))
+    known = {word: seals(a_transaction(word, orderid=reference)) for word in (code, "0002")}
+    young, _ = adapter_over(shown, known[code])
+    declined = {("declined", "X2222222222222", None), ("declined", TRANSACTION, None)}
+    assert told((await young.retrieve((TRANSACTION,), our_reference=reference)).observations) == declined
+    for other, observations in (
+        (code, {(end, "X2222222222222", None), (end, TRANSACTION, None)}),
+        ("0002", {("declined", "X2222222222222", None), ("processing", TRANSACTION, None)}),  # one still lives
+    ):
+        old, gateway = adapter_over(shown, known[other])
+        gateway.clock.move(24 * 3600 + 1)
+        assert told((await old.retrieve((TRANSACTION,), our_reference=reference)).observations) == observations
 
 
 async def test_a_transaction_of_another_order_is_not_ours_whoever_names_it() -> None:
@@ -464,6 +510,10 @@ async def test_closing_is_ours_alone_and_never_hides_a_try() -> None:
         begun, _ = adapter_over(seals(a_transaction(status)))
         snapshot = await begun.close_session(ORDER, our_reference=REFERENCE)
         assert [str(each.kind) for each in snapshot.observations] == [kind]
+    declined, _ = adapter_over(seals(a_transaction("0399")))  # its page is not shown any more either
+    closed = await declined.close_session(ORDER, our_reference=REFERENCE)
+    assert told(closed.observations) == {("declined", TRANSACTION, None), ("canceled", ORDER, None)}
+    assert closed.observations[-1].reason == "closed_by_us"
 
 
 # --- refunds -------------------------------------------------------------------------------------------------------
@@ -526,13 +576,21 @@ async def test_a_refund_has_failed_only_by_a_code_that_the_settings_name() -> No
 
 
 async def test_only_a_404_of_billdesks_own_says_that_there_is_no_refund() -> None:
-    absent, _ = adapter_over(NOT_FOUND)
+    absent, gateway = adapter_over(NOT_FOUND, seals(a_transaction()))
     assert await absent.find_operation(a_refund_call(TRANSACTION)) is None
+    assert opened(gateway.sent)["transactionid"] == TRANSACTION
     for answer in (refuses(422), httpx.Response(404, text="not here"), httpx.Response(200), httpx.Response(500)):
         billdesk, _ = adapter_over(answer)
         with pytest.raises(GatewayOutcomeUnknown):
             await billdesk.find_operation(a_refund_call(TRANSACTION))
     assert await absent.find_operation(a_refund_call(TRANSACTION, kind=OperationKind.VOID)) is None
+
+
+async def test_no_refund_proves_nothing_where_its_payment_is_not_known_either() -> None:
+    for about_payment in (NOT_FOUND, refuses(422), httpx.Response(500), seals(a_transaction(mercid="SOMEBODYELSE"))):
+        billdesk, _ = adapter_over(NOT_FOUND, about_payment)
+        with pytest.raises(GatewayOutcomeUnknown):
+            await billdesk.find_operation(a_refund_call(TRANSACTION))
 
 
 async def test_a_refund_that_billdesk_has_had_is_found_and_never_refused() -> None:
@@ -619,9 +677,11 @@ def test_a_success_is_told_and_asked_about_and_nothing_that_is_needed_is_taken_o
     event = billdesk.translate_webhook(delivery_of(cleaned))
     assert (event.event_type, event.must_ask) == ("transaction.0300", True)
     assert (event.references, event.our_references) == ((TRANSACTION,), (REFERENCE, "pay_1"))
-    failed = billdesk.translate_webhook(delivery_of(json.dumps(a_transaction("0399"))))
-    assert not failed.must_ask
-    assert failed.observations[0].reason == "payment_declined"
+    for code, reason in (("0399", "payment_declined"), ("0398", "canceled_by_buyer")):
+        declined = billdesk.translate_webhook(delivery_of(json.dumps(a_transaction(code))))
+        assert declined.must_ask  # whether the payment ends with this try, the event does not know
+        assert [(each.kind, each.reason) for each in declined.observations] == [(FactKind.DECLINED, reason)]
+    assert not billdesk.translate_webhook(delivery_of(json.dumps(a_transaction("0002")))).must_ask
 
 
 def test_an_id_that_looks_like_a_card_number_is_asked_about_by_our_reference() -> None:

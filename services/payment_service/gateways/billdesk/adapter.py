@@ -7,6 +7,7 @@ webhook_ingest. What the browser brings back is JOSE too and never needed: the r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from services.payment_service.domain.errors import CapabilityNotSupported
@@ -85,8 +86,8 @@ FACTS = Facts(
     blurb="UPI, net banking, cards and wallets",
 )
 
-_NEVER_STARTED_AFTER = timedelta(hours=24)
-"""An order's page ends within the hour, and a day is margin enough to call one that nobody began expired."""
+_OVER_AFTER = timedelta(hours=24)
+"""An order's page ends within the hour, and a day is margin enough: then nobody begins any more, nor tries again."""
 
 _OUTCOMES = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
@@ -130,7 +131,8 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
         """By our reference. Which of several tries BillDesk then shows is not documented, so unless it is a success
-        those that we know by their ids are asked for as well."""
+        those that we know by their ids are asked for as well. The payment has failed when all of them have and the
+        order can bring no other; until then a failed try is a declined one."""
         try:
             shown = await self._ask(orderid=our_reference)
         except GatewayObjectNotFound:
@@ -140,17 +142,21 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
             for reference in references:
                 if reference not in (shown.get("transactionid"), shown.get("bdorderid")):
                     transactions += await self._try_of(reference, our_reference)
-        return _understood(lambda: self._snapshot(transactions), "transaction")
+        return _understood(lambda: self._snapshot(transactions, is_over=self._is_over(our_reference)), "transaction")
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
-        """There is no call for it. An order that nobody began is closed on our side: its page is not shown any more,
-        and who still pays on an old one is found by webhook or sweep and treated as late (order policy)."""
+        """There is no call for it. An order that nobody began, or whose try was declined, is closed on our side: its
+        page is not shown any more, and who still pays on an old one is found by webhook or sweep and treated as late
+        (order policy)."""
+        closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
         try:
             shown = await self._ask(orderid=our_reference)
         except GatewayObjectNotFound:
-            closed = Observation(FactKind.CANCELED, gateway_reference, reason="closed_by_us")
             return Snapshot((gateway_reference,), (closed,))
-        return _understood(lambda: self._snapshot([shown]), "transaction")
+        found = _understood(lambda: self._snapshot([shown], is_over=False), "transaction")
+        if any(each.kind is not FactKind.DECLINED for each in found.observations):
+            return found
+        return replace(found, observations=(*found.observations, closed))
 
     def _order_json(self, request: CreateSession) -> Json:
         """No name, no address, no phone number: BillDesk wants none, and its page asks for what it needs."""
@@ -230,19 +236,25 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
 
     def _nobody_began(self, references: tuple[str, ...], our_reference: str) -> Snapshot:
         """Raises GatewayObjectNotFound while somebody still may."""
-        made_at = time_of_reference(our_reference)
-        if made_at is None or self._api.now - made_at < _NEVER_STARTED_AFTER:
+        if not self._is_over(our_reference):
             raise GatewayObjectNotFound("BillDesk knows no transaction with our reference")
         expired = Observation(FactKind.EXPIRED, references[0] if references else our_reference, reason="never_started")
         return Snapshot((), (expired,))
 
+    def _is_over(self, our_reference: str) -> bool:
+        made_at = time_of_reference(our_reference)
+        return made_at is not None and self._api.now - made_at >= _OVER_AFTER
+
     def _observed(self, transaction: Json) -> Observation:
         return _understood(lambda: self._reader.transaction(transaction), "transaction")
 
-    def _snapshot(self, transactions: list[Json]) -> Snapshot:
+    def _snapshot(self, transactions: list[Json], *, is_over: bool) -> Snapshot:
+        """``is_over``: of the order, which then brings no tries but these."""
+        tries = (self._reader.transaction(each) for each in transactions)
+        has_ended = is_over and all(each.kind is FactKind.DECLINED for each in tries)
         observations: list[Observation] = []
         for transaction in transactions:
-            observations.append(self._reader.transaction(transaction))
+            observations.append(self._reader.transaction(transaction, is_last=has_ended))
             observations += self._reader.refunds_in(transaction, self._api.now)
         references = tuple(dict.fromkeys(identifier_of(each, "transactionid") for each in transactions))
         return Snapshot(references, tuple(observations))
@@ -270,10 +282,19 @@ class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
         try:
             refund = await self._api.read("refunds/get", fields)
         except GatewayObjectNotFound:
+            await self._require_known(call)
             return None
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("BillDesk refuses to say what became of it") from error
         return _understood(lambda: self._refund_outcome(refund, call), "refund")
+
+    async def _require_known(self, call: MoneyCall) -> None:
+        """That a refund is not there proves something only where its payment is: somebody else's credentials, or
+        another environment's, know neither. Raises GatewayOutcomeUnknown."""
+        try:
+            await self._ask(transactionid=call.target)
+        except GatewayRejected as error:
+            raise GatewayOutcomeUnknown("BillDesk knows neither the refund nor its payment") from error
 
     async def _before_anything_is_sent(self, call: MoneyCall) -> Json:
         try:

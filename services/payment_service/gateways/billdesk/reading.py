@@ -73,16 +73,22 @@ class Reader:
 
     settings: BillDeskSettings
 
-    def transaction(self, body: Json) -> Observation:
-        """One try of the buyer. Only success and what is known to be its end are believed; all else is under way."""
+    def transaction(self, body: Json, *, is_last: bool = False) -> Observation:
+        """One try of the buyer. Only success and what is known to be its end are believed; all else is under way.
+
+        ``is_last``: its order brings no other try, so that the payment ends with it. Otherwise a try that failed is a
+        declined one, and the next may be under way already.
+        """
         reference, status = identifier_of(body, "transactionid"), text_of(body, "auth_status")
         at = moment_of(body, "transaction_date")
         if status == SUCCESS and body.get("transaction_error_type") == "success":
             return Observation(FactKind.CAPTURED, reference, money_of(body), at)
         if status in split_list(self.settings.canceled_codes):
-            return Observation(FactKind.CANCELED, reference, occurred_at=at, reason="canceled_by_buyer")
+            kind = FactKind.CANCELED if is_last else FactKind.DECLINED
+            return Observation(kind, reference, occurred_at=at, reason="canceled_by_buyer")
         if status in split_list(self.settings.failed_codes):
-            return Observation(FactKind.FAILED, reference, occurred_at=at, reason=_failure_of(body))
+            kind = FactKind.FAILED if is_last else FactKind.DECLINED
+            return Observation(kind, reference, occurred_at=at, reason=_failure_of(body))
         return Observation(FactKind.PROCESSING, reference, occurred_at=at)
 
     def refund(self, body: Json, now: datetime) -> Observation:

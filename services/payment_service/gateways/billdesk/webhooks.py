@@ -1,7 +1,8 @@
 """BillDesk's notifications, translated from the JSON that webhook_ingest found in their JOSE.
 
 A token holds no time and nothing that is good once, so a captured one can be sent again: what it says stays true, but
-a success is asked about all the same (billdesk.md: Webhooks).
+a success is asked about all the same, and so is the end of a try, which is the payment's only if no other try lives
+(billdesk.md: Webhooks).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _transaction_event(body: Json, reader: Reader) -> GatewayEvent:
     if _is_masked(transaction):
         return GatewayEvent(event_type, (), _ours(body), must_ask=True)
     observed = reader.transaction(body)
-    must_ask = observed.kind is FactKind.CAPTURED
+    must_ask = observed.kind in (FactKind.CAPTURED, FactKind.DECLINED)
     return GatewayEvent(event_type, (transaction,), _ours(body), (observed,), must_ask=must_ask)
 
 
