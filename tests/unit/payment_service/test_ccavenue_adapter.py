@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+from structlog.testing import capture_logs
 
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
 from services.payment_service.domain.models import (
@@ -399,6 +400,52 @@ async def test_the_end_of_the_page_does_not_hide_the_banks_late_yes(end: str) ->
     assert (state.status, state.amount_authorized) == (PaymentStatus.AUTHORIZED, 49_900)
 
 
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (refuses("51407"), "gateway_unavailable"),
+        (refuses("51410"), "51410"),
+        (refuses("51303"), "51303"),
+        (refuses("51420"), "gateway_outcome_unknown"),
+        (plain("", 503), "gateway_outcome_unknown"),
+        (httpx.ReadTimeout("slow"), "gateway_outcome_unknown"),
+        (plain("<html>"), "gateway_outcome_unknown"),
+        (says({"order_Status_List": 7, "refund_list": 7}), "not_understood"),
+    ],
+)
+async def test_what_cannot_be_looked_up_beside_it_withholds_no_captured_money(trouble: Answer, code: str) -> None:
+    def after(*answers: httpx.Response) -> CCAvenue:
+        """The trouble is repeated, since a question may be asked again; then it is over."""
+        left = list(answers)
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if left:
+                return left.pop(0)
+            if isinstance(trouble, Exception):
+                raise trouble
+            return trouble
+
+        return adapter_over(answer)[0]
+
+    async def seen(ccavenue: CCAvenue) -> tuple[set[Any], list[tuple[str, str]]]:
+        with capture_logs() as logs:
+            snapshot = await ccavenue.retrieve((TRACKING,), our_reference=REFERENCE)
+        mine = [(entry["event"], entry["code"]) for entry in logs if entry["event"].startswith("ccavenue")]
+        assert all(set(entry) == {"event", "code", "log_level"} for entry in logs if entry["event"].startswith("ccav"))
+        return set(told(snapshot.observations)), mine
+
+    not_listed, no_refunds = ("ccavenue_tries_not_listed", code), ("ccavenue_refunds_not_listed", code)
+    taken = says(an_order())
+    assert await seen(after(taken)) == ({TAKEN}, [not_listed, no_refunds])
+    assert await seen(after(taken, a_list(an_order()))) == ({TAKEN}, [no_refunds])
+    # Money that went back by itself is only told where no refund explains it.
+    assert await seen(after(says(an_order("System refund")), a_list())) == ({TAKEN}, [no_refunds])
+    # Another try may be alive: this one has not ended the payment.
+    assert await seen(after(says(an_order("Timeout")))) == ({("declined", TRACKING, None)}, [not_listed])
+    with pytest.raises((GatewayOutcomeUnknown, GatewayUnavailable)):
+        await after().find_operation(a_call())
+
+
 async def test_another_ones_order_is_not_taken_for_ours() -> None:
     stranger = an_order(order_no="PR0000000000000OTHER")
     ccavenue, _ = adapter_over(says(stranger))
@@ -522,10 +569,69 @@ async def test_a_window_is_listed_by_days_and_cut_by_time() -> None:
     assert page.entries[0].created_at == datetime(2025, 1, 1, 6, 30, tzinfo=UTC)
     assert page.entries[1].observations == ()
     assert asked(gateway)[2] == {"from_date": "31-12-2024", "to_date": "02-01-2025", "page_number": 1}
-    assert page.next_cursor == "2"
-    assert (await ccavenue.list_window(since, since + timedelta(hours=2), cursor="2")).next_cursor is None
+    assert page.next_cursor == "2:5"
+    assert (await ccavenue.list_window(since, since + timedelta(hours=2), cursor="2:5")).next_cursor is None
+    for strange in ("2", "0:0", "two:5", "2:5:1", "-1:5", "²:5"):
+        with pytest.raises(GatewayRejected):
+            await ccavenue.list_window(since, since, cursor=strange)
     ccavenue, _ = adapter_over(refuses("51419"))
     assert (await ccavenue.list_window(since, since)).entries == ()
+
+
+def a_page(*orders: dict[str, Any], **counts: Any) -> httpx.Response:
+    return says({"order_Status_List": list(orders), **counts})
+
+
+SECOND = "313000000002"
+
+
+async def test_where_pages_are_not_counted_the_number_of_rows_says_whether_there_are_more() -> None:
+    failed, taken = an_order("Failure"), an_order(reference_no=SECOND)
+    ccavenue, gateway = adapter_over(
+        says(failed), a_page(failed, total_records=2), a_page(taken, total_records="2"), says(taken), refuses("51419")
+    )
+    snapshot = await ccavenue.retrieve((), our_reference=REFERENCE)
+    assert ("captured", SECOND, INR_499) in told(snapshot.observations)
+    assert [asked(gateway, position)[2].get("page_number") for position in (1, 2)] == [1, 2]
+
+    window = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC))
+    ccavenue, _ = adapter_over(a_page(failed, total_records=2), a_page(taken, total_records=2))
+    first = await ccavenue.list_window(*window)
+    assert first.next_cursor == "2:1"
+    last = await ccavenue.list_window(*window, cursor=first.next_cursor)
+    assert ([entry.references for entry in last.entries], last.next_cursor) == ([(SECOND,)], None)
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        (a_page(an_order("Failure"), page_count=1, total_records=2),),
+        (a_page(an_order("Failure"), total_records=2), a_page(total_records=2)),
+        (a_page(an_order("Failure"), page_count=2, total_records=2), refuses("51419")),
+        (a_page(an_order("Failure"), page_count="many"),),
+        (a_page(an_order("Failure"), total_records=-1),),
+    ],
+)
+async def test_a_list_that_contradicts_itself_ends_no_payment_and_proves_nothing(
+    pages: tuple[httpx.Response, ...],
+) -> None:
+    ccavenue, _ = adapter_over(says(an_order("Failure")), *pages)
+    with capture_logs() as logs:
+        snapshot = await ccavenue.retrieve((TRACKING,), our_reference=REFERENCE)
+    assert told(snapshot.observations) == {("declined", TRACKING, None), GONE}
+    assert [(entry["event"], entry["code"]) for entry in logs if "code" in entry] == [
+        ("ccavenue_tries_not_listed", "not_understood")
+    ]
+    ccavenue, _ = adapter_over(*pages)
+
+    async def look_through() -> None:
+        cursor = None
+        while True:
+            cursor = (await ccavenue.list_window(A_MOMENT, A_MOMENT, cursor=cursor)).next_cursor
+            assert cursor is not None
+
+    with pytest.raises(GatewayOutcomeUnknown):
+        await look_through()
 
 
 # --- money -----------------------------------------------------------------------------------------------------------
