@@ -25,7 +25,7 @@ from services.gateway_sandbox.domain.models import (
     RefundStatus,
 )
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
-from services.gateway_sandbox.gateways.bookkeeping import book_refund
+from services.gateway_sandbox.gateways.bookkeeping import book_end, book_refund
 from services.gateway_sandbox.gateways.definition import SandboxDefinition, Site
 from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutDisputes, WithoutHolds, WithoutKeys
 from services.gateway_sandbox.gateways.port import (
@@ -251,9 +251,7 @@ class NewPaySandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes)
         await self._end(entry, Outcome.EXPIRE, books)
 
     async def _end(self, entry: BookEntry, outcome: Outcome, books: Books) -> None:
-        if entry.status is not _ENDS[outcome]:
-            entry.end(_ENDS[outcome])
-            await books.record(entry, outcome.value)
+        if await book_end(entry, _ENDS[outcome], outcome.value, books):
             await self._announce(f"payment.{entry.status.value}", entry, books)
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:

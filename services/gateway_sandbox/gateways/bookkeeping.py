@@ -1,12 +1,40 @@
-"""How captures, refunds and disputes come into the books: the same for every gateway but for the ids' prefixes."""
+"""How ends, captures, refunds and disputes come into the books: for every gateway the same but for their prefixes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund
-from services.gateway_sandbox.gateways.port import Books
+from services.gateway_sandbox.domain.models import (
+    BookCapture,
+    BookDispute,
+    BookEntry,
+    BookRefund,
+    EntryStatus,
+    IllegalMove,
+    MoreThanThereIs,
+)
+from services.gateway_sandbox.gateways.port import Books, WireError
+
+
+@contextmanager
+def refusals(words: Callable[[str], WireError]) -> Iterator[None]:
+    """What the books forbid, in the words of a gateway that has the same ones for all of it."""
+    try:
+        yield
+    except (IllegalMove, MoreThanThereIs) as error:
+        raise words(error.detail) from error
+
+
+async def book_end(entry: BookEntry, status: EntryStatus, operation: str, books: Books) -> bool:
+    """End a session without money. Whether that was news: whoever presses twice changes nothing, and nobody is told
+    again. Raises IllegalMove."""
+    if entry.status is status:
+        return False
+    entry.end(status)
+    await books.record(entry, operation)
+    return True
 
 
 async def book_capture(

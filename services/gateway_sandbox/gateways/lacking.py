@@ -36,14 +36,8 @@ class WithJsonAnswers:
         return replace(answer, headers={**headers, **answer.headers})
 
 
-class WithoutHolds:
-    """The money is taken at once."""
-
-    async def expire_hold(self, entry: BookEntry, books: Books) -> None:  # noqa: ARG002
-        raise IllegalMove("this gateway holds no money")
-
-    async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:  # noqa: ARG002
-        raise IllegalMove("this gateway holds no money")
+class WithoutPendingCaptures:
+    """A capture is done at once, or has no record of its own: there is nothing to settle."""
 
     async def settle_capture(
         self,
@@ -52,6 +46,16 @@ class WithoutHolds:
         status: CaptureStatus,  # noqa: ARG002
         books: Books,  # noqa: ARG002
     ) -> None:
+        raise IllegalMove("a capture of this gateway's is never pending")
+
+
+class WithoutHolds(WithoutPendingCaptures):
+    """The money is taken at once."""
+
+    async def expire_hold(self, entry: BookEntry, books: Books) -> None:  # noqa: ARG002
+        raise IllegalMove("this gateway holds no money")
+
+    async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:  # noqa: ARG002
         raise IllegalMove("this gateway holds no money")
 
 

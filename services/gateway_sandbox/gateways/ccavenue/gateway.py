@@ -12,15 +12,12 @@ from datetime import date, datetime, timedelta
 from urllib.parse import urlencode
 
 from services.gateway_sandbox.domain.models import (
-    BookCapture,
     BookDispute,
     BookEntry,
     BookRefund,
     CaptureMode,
-    CaptureStatus,
     DisputeStatus,
     EntryStatus,
-    IllegalMove,
     Outcome,
     RefundStatus,
 )
@@ -28,7 +25,7 @@ from services.gateway_sandbox.gateways.ccavenue import objects
 from services.gateway_sandbox.gateways.ccavenue.money import MoneyCalls
 from services.gateway_sandbox.gateways.ccavenue.settlement import settlement_file
 from services.gateway_sandbox.gateways.ccavenue.wire import API, PAGE, Keys, checkout_fields, form_of, refused
-from services.gateway_sandbox.gateways.lacking import WithoutKeys
+from services.gateway_sandbox.gateways.lacking import WithoutKeys, WithoutPendingCaptures
 from services.gateway_sandbox.gateways.port import (
     Announcement,
     Books,
@@ -48,7 +45,7 @@ _HOLD_LIFE = timedelta(days=12)
 _USUAL_REFUSALS = {"capture": "51303", "complete": "51303", "void": "51303", "refund": "51310"}
 
 
-class CCAvenueSandbox(WithoutKeys):
+class CCAvenueSandbox(WithoutKeys, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without a merchant id or access codes any will do."""
 
     name = "ccavenue"
@@ -196,15 +193,6 @@ class CCAvenueSandbox(WithoutKeys):
 
     async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:
         await self._money.capture_in_dashboard(entry, amount_minor, books)
-
-    async def settle_capture(
-        self,
-        entry: BookEntry,  # noqa: ARG002 - the port's
-        capture: BookCapture,  # noqa: ARG002
-        status: CaptureStatus,  # noqa: ARG002
-        books: Books,  # noqa: ARG002
-    ) -> None:
-        raise IllegalMove("a confirmation of CCAvenue's is never pending")
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await self._money.refund_in_dashboard(entry, amount_minor, books)

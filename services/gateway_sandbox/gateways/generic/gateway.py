@@ -23,7 +23,7 @@ from services.gateway_sandbox.domain.models import (
     RefundStatus,
 )
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
-from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_dispute, book_refund
+from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_dispute, book_end, book_refund
 from services.gateway_sandbox.gateways.generic import objects
 from services.gateway_sandbox.gateways.generic.listing import page_of
 from services.gateway_sandbox.gateways.generic.settlement import settlement_file
@@ -333,11 +333,8 @@ class GenericSandbox:
         self._announce(entry, books, entry.status.value)
 
     async def _end(self, entry: BookEntry, status: EntryStatus, operation: str, books: Books) -> None:
-        if entry.status is status:
-            return
-        entry.end(status)
-        await books.record(entry, operation)
-        self._announce(entry, books, status.value)
+        if await book_end(entry, status, operation, books):
+            self._announce(entry, books, status.value)
 
     async def _announce_captured(self, entry: BookEntry, books: Books) -> None:
         records = await objects.records_of(entry, books)

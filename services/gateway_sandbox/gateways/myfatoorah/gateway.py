@@ -12,19 +12,17 @@ from datetime import date, datetime, timedelta, timezone
 
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.domain.models import (
-    BookCapture,
     BookDispute,
     BookEntry,
     BookRefund,
     CaptureMode,
-    CaptureStatus,
     DisputeStatus,
     EntryStatus,
     IllegalMove,
     Outcome,
     RefundStatus,
 )
-from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutKeys
+from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutKeys, WithoutPendingCaptures
 from services.gateway_sandbox.gateways.myfatoorah import events, objects, sessions
 from services.gateway_sandbox.gateways.myfatoorah.money import MoneyCalls, paid_attempt
 from services.gateway_sandbox.gateways.myfatoorah.objects import Attempt, Json
@@ -60,7 +58,7 @@ _LOOKED_THROUGH = 1000
 _DECLINED, _CANCELED = "MF002", "MF006"
 
 
-class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers):
+class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without ``api_token`` any token will do."""
 
     name = "myfatoorah"
@@ -263,15 +261,6 @@ class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers):
 
     async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:
         await self._money.capture(entry, amount_minor, books)
-
-    async def settle_capture(
-        self,
-        entry: BookEntry,  # noqa: ARG002 - the port's
-        capture: BookCapture,  # noqa: ARG002
-        status: CaptureStatus,  # noqa: ARG002
-        books: Books,  # noqa: ARG002
-    ) -> None:
-        raise IllegalMove("MyFatoorah has no captures of their own, and none is ever pending")
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await self._money.refund_in_dashboard(entry, amount_minor, books)

@@ -14,7 +14,7 @@ from services.gateway_sandbox.domain.models import (
     DisputeStatus,
     RefundStatus,
 )
-from services.gateway_sandbox.gateways.bookkeeping import book_dispute, book_refund
+from services.gateway_sandbox.gateways.bookkeeping import book_dispute, book_refund, refusals
 from services.gateway_sandbox.gateways.myfatoorah import objects
 from services.gateway_sandbox.gateways.myfatoorah.events import Announcer
 from services.gateway_sandbox.gateways.myfatoorah.objects import Attempt
@@ -26,7 +26,6 @@ from services.gateway_sandbox.gateways.myfatoorah.wire import (
     invalid,
     json_body,
     one_of,
-    refusals,
     refused,
     text,
 )
@@ -70,7 +69,7 @@ class MoneyCalls:
             raise refused("The invoice status must be Authorize")
         if operation == "Capture":
             minor = amount_of(body, "Amount", entry.currency)
-            with refusals():
+            with refusals(refused):
                 await self.capture(entry, minor, books)
         else:
             if "Amount" in body:
@@ -110,7 +109,7 @@ class MoneyCalls:
             raise refused("The invoice is not paid")
         minor = amount_of(body, "Amount", entry.currency)
         ours, comment = text(body, "ExternalIdentifier", longest=100), text(body, "Comment", longest=500)
-        with refusals():
+        with refusals(refused):
             record = await self._book(entry, minor, books, is_pending=True, reference=ours, reason=comment)
         return accepted(
             {

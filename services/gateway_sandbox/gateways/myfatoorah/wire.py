@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
 from services.gateway_sandbox.domain.json_text import from_json
-from services.gateway_sandbox.domain.models import BookEntry, IllegalMove, MoreThanThereIs
+from services.gateway_sandbox.domain.models import BookEntry
 from services.gateway_sandbox.gateways.port import Books, EntryFilter, WireAnswer, WireCall, WireError
 from shared.errors import InvalidAmount
 from shared.money import MAX_AMOUNT_MINOR, Money
@@ -121,12 +120,3 @@ async def entry_of(
     if entry is None:
         raise refused("No data match the provided values!")
     return entry
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What the books forbid, in this gateway's words."""
-    try:
-        yield
-    except (IllegalMove, MoreThanThereIs) as error:
-        raise refused(error.detail) from error

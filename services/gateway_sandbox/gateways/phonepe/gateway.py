@@ -21,7 +21,7 @@ from services.gateway_sandbox.domain.models import (
     Outcome,
     RefundStatus,
 )
-from services.gateway_sandbox.gateways.bookkeeping import book_refund
+from services.gateway_sandbox.gateways.bookkeeping import book_end, book_refund
 from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutDisputes, WithoutHolds, WithoutKeys
 from services.gateway_sandbox.gateways.phonepe import objects, wire
 from services.gateway_sandbox.gateways.phonepe.tokens import Client
@@ -200,11 +200,8 @@ class PhonepeSandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes
         return False
 
     async def _end(self, entry: BookEntry, status: EntryStatus, operation: str, books: Books) -> None:
-        if entry.status is status:
-            return
-        entry.end(status)
-        await books.record(entry, operation)
-        _announce_order("checkout.order.failed", entry, books)
+        if await book_end(entry, status, operation, books):
+            _announce_order("checkout.order.failed", entry, books)
 
     # --- money without a call, webhooks, files -----------------------------------------------------------------
 

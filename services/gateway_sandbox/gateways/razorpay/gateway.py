@@ -17,12 +17,10 @@ from datetime import date, datetime, timedelta
 from urllib.parse import parse_qsl, urlencode
 
 from services.gateway_sandbox.domain.models import (
-    BookCapture,
     BookDispute,
     BookEntry,
     BookRefund,
     CaptureMode,
-    CaptureStatus,
     DisputeStatus,
     EntryStatus,
     IllegalMove,
@@ -30,6 +28,7 @@ from services.gateway_sandbox.domain.models import (
     RefundStatus,
 )
 from services.gateway_sandbox.domain.signatures import hmac_sha256_hex
+from services.gateway_sandbox.gateways.lacking import WithoutPendingCaptures
 from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
@@ -58,7 +57,7 @@ _LINKS_QUERY = frozenset({"reference_id", "payment_id", "count", "skip", "from",
 _ORDERS_QUERY = frozenset({"receipt", "authorized", "from", "to", "count", "skip", "expand[]"})
 
 
-class RazorpaySandbox:
+class RazorpaySandbox(WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without ``key_id`` and ``key_secret`` any test key will do."""
 
     name = "razorpay"
@@ -328,15 +327,6 @@ class RazorpaySandbox:
 
     async def capture_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> None:
         await self._money.capture_in_dashboard(entry, amount_minor, books)
-
-    async def settle_capture(
-        self,
-        entry: BookEntry,  # noqa: ARG002 - the port's
-        capture: BookCapture,  # noqa: ARG002 - the port's
-        status: CaptureStatus,  # noqa: ARG002 - the port's
-        books: Books,  # noqa: ARG002 - the port's
-    ) -> None:
-        raise IllegalMove("Razorpay has no captures of their own, and none is ever pending")
 
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
         return settlement_file(lines, day)

@@ -15,19 +15,17 @@ from datetime import date, datetime, timedelta
 from urllib.parse import urlencode
 
 from services.gateway_sandbox.domain.models import (
-    BookCapture,
     BookDispute,
     BookEntry,
     BookRefund,
-    CaptureStatus,
     DisputeStatus,
     EntryStatus,
     IllegalMove,
     Outcome,
     RefundStatus,
 )
-from services.gateway_sandbox.gateways.bookkeeping import book_dispute
-from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutKeys
+from services.gateway_sandbox.gateways.bookkeeping import book_dispute, book_end, refusals
+from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutKeys, WithoutPendingCaptures
 from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutLine,
@@ -55,7 +53,7 @@ _LISTED_WITHOUT_STATUS = ("AUTHORIZED", "CLOSED")
 _STATEMENT = "statement_date payment_id order_reference type gross fee fee_vat net currency".split()
 
 
-class TabbySandbox(WithoutKeys, WithJsonAnswers):
+class TabbySandbox(WithoutKeys, WithJsonAnswers, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without a ``secret_key`` any test key will do."""
 
     name = "tabby"
@@ -167,7 +165,7 @@ class TabbySandbox(WithoutKeys, WithJsonAnswers):
             return await self._payment(entry, books)
         if not entry.is_held():
             raise errors.bad_data("could not capture not authorized payments")
-        with money.refusals():
+        with refusals(errors.bad_data):
             await money.capture(entry, amount_minor, reference, books)
         return await self._payment(entry, books)
 
@@ -177,7 +175,7 @@ class TabbySandbox(WithoutKeys, WithJsonAnswers):
         entry = await _entry_of(call, books, for_update=True)
         if not entry.is_held():
             raise errors.bad_data("already closed" if objects.status_of(entry) == "CLOSED" else "could not close")
-        with money.refusals():
+        with refusals(errors.bad_data):
             await money.close(entry, books)
         return await self._payment(entry, books)
 
@@ -190,7 +188,7 @@ class TabbySandbox(WithoutKeys, WithJsonAnswers):
             return await self._payment(entry, books)
         if any(dispute.status == "open" for dispute in await books.disputes_of(entry)):
             raise errors.conflict()
-        with money.refusals():
+        with refusals(errors.bad_data):
             await money.refund(entry, amount_minor, reference, reason, books)
         return await self._payment(entry, books)
 
@@ -237,15 +235,6 @@ class TabbySandbox(WithoutKeys, WithJsonAnswers):
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await money.refund(entry, amount_minor, None, "dashboard", books)
-
-    async def settle_capture(
-        self,
-        entry: BookEntry,  # noqa: ARG002 - the port's
-        capture: BookCapture,  # noqa: ARG002
-        status: CaptureStatus,  # noqa: ARG002
-        books: Books,  # noqa: ARG002
-    ) -> None:
-        raise IllegalMove("a capture is done at once")
 
     async def settle_refund(
         self,
@@ -312,11 +301,8 @@ class TabbySandbox(WithoutKeys, WithJsonAnswers):
         await money.announce(entry, "authorize", books)
 
     async def _end(self, entry: BookEntry, status: EntryStatus, operation: str, books: Books) -> None:
-        if entry.status is status:
-            return
-        entry.end(status)
-        await books.record(entry, operation)
-        await money.announce(entry, "reject" if status is EntryStatus.FAILED else "expire", books)
+        if await book_end(entry, status, operation, books):
+            await money.announce(entry, "reject" if status is EntryStatus.FAILED else "expire", books)
 
 
 async def _entry_of(call: WireCall, books: Books, *, for_update: bool = False) -> BookEntry:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,24 +12,14 @@ from services.gateway_sandbox.domain.models import (
     BookRefund,
     EntryStatus,
     IllegalMove,
-    MoreThanThereIs,
 )
 from services.gateway_sandbox.gateways.bookkeeping import book_refund
 from services.gateway_sandbox.gateways.port import Announcement, Books, WireAnswer
-from services.gateway_sandbox.gateways.tabby import errors, objects
+from services.gateway_sandbox.gateways.tabby import objects
 from services.gateway_sandbox.gateways.tabby.sessions import new_uuid
 from shared.clock import to_rfc3339
 
 REFUND_WINDOW = timedelta(days=180)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What the books forbid, in Tabby's words."""
-    try:
-        yield
-    except (IllegalMove, MoreThanThereIs) as error:
-        raise errors.bad_data(error.detail) from error
 
 
 async def capture(
