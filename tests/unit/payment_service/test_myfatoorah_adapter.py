@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import given, settings
+from structlog.testing import capture_logs
 
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, Customer, FactKind
@@ -314,6 +315,9 @@ def ended(hours_ago: float) -> dict[str, str]:
     return {"ExpiryDate": f"{moment:%B} {moment.day}, {moment.year}", "ExpiryTime": f"{moment:%H:%M:%S.%f}0"}
 
 
+SECOND = {"PaymentId": "02", "TransactionDate": "2026-01-02T07:00:00.000"}
+
+
 @pytest.mark.parametrize(
     ("invoice", "expected"),
     [
@@ -340,6 +344,30 @@ def ended(hours_ago: float) -> dict[str, str]:
             an_invoice("Pending", an_attempt("Canceled")),
             {("session_opened", INVOICE, None), ("declined", PAYMENT, None)},
         ),
+        (
+            an_invoice("Pending", an_attempt("InProgress"), an_attempt("Failed", **SECOND), **ended(2)),
+            {("processing", INVOICE, None), ("declined", "02", None)},
+        ),
+        (
+            an_invoice("Pending", an_attempt("Canceled"), an_attempt("InProgress", **SECOND), UserDefinedField=HELD),
+            {("released", PAYMENT, None), ("processing", INVOICE, None)},
+        ),
+        (
+            an_invoice("Pending", an_attempt("Canceled"), an_attempt("Authorize", **SECOND), UserDefinedField=HELD),
+            {("released", PAYMENT, None), ("authorized", "02", KWD_12)},
+        ),
+        (
+            an_invoice(
+                "Pending",
+                an_attempt("Canceled"),
+                an_attempt("InProgress", **SECOND),
+                **{"UserDefinedField": HELD, **ended(25)},
+            ),
+            {("canceled", PAYMENT, None)},
+        ),
+        (an_invoice("Canceled", an_attempt()), {("processing", INVOICE, None)}),
+        (an_invoice("Canceled", an_attempt("InProgress")), {("processing", INVOICE, None)}),
+        (an_invoice("Canceled", an_attempt("InProgress"), **ended(25)), {("canceled", INVOICE, None)}),
         (an_invoice("Canceled"), {("canceled", INVOICE, None)}),
         (
             an_invoice("Canceled", an_attempt("Authorize")),
@@ -481,6 +509,45 @@ async def test_a_refund_without_answer_is_never_sent_again_but_looked_for() -> N
 
 
 @pytest.mark.parametrize(
+    "listed",
+    [
+        {},
+        {"RefundStatusResult": None},
+        {"RefundStatusResult": [a_refund(ExternalIdentifier=None)]},
+        {"RefundStatusResult": [a_refund("Whatever", Amount="5.000", ExternalIdentifier="")]},
+    ],
+)
+async def test_no_list_and_a_refund_of_our_amount_without_a_name_prove_no_absence(listed: dict[str, Any]) -> None:
+    adapter, _ = adapter_over(accepts(an_invoice("Paid", an_attempt())), accepts(listed))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await adapter.find_operation(a_call())
+
+
+async def test_a_nameless_refund_of_another_amount_is_not_ours_nor_is_any_after_a_refusal() -> None:
+    paid = accepts(an_invoice("Paid", an_attempt()))
+    another = accepts({"RefundStatusResult": [a_refund(ExternalIdentifier=None, Amount=6)]})
+    adapter, _ = adapter_over(paid, another)
+    assert await adapter.find_operation(a_call()) is None
+    of_the_portal = accepts({"RefundStatusResult": [a_refund(ExternalIdentifier=None)]})
+    refused, _ = adapter_over(refuses(name="Amount"), paid, of_the_portal)
+    with pytest.raises(GatewayRejected):
+        await refused.refund(a_call())
+
+
+@pytest.mark.parametrize("kind", [OperationKind.CAPTURE, OperationKind.VOID])
+@pytest.mark.parametrize("status", ["Pending", "Canceled"])
+async def test_of_an_attempt_that_has_paid_nothing_is_decided_before_its_invoice_says_so(
+    kind: OperationKind, status: str
+) -> None:
+    adapter, gateway = adapter_over(accepts(an_invoice(status, an_attempt(), UserDefinedField=HELD)))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await adapter.find_operation(a_call(kind))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await (adapter.capture if kind is OperationKind.CAPTURE else adapter.void)(a_call(kind))
+    assert {each.url.path for each in gateway.requests} == {"/v2/GetPaymentStatus"}
+
+
+@pytest.mark.parametrize(
     "answers",
     [(refuses(name="Key"),), (accepts(an_invoice("Paid", an_attempt())), refuses(name="Key")), (says({}, 500),)],
 )
@@ -609,15 +676,25 @@ async def test_a_chargeback_is_read_from_the_log_and_an_alert_is_none(status: st
     assert (sent_json(gateway)["Key"], sent_json(gateway)["KeyType"]) == ([INVOICE], "InvoiceId")
 
 
-@pytest.mark.parametrize("status", [200, 400, 401, 403])
-async def test_a_refused_log_says_nothing_and_a_silent_one_is_asked_again_later(status: int) -> None:
+@pytest.mark.parametrize(
+    "silence",
+    [
+        *(refuses(status, "Key") for status in (200, 400, 401, 403)),
+        says({}, 500),
+        httpx.Response(429, headers={"retry-after": "60"}),
+        httpx.ReadTimeout("silence"),
+        accepts(None),
+        accepts({"RefundStatusResult": [a_refund(Amount="a lot")], "Items": "none"}),
+    ],
+)
+async def test_what_was_paid_does_not_wait_for_refunds_and_disputes(silence: Answer) -> None:
     paid = accepts(an_invoice("Paid", an_attempt()))
-    adapter, _ = adapter_over(paid, refuses(status, "Key"), refuses(status, "Start"))
-    snapshot = await adapter.retrieve((INVOICE,), our_reference=REFERENCE)
-    assert told(snapshot.observations) == {("captured", PAYMENT, KWD_12)}
-    silent, _ = adapter_over(paid, NO_REFUNDS, says({}, 500))
-    with pytest.raises(GatewayOutcomeUnknown):
-        await silent.retrieve((INVOICE,), our_reference=REFERENCE)
+    for answers in ((paid, silence, silence), (paid, NO_REFUNDS, silence), (paid, silence, NO_LOG)):
+        adapter, _ = adapter_over(*answers)
+        with capture_logs() as logs:
+            snapshot = await adapter.retrieve((INVOICE,), our_reference=REFERENCE)
+        assert told(snapshot.observations) == {("captured", PAYMENT, KWD_12)}
+        assert all(set(entry) == {"event", "gateway", "code", "log_level"} for entry in logs), "no body, no reference"
 
 
 # --- webhooks ------------------------------------------------------------------------------------------------------
@@ -700,6 +777,13 @@ def test_no_webhook_is_ever_an_exception_of_another_kind_or_money(payload: str) 
         (" 5 ", "5"),
         (5, "5"),
         (Decimal("0.001"), "0.001"),
+        (".500", "0.500"),
+        (".500 KD", "0.500"),
+        ("KD .500", "0.500"),
+        ("KD. 5.000", "5.000"),
+        ("K.D. 5", "5"),
+        ("$5.50", "5.50"),
+        ("500.KD", "500"),
     ],
 )
 def test_an_amount_however_it_is_written(written: Any, expected: str) -> None:
@@ -707,7 +791,26 @@ def test_an_amount_however_it_is_written(written: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "12.345.000", "1,23", "-5", "1e3", "٥", "12 34", None, True, Decimal(-1), "5" * 70]
+    "written",
+    [
+        "KD.500",
+        "K.D.500",
+        "$.50",
+        ".",
+        "KD",
+        "..5",
+        "",
+        "12.345.000",
+        "1,23",
+        "-5",
+        "1e3",
+        "٥",
+        "12 34",
+        None,
+        True,
+        Decimal(-1),
+        "5" * 70,
+    ],
 )
 def test_what_is_no_amount(written: Any) -> None:
     with pytest.raises(UnexpectedShape):

@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
+
 from services.payment_service.domain.errors import CapabilityNotSupported
 from services.payment_service.domain.models import CaptureMode, FactKind, NextAction, Observation
 from services.payment_service.domain.operations import OperationKind
@@ -25,7 +27,7 @@ from services.payment_service.gateways.json_reading import (
 )
 from services.payment_service.gateways.myfatoorah import customer, webhooks
 from services.payment_service.gateways.myfatoorah.amounts import Account
-from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi, TokenRefused
+from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi
 from services.payment_service.gateways.myfatoorah.log import WebhookLog
 from services.payment_service.gateways.myfatoorah.money import MoneyCalls, understood
 from services.payment_service.gateways.myfatoorah.reading import (
@@ -51,8 +53,10 @@ from services.payment_service.gateways.port import (
     UnreadableWebhook,
 )
 from services.payment_service.gateways.refusing import WithoutCompletion
-from shared.errors import GatewayObjectNotFound, GatewayRejected, InvalidAmount
+from shared.errors import GatewayError, GatewayObjectNotFound, GatewayRejected, InvalidAmount
 from shared.money import CURRENCY_EXPONENT, Money
+
+log = structlog.get_logger()
 
 LONGEST_URL = 254
 
@@ -232,21 +236,28 @@ class MyFatoorah(WithoutCompletion):
         return invoice if invoice.our_reference == our_reference else None
 
     async def _returned(self, invoice: Invoice) -> list[Observation]:
-        """Refunds, those made in the portal too, and chargebacks: of money that was taken."""
+        """Refunds, those made in the portal too, and chargebacks: of money that was taken.
+
+        Both are told beside the invoice, which has said by now what was paid. That must not wait for them: where one
+        cannot be read it is told another time.
+        """
         paid = next((attempt for attempt in invoice.attempts if attempt.has_paid), None)
         if not invoice.is_paid or paid is None:
             return []
-        try:
-            refunds = await self._money.refunds_of(invoice.invoice_id)
-        except (
-            GatewayRejected,
-            TokenRefused,
-        ):  # perhaps its way to say that there are none; ours are looked for anyway
-            refunds = []
-        found = understood(lambda: [refund_observation(each, paid.payment_id, self._account) for each in refunds])
+        found = await self._refunded(invoice.invoice_id, paid.payment_id)
         if self._settings.disputes:
             found += await self._log.disputes_of(invoice.invoice_id, self._clock.now())
         return found
+
+    async def _refunded(self, invoice_id: str, payment_id: str) -> list[Observation]:
+        try:
+            refunds = await self._money.refunds_of(invoice_id)
+            return understood(lambda: [refund_observation(each, payment_id, self._account) for each in refunds])
+        except GatewayRejected:  # perhaps its way to say that there are none; ours are looked for anyway
+            return []
+        except GatewayError as error:
+            log.warning("refunds_not_read", gateway="myfatoorah", code=error.code)
+            return []
 
     # --- money and webhooks ----------------------------------------------------------------------------------------
 

@@ -15,7 +15,11 @@ from services.payment_service.domain.errors import CurrencyNotSupported
 from services.payment_service.gateways.json_reading import UnexpectedShape, optional_text, sane
 from shared.money import CURRENCY_EXPONENT, Money
 
-_AMOUNT = re.compile(r"(?:[A-Za-z.$]{1,8} *)?([0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(\.[0-9]+)?(?: *[A-Za-z.$]{1,8})?")
+_BEFORE = r"(?:[A-Za-z$][A-Za-z.$]{0,7} +|[A-Za-z.$]{0,7}[A-Za-z$](?!\.))?"
+_NUMBER = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_AFTER = r"(?: *[A-Za-z.$]{1,8})?"
+_AMOUNT = re.compile(_BEFORE + _NUMBER + _AFTER)
+"""A point right before a digit is the number's: no label takes it away. Whose it is in ``KD.500`` nobody can say."""
 
 _LABELS: Mapping[str, str] = {
     "KD": "KWD",
@@ -78,4 +82,4 @@ def decimal_of(value: Any) -> Decimal:
     found = _AMOUNT.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= 60 else None
     if found is None:
         raise UnexpectedShape("not an amount")
-    return Decimal(found.group(1).replace(",", "") + (found.group(2) or ""))
+    return Decimal(found.group(1).replace(",", ""))

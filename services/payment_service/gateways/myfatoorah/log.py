@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
+
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
@@ -22,11 +24,13 @@ from services.payment_service.gateways.json_reading import (
 )
 from services.payment_service.gateways.listing import said
 from services.payment_service.gateways.myfatoorah.amounts import Account
-from services.payment_service.gateways.myfatoorah.api import READ, Json, MyFatoorahApi, TokenRefused
+from services.payment_service.gateways.myfatoorah.api import READ, Json, MyFatoorahApi
 from services.payment_service.gateways.myfatoorah.reading import number_or_text
 from services.payment_service.gateways.myfatoorah.webhooks import ours_of, references_of
 from services.payment_service.gateways.port import Listed, ListPage
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected
+from shared.errors import GatewayError, GatewayOutcomeUnknown
+
+log = structlog.get_logger()
 
 PAYMENTS, DISPUTES = "PAYMENT_STATUS_CHANGED", "DISPUTE_STATUS_CHANGED"
 
@@ -57,8 +61,8 @@ class WebhookLog:
     async def disputes_of(self, invoice_id: str, now: datetime) -> list[Observation]:
         """All news of disputes, in any order: the facts are a set.
 
-        None where the log is not ours to read, be it by the token's permissions: the invoice was shown to us just now,
-        and what it says of its money must not wait for that.
+        What could be read, where the log is not ours to read, be it by the token's permissions, or does not answer: the
+        invoice was shown to us just now, and what it says of its money must not wait for that.
         """
         found: list[Observation] = []
         filters = {"EventType": DISPUTES, "Key": [invoice_id], "KeyType": "InvoiceId"}
@@ -66,7 +70,8 @@ class WebhookLog:
         while page <= min(pages, MOST_PAGES):
             try:
                 items, pages = await self._read(now - DISPUTED_WITHIN, now + timedelta(minutes=5), page, filters)
-            except (GatewayRejected, TokenRefused):
+            except GatewayError as error:
+                log.warning("disputes_not_read", gateway="myfatoorah", code=error.code)
                 return found
             for item in items:
                 found += said(lambda item=item: tuple(self._dispute(_event_data(item), invoice_id)))  # type: ignore[misc]

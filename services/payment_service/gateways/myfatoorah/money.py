@@ -37,6 +37,7 @@ from shared.money import Money
 understood = Understood("MyFatoorah")
 
 LONGEST_COMMENT = 200
+_REFUSES_TO_SAY = "MyFatoorah refuses to say what became of it"
 
 _REFUND_STATUS: Mapping[FactKind, OutcomeStatus] = {
     FactKind.REFUND_PENDING: OutcomeStatus.PENDING,
@@ -60,7 +61,7 @@ class MoneyCalls:
 
     async def refunds_of(self, invoice_id: str) -> list[Json]:
         data = await self._api.call("GetRefundStatus", {"Key": invoice_id, "KeyType": "InvoiceId"}, READ)
-        return understood(lambda: entries_of(data, "RefundStatusResult"))
+        return understood(lambda: _refund_rows(data))
 
     # --- holds -----------------------------------------------------------------------------------------------------
 
@@ -98,11 +99,14 @@ class MoneyCalls:
         return invoice
 
     def _outcome(self, invoice: Invoice, call: MoneyCall) -> Outcome | None:
-        """What has become of the hold; None while it is held."""
+        """What has become of the hold; None while it is held. Raises UnexpectedShape while the invoice does not say yet
+        what its attempt says."""
         attempt = invoice.attempt(call.target)
+        if attempt.has_paid and not invoice.is_paid:
+            raise UnexpectedShape("an attempt has paid, and its invoice does not say so")
         observations = tuple(observations_of(invoice, self._clock.now()))
         status, why = OutcomeStatus.FAILED, None
-        if invoice.is_paid and attempt.has_paid:
+        if attempt.has_paid:
             is_ours = call.kind is OperationKind.CAPTURE and invoice.captured(attempt) == call.amount
             status = OutcomeStatus.SUCCEEDED if is_ours else OutcomeStatus.FAILED
             why = None if is_ours else "captured_otherwise"
@@ -129,7 +133,7 @@ class MoneyCalls:
         try:
             data = await self._api.call("MakeRefund", payload, UNGUARDED_WRITE)
         except GatewayRejected as refusal:
-            return await found_or_refused(refusal, lambda: self.find(call))
+            return await found_or_refused(refusal, lambda: self._refund_by_reference(call))
         return understood(lambda: self._filed(data, call))
 
     def _filed(self, data: Json, call: MoneyCall) -> Outcome:
@@ -144,15 +148,38 @@ class MoneyCalls:
     # --- looking ---------------------------------------------------------------------------------------------------
 
     async def find(self, call: MoneyCall) -> Outcome | None:
-        """Raises GatewayOutcomeUnknown where MyFatoorah will not say: a refusal to show is no proof of absence."""
+        """Raises GatewayOutcomeUnknown where MyFatoorah will not say: a refusal to show is no proof of absence. Nor is
+        a list with a refund of our amount that shows nobody's reference."""
+        if call.kind is not OperationKind.REFUND:
+            return await self._decided(call)
+        refunds = await self._listed(call)
+        found = understood(lambda: self._refund_outcome(refunds, call))
+        if found is None and understood(lambda: self._may_be_ours(refunds, call)):
+            raise GatewayOutcomeUnknown("a refund of this amount shows no reference")
+        return found
+
+    async def _decided(self, call: MoneyCall) -> Outcome | None:
         try:
             invoice = await self.ask(call.target, "PaymentId")
-            if call.kind is OperationKind.REFUND:
-                refunds = await self.refunds_of(invoice.invoice_id)
-                return understood(lambda: self._refund_outcome(refunds, call))
         except GatewayRejected as error:
-            raise GatewayOutcomeUnknown("MyFatoorah refuses to say what became of it") from error
+            raise GatewayOutcomeUnknown(_REFUSES_TO_SAY) from error
         return understood(lambda: self._outcome(invoice, call))
+
+    async def _listed(self, call: MoneyCall) -> list[Json]:
+        try:
+            invoice = await self.ask(call.target, "PaymentId")
+            return await self.refunds_of(invoice.invoice_id)
+        except GatewayRejected as error:
+            raise GatewayOutcomeUnknown(_REFUSES_TO_SAY) from error
+
+    async def _refund_by_reference(self, call: MoneyCall) -> Outcome | None:
+        """After a refusal: whose a refund without a reference is, does not matter, for this call has made none."""
+        refunds = await self._listed(call)
+        return understood(lambda: self._refund_outcome(refunds, call))
+
+    def _may_be_ours(self, refunds: list[Json], call: MoneyCall) -> list[Json]:
+        nameless = (refund for refund in refunds if optional_identifier(refund, "ExternalIdentifier") is None)
+        return [each for each in nameless if self._account.money(each, "Amount", "BaseCurrency") == call.amount]
 
     def _refund_outcome(self, refunds: list[Json], call: MoneyCall) -> Outcome | None:
         found = next((refund for refund in refunds if refund.get("ExternalIdentifier") == call.reference), None)
@@ -163,3 +190,10 @@ class MoneyCalls:
             raise UnexpectedShape("it is of another amount")
         status = _REFUND_STATUS[observation.kind]
         return Outcome(status, observation.object_reference, observation.reason, observations=(observation,))
+
+
+def _refund_rows(data: Json) -> list[Json]:
+    """An answer without the list is not one without refunds."""
+    if not isinstance(data.get("RefundStatusResult"), list):
+        raise UnexpectedShape("there is no list of refunds")
+    return entries_of(data, "RefundStatusResult")

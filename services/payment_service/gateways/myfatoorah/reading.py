@@ -151,7 +151,7 @@ def observations_of(invoice: Invoice, now: datetime) -> list[Observation]:
     if invoice.is_paid:
         return [*_paid(invoice), *declined]
     if invoice.status == "canceled":
-        return [*_canceled(invoice), *declined]
+        return [*_canceled(invoice, now), *declined]
     if invoice.status == "pending":
         return [*_pending(invoice, now), *declined]
     return [Observation(FactKind.PROCESSING, invoice.invoice_id), *declined]  # a word that nobody documents
@@ -182,37 +182,57 @@ def _paid(invoice: Invoice) -> Iterator[Observation]:
         yield Observation(FactKind.PROCESSING, invoice.invoice_id)
 
 
-def _canceled(invoice: Invoice) -> Iterator[Observation]:
-    yield Observation(FactKind.CANCELED, invoice.invoice_id)
+def _canceled(invoice: Invoice, now: datetime) -> Iterator[Observation]:
+    """An attempt that has paid, or may still pay, outweighs the invoice's word: it may be about to say so."""
+    is_alive = _may_bring_money(invoice, now)
+    kind = FactKind.PROCESSING if is_alive else FactKind.CANCELED
+    yield Observation(kind, invoice.invoice_id)
     for attempt in invoice.attempts:
         if attempt.status in ("authorize", "canceled"):
-            yield Observation(FactKind.CANCELED, attempt.payment_id)
+            yield from _let_go(invoice, attempt, is_alive=is_alive)
 
 
 def _pending(invoice: Invoice, now: datetime) -> Iterator[Observation]:
     held = [attempt for attempt in invoice.attempts if attempt.status == "authorize"]
     released = [attempt for attempt in invoice.attempts if attempt.status == "canceled"]
+    is_alive = _may_bring_money(invoice, now)
     for attempt in released:
-        # Of a hold it was released; without one the shopper has only left this attempt, and the page is still open.
-        kind = FactKind.DECLINED if invoice.held is None else FactKind.CANCELED
-        yield Observation(kind, attempt.payment_id, reason="canceled" if kind is FactKind.DECLINED else None)
+        if invoice.held is None:  # the shopper has only left this attempt, and the page is still open
+            yield Observation(FactKind.DECLINED, attempt.payment_id, reason="canceled")
+        else:
+            yield from _let_go(invoice, attempt, is_alive=is_alive or bool(held))
     for attempt in held:
         yield Observation(FactKind.AUTHORIZED, attempt.payment_id, attempt.amount)
-    if held or (released and invoice.held is not None):
+    if held or (released and invoice.held is not None and not is_alive):
         return
     yield _without_money(invoice, now)
 
 
-def _without_money(invoice: Invoice, now: datetime) -> Observation:
+def _let_go(invoice: Invoice, attempt: Attempt, *, is_alive: bool) -> Iterator[Observation]:
+    """The end of one attempt's hold. It is the end of the payment only where no other attempt may bring money."""
+    if not is_alive:
+        yield Observation(FactKind.CANCELED, attempt.payment_id)
+    elif invoice.held is not None:
+        yield Observation(FactKind.RELEASED, attempt.payment_id)
+
+
+def _may_bring_money(invoice: Invoice, now: datetime) -> bool:
+    """Whether an attempt has paid, though the invoice does not say so yet, or is under way; whichever came last."""
+    is_soon = _late_by(invoice, now) < SLOW_ATTEMPT
+    return any(attempt.has_paid or (attempt.may_pay and is_soon) for attempt in invoice.attempts)
+
+
+def _late_by(invoice: Invoice, now: datetime) -> timedelta:
     """There is no status for an expired link: it follows from its time, which is its own zone's."""
-    newest = invoice.attempts[-1] if invoice.attempts else None
-    late_by = now - invoice.expires_at if invoice.expires_at is not None else timedelta(seconds=-1)
-    if any(attempt.has_paid for attempt in invoice.attempts):
-        return Observation(FactKind.PROCESSING, invoice.invoice_id)  # the invoice does not say so yet
-    if newest is not None and newest.may_pay and late_by < SLOW_ATTEMPT:
+    return now - invoice.expires_at if invoice.expires_at is not None else timedelta(seconds=-1)
+
+
+def _without_money(invoice: Invoice, now: datetime) -> Observation:
+    if _may_bring_money(invoice, now):
         return Observation(FactKind.PROCESSING, invoice.invoice_id)
-    if late_by < timedelta():
+    if _late_by(invoice, now) < timedelta():
         return Observation(FactKind.SESSION_OPENED, invoice.invoice_id)
+    newest = invoice.attempts[-1] if invoice.attempts else None
     if newest is not None and all(attempt.status == "failed" for attempt in invoice.attempts):
         return Observation(FactKind.FAILED, invoice.invoice_id, reason=newest.code or "declined")
     return Observation(FactKind.EXPIRED, invoice.invoice_id)
