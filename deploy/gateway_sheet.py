@@ -40,7 +40,7 @@ _TITLES: Mapping[Capability, str] = {
 
 
 def render(conformance: str) -> str:
-    """The whole page; ``conformance`` is the table that the suite has printed."""
+    """The whole page; ``conformance`` is the suite's table."""
     definitions, known = gateway_definitions(environ={}), registrations(environ={})
     ordered = [definitions[name] for name in sorted(definitions)]
     sections = [
@@ -124,14 +124,19 @@ def _settings(definitions: Sequence[GatewayDefinition], known: Mapping[str, Regi
             if not field.is_required()
         ]
         registration = known.get(definition.name)
-        secret = f"`{registration.secret_variable}`" if registration else "–"
+        secret = _code(_read_by(registration)) if registration else "–"
         rows.append([definition.facts.display_name, _code(definition.required), "; ".join(optional), secret])
     return (
         "Any of them may name an account (`…__EU`) and may instead name a file (`…_FILE`). A gateway is enabled when "
-        "all that it needs is set. Of several accounts, the first whose `…_CURRENCIES` names a payment's currency "
+        "all that it needs is set; an account has webhooks when it has a secret of its own. Of several accounts, the first whose `…_CURRENCIES` names a payment's currency "
         "takes it; else the first that names none.\n\n"
         + table(["", "needs", "may have", "webhooks are verified with"], rows)
     )
+
+
+def _read_by(registration: Registration) -> list[str]:
+    """What verifying takes, without the families of names."""
+    return [name for name in dict.fromkeys(registration.names) if not name.endswith("_")]
 
 
 def _code(names: Sequence[str]) -> str:

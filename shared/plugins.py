@@ -25,16 +25,27 @@ from shared.settings import ConfigurationError, split_list
 PLUGINS = "PAYRAIL_PLUGINS"
 
 
+PARTS = ("adapter", "scheme", "sandbox")
+
+
 def parts_of(
     package: ModuleType, attribute: str, *, plugin_module: str, environ: Mapping[str, str] | None = None
-) -> list[Any]:
-    """Every ``attribute`` of the package's own modules, in the order of their names, then those of the plug-ins.
+) -> dict[str, Any]:
+    """Every ``attribute`` of the package's own modules, then those of the plug-ins, by their ``name``.
 
-    Raises ConfigurationError for a plug-in that cannot be imported.
+    Raises ConfigurationError for a plug-in that cannot be imported or brings no part, and where two share a name: a
+    plug-in must not take the place of a gateway that is there.
     """
     environ = os.environ if environ is None else environ
-    modules = [*_own_modules(package), *_plugin_modules(environ, plugin_module)]
-    return [getattr(module, attribute) for module in modules if hasattr(module, attribute)]
+    found: dict[str, Any] = {}
+    for module in (*_own_modules(package), *_plugin_modules(environ, plugin_module)):
+        part = getattr(module, attribute, None)
+        if part is None:
+            continue
+        if part.name in found:
+            raise ConfigurationError(f"two gateways are called {part.name!r}; the second is in {module.__name__}")
+        found[part.name] = part
+    return found
 
 
 def _own_modules(package: ModuleType) -> Iterator[ModuleType]:
@@ -42,12 +53,15 @@ def _own_modules(package: ModuleType) -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package.__name__}.{found.name}")
 
 
-def _plugin_modules(environ: Mapping[str, str], part: str) -> Iterator[ModuleType]:
+def _plugin_modules(environ: Mapping[str, str], wanted: str) -> Iterator[ModuleType]:
     for name in split_list(environ.get(PLUGINS, "")):
         try:
             importlib.import_module(name)
-            is_there = importlib.util.find_spec(f"{name}.{part}") is not None
+            parts = [part for part in PARTS if importlib.util.find_spec(f"{name}.{part}") is not None]
+            module = importlib.import_module(f"{name}.{wanted}") if wanted in parts else None
         except ImportError as error:
             raise ConfigurationError(f"{PLUGINS}: {name} cannot be imported ({error})") from error
-        if is_there:
-            yield importlib.import_module(f"{name}.{part}")
+        if not parts:
+            raise ConfigurationError(f"{PLUGINS}: {name} has none of the modules {', '.join(PARTS)}")
+        if module is not None:
+            yield module

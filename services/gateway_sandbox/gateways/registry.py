@@ -15,8 +15,7 @@ from shared.plugins import parts_of
 
 def sandbox_definitions(environ: Mapping[str, str] | None = None) -> dict[str, SandboxDefinition]:
     """Every gateway that can be played, by name."""
-    found = parts_of(gateways, "DEFINITION", plugin_module="sandbox", environ=environ)
-    return {definition.name: definition for definition in found}
+    return parts_of(gateways, "DEFINITION", plugin_module="sandbox", environ=environ)
 
 
 def build_gateways(site: Site) -> dict[str, SandboxGateway]:

@@ -328,14 +328,16 @@ class Parked:
         for reference in sorted(set(references)):
             await self._connection.execute(statement, {"name": f"{gateway}:{reference}"})
 
-    async def wake(self, gateway: str, references: Sequence[str]) -> int:
+    async def wake(self, gateway: str, account: str | None, references: Sequence[str]) -> int:
         statement = text(
             """
             UPDATE parked_events SET status = 'ready'
-            WHERE gateway = :gateway AND status IN ('waiting', 'unclaimed') AND refs && CAST(:refs AS text[])
+            WHERE gateway = :gateway AND account IS NOT DISTINCT FROM CAST(:account AS text)
+                AND status IN ('waiting', 'unclaimed') AND refs && CAST(:refs AS text[])
             """
         )
-        return (await self._connection.execute(statement, {"gateway": gateway, "refs": list(references)})).rowcount
+        values = {"gateway": gateway, "account": account, "refs": list(references)}
+        return (await self._connection.execute(statement, values)).rowcount
 
     async def take(self, status: ParkedStatus) -> ParkedEvent | None:
         statement = (
@@ -365,11 +367,14 @@ class Parked:
         statement = text(
             """
             UPDATE parked_events e SET status = 'ready' WHERE e.status = 'waiting' AND (
-                EXISTS (SELECT 1 FROM payment_references r WHERE r.gateway = e.gateway AND r.reference = ANY(e.refs))
+                EXISTS (SELECT 1 FROM payment_references r WHERE r.gateway = e.gateway
+                        AND r.account = coalesce(e.account, '') AND r.reference = ANY(e.refs))
                 OR EXISTS (SELECT 1 FROM payments p WHERE p.gateway = e.gateway
+                           AND p.account IS NOT DISTINCT FROM e.account
                            AND (p.payment_id = ANY(e.refs) OR p.order_id = ANY(e.refs)))
                 OR EXISTS (SELECT 1 FROM payment_attempts a JOIN payments p USING (payment_id)
-                           WHERE p.gateway = e.gateway AND a.reference = ANY(e.refs)))
+                           WHERE p.gateway = e.gateway AND p.account IS NOT DISTINCT FROM e.account
+                           AND a.reference = ANY(e.refs)))
             """
         )
         return (await self._connection.execute(statement)).rowcount

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import TypeVar
 
 from services.payment_service.gateways.json_reading import UnexpectedShape
-from shared.errors import InvalidAmount
+from shared.errors import GatewayRejected, InvalidAmount
 
 Said = TypeVar("Said")
+
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 
 def whole_seconds(since: datetime, until: datetime) -> tuple[int, int]:
@@ -28,3 +31,15 @@ def said(read: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
         return read()
     except (UnexpectedShape, InvalidAmount):
         return ()
+
+
+def bad_cursor() -> GatewayRejected:
+    """For a cursor that no page of ours gave: that is our mistake, so the gateway is not even asked."""
+    return GatewayRejected("there is no such page", gateway_code="bad_cursor")
+
+
+def number_in(cursor: str) -> int:
+    """Of a cursor that counts. Raises GatewayRejected."""
+    if not _NUMBER.fullmatch(cursor):
+        raise bad_cursor()
+    return int(cursor)

@@ -68,8 +68,13 @@ class Gateways:
     def account_of(self, name: str, label: str | None) -> str | None:
         """The account that a webhook came for, by the label in its address. Where we have one account only, it is that
         one whatever the label; else a label that is nobody's stays, and no payment is found under it (failure W15)."""
-        has_several = any(each.name is not None for each in self.accounts.get(name, ()))
-        return account_name(label) if label and has_several else None
+        accounts = self.accounts.get(name, ())
+        if len(accounts) == 1:
+            return accounts[0].name
+        return account_name(label) if label and accounts else None
+
+    def has(self, name: str, account: str | None) -> bool:
+        return any(each.name == account for each in self.accounts.get(name, ()))
 
     def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
         """Raises GatewayNotEnabled."""

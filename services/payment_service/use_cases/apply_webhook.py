@@ -126,6 +126,8 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
         attempt = await tx.attempts.latest(payment_id)
     assert payment is not None
     assert attempt is not None
+    if not context.gateways.has(payment.gateway, payment.account):
+        return None  # its account is not enabled here (any more): it waits, and a person is called
     if speaks_for_itself and payment.gateway_reference is not None:
         return event
     believed = event.references if webhook.trust == "full" else ()
@@ -205,7 +207,7 @@ def _parked(webhook: Webhook, references: Sequence[str], status: ParkedStatus, c
     return ParkedEvent(
         parked_id=context.ids.new("prk"),
         gateway=webhook.gateway,
-        account=webhook.account,
+        account=context.gateways.account_of(webhook.gateway, webhook.account),
         delivery_id=webhook.delivery_id,
         event_type=webhook.event_type,
         trust=webhook.trust,

@@ -104,7 +104,7 @@ async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Contex
     await tx.attempts.add(attempt)
     known_as = (payment.payment_id, attempt.reference, payment.order_id)
     await tx.parked.lock_references(payment.gateway, known_as)
-    if await tx.parked.wake(payment.gateway, known_as):
+    if await tx.parked.wake(payment.gateway, payment.account, known_as):
         tx.hint(PARKED_CHANNEL)
     await tx.timeline.add(payment.payment_id, _created_entry(payment))
     await tx.outbox.add(event_of(PaymentCreated, payment), subject=payment.payment_id, correlation_id=payment.order_id)

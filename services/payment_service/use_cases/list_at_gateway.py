@@ -29,6 +29,7 @@ async def list_at_gateway(
     gateway: str, since: datetime, until: datetime, context: Context, *, account: str | None, cursor: str | None
 ) -> ListedPage:
     """One page. Raises GatewayNotEnabled, CapabilityNotSupported where the gateway has no list, or a GatewayError."""
+    account = context.gateways.account_of(gateway, account)
     adapter = context.gateways.get(gateway, account)
     if Capability.LIST_BY_WINDOW not in adapter.facts.capabilities:
         reason = adapter.facts.not_offered.get(Capability.LIST_BY_WINDOW, "not offered")

@@ -193,6 +193,6 @@ async def _record_session(
             session_known=True,
             entries=(entry,),
         )
-        if await tx.parked.wake(payment.gateway, session.references):
+        if await tx.parked.wake(payment.gateway, payment.account, session.references):
             tx.hint(PARKED_CHANNEL)
     return OpenedSession(recorded.payment, opened)

@@ -241,7 +241,7 @@ class ParkedRepository(Protocol):
         (PY5)."""
         ...
 
-    async def wake(self, gateway: str, references: Sequence[str]) -> int:
+    async def wake(self, gateway: str, account: str | None, references: Sequence[str]) -> int:
         """Mark what waits for any of these references as ready; returns how many."""
         ...
 
@@ -300,6 +300,8 @@ class GatewaysPort(Protocol):
         ...
 
     def get(self, name: str, account: str | None = None) -> GatewayAdapter: ...
+
+    def has(self, name: str, account: str | None) -> bool: ...
 
     def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
         """What translates a webhook: the adapter of the account it came for, since gateways name their merchant in it;

@@ -196,7 +196,7 @@ async def record(
         recorded = await record_facts(
             tx, payment, facts, learnt, references=references, entries=(entry,), derive_again=True
         )
-        if references and await tx.parked.wake(held.payment.gateway, references):
+        if references and await tx.parked.wake(held.payment.gateway, held.payment.account, references):
             tx.hint(PARKED_CHANNEL)
         return _own(recorded.operations, operation)
 

@@ -63,8 +63,10 @@ async def _set_aside(parked_id: str, status: ParkedStatus, context: Context) -> 
 async def look_after_parked(context: Context, *, deadline: timedelta) -> None:
     """The slow round: find what a missed wake-up left waiting, and mark as unclaimed what waited past the deadline."""
     async with context.uow() as tx:
+        unclaimed = await tx.parked.expire_waiting(
+            context.clock.now() - deadline
+        )  # what is woken below waits no longer
         await tx.parked.waiting_with_known_payment()
-        unclaimed = await tx.parked.expire_waiting(context.clock.now() - deadline)
         PARKED_EVENTS.set(await tx.parked.count_waiting())
     for parked in unclaimed:
         log.error("webhook_unclaimed", gateway=parked.gateway, delivery_id=parked.delivery_id)

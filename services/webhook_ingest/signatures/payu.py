@@ -2,7 +2,8 @@
 
 Covered are status, amount, txnid, the buyer and udf1 to udf5. What tells captured from held (``unmappedstatus``) and
 PayU's own id are not, and the buyer's browser gets the same hash with its way back to the shop. Webhooks of refunds and
-disputes carry no hash at all. So whatever arrives is a hint: it makes us ask, and changes nothing by itself.
+disputes carry no hash at all. So whatever arrives is a hint: it makes us ask, and changes nothing by itself; and of the
+buyer, of whom a payment's form tells nearly everything, nothing travels on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from urllib.parse import urlencode
 
 from services.webhook_ingest.signatures.fields import FieldProblem, Fields, clean_identifier
 from services.webhook_ingest.signatures.port import (
+    Content,
     InvalidSchemeConfig,
     RawDelivery,
     Refusal,
@@ -32,6 +35,12 @@ SALT_VARIABLE = "PAYU_SALT"
 _AFTER_SALT = ("udf5", "udf4", "udf3", "udf2", "udf1", "email", "firstname", "productinfo", "amount", "txnid", "key")
 _EMPTY_FIELDS = (b"",) * 5  # udf10 to udf6, which nobody fills
 _CHARGES = ("additionalCharges", "additional_charges")
+
+_KEPT_OF_PAYMENT = ("txnid", "mihpayid", "status")
+_KEPT_OF_REFUND = ("action", "merchantTxnId", "mihpayid", "status")
+_KEPT_OF_DISPUTE = ("event", "txn_id", "cb_status")
+"""What travels on, and is all that is read of it. The rest stays in the raw delivery: the buyer's name, address and
+account (``name_on_card``, ``address1``, ``field1``) stand under too many names to be taken out one by one."""
 
 Reader = Callable[[str], str | None]
 
@@ -80,7 +89,8 @@ class PayuScheme:
         if not matching:
             return refused(Refusal.SIGNATURE_MISMATCH if any(s.text for s in secrets) else Refusal.NO_SECRET)
         names = [read(name) for name in ("mihpayid", "status", "unmappedstatus")]
-        return _hint(f"payment.{read('status')}", names, key_id=matching[0].key_id)
+        kept = _kept(read, _KEPT_OF_PAYMENT)
+        return _hint(f"payment.{read('status')}", names, kept, key_id=matching[0].key_id)
 
     def _unsigned(self, delivery: RawDelivery, read: Reader, secrets: Sequence[SigningSecret]) -> Verification:
         """Only what PayU is known to send so. Its ``key`` proves nothing, but another one is not meant for us."""
@@ -91,10 +101,11 @@ class PayuScheme:
         if not _is_json(delivery) or is_stranger:
             return refused(Refusal.SIGNATURE_MISSING)
         if read("action") == "refund" and read("mihpayid"):
-            return _hint(f"refund.{read('status')}", [read(name) for name in ("request_id", "status", "bank_arn")])
+            names = [read(name) for name in ("request_id", "status", "bank_arn")]
+            return _hint(f"refund.{read('status')}", names, _kept(read, _KEPT_OF_REFUND))
         if read("event") == "dispute" and read("txn_id"):
             names = [read(name) for name in ("cb_id", "cb_status", "updated_at")]
-            return _hint(f"dispute.{read('cb_status')}", names)
+            return _hint(f"dispute.{read('cb_status')}", names, _kept(read, _KEPT_OF_DISPUTE))
         return refused(Refusal.SIGNATURE_MISSING)
 
 
@@ -131,7 +142,12 @@ def _matches(received: bytes, content: Mapping[str, bytes], secret: SigningSecre
     return hmac.compare_digest(received, reverse_hash(content, secret.text.encode("utf-8", "surrogatepass")))
 
 
-def _hint(event_type: str, names: Sequence[str | None], *, key_id: str | None = None) -> Verification:
+def _kept(read: Reader, names: Sequence[str]) -> Content:
+    fields = [(name, _encoded(value)) for name in names if (value := read(name))]
+    return Content("application/x-www-form-urlencoded", urlencode(fields).encode())
+
+
+def _hint(event_type: str, names: Sequence[str | None], kept: Content, *, key_id: str | None = None) -> Verification:
     """The id is PayU's advice for telling repetitions apart. Nobody signs it, so it is only noted."""
     return Verification(
         refusal=None,
@@ -139,6 +155,7 @@ def _hint(event_type: str, names: Sequence[str | None], *, key_id: str | None = 
         key_id=key_id,
         event_id=clean_identifier(":".join(name or "" for name in names)),
         event_type=clean_identifier(event_type),
+        content=kept,
     )
 
 

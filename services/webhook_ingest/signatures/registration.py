@@ -29,19 +29,20 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class IngestGateway:
-    """One enabled gateway. Where there are ``account_secrets``, any other account is unknown."""
+    """One enabled gateway, or one account of ours there. Where there are ``accounts``, any other one is unknown."""
 
     name: str
     scheme: SignatureScheme
     secrets: tuple[SigningSecret, ...]
-    account_secrets: Mapping[str, tuple[SigningSecret, ...]] = field(default_factory=dict)
+    accounts: Mapping[str, IngestGateway] = field(default_factory=dict)
     acknowledgement: Acknowledgement | None = None
 
-    def secrets_for(self, account: str | None) -> tuple[SigningSecret, ...] | None:
-        """The secrets to verify with, or None for an account that is not ours."""
-        if account is None or not self.account_secrets:
-            return self.secrets
-        return self.account_secrets.get(account_key(account))
+    def for_account(self, account: str | None) -> IngestGateway | None:
+        """What an address with that account is verified by; None for an account that is not ours. Without accounts the
+        label in the address says nothing."""
+        if account is None or not self.accounts:
+            return self if self.secrets else None
+        return self.accounts.get(account_key(account))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ gateway is one module here that exports ``REGISTRATION`` (registration.py): a ro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from services.webhook_ingest import signatures
 from services.webhook_ingest.signatures.port import InvalidSchemeConfig, SigningSecret
 from services.webhook_ingest.signatures.registration import IngestGateway, Registration
 from services.webhook_ingest.signatures.surroundings import Surroundings
 from services.webhook_ingest.signatures.values import GatewayValues
+from shared.gateway_variables import ACCOUNT_SEPARATOR
 from shared.http import HttpCaller
 from shared.plugins import parts_of
 
@@ -23,8 +25,7 @@ MIN_OWN_SECRET_BYTES = 16
 
 def registrations(environ: Mapping[str, str] | None = None) -> dict[str, Registration]:
     """Every gateway that deliveries can come from, enabled or not, by name."""
-    found = parts_of(signatures, "REGISTRATION", plugin_module="scheme", environ=environ)
-    return {registration.name: registration for registration in found}
+    return parts_of(signatures, "REGISTRATION", plugin_module="scheme", environ=environ)
 
 
 def build_registry(
@@ -51,21 +52,25 @@ def build_registry(
 
 
 def _enable(registration: Registration, values: GatewayValues, surroundings: Surroundings) -> IngestGateway | None:
-    secrets = tuple(map(SigningSecret, values.secrets(registration.secret_variable)))
-    prefix = f"{registration.secret_variable}__"
-    accounts = {
-        variable.removeprefix(prefix): tuple(map(SigningSecret, values.secrets(variable)))
-        for variable in values.names_starting_with(prefix)
-    }
-    accounts = {account: own for account, own in accounts.items() if own}
-    if not secrets and not accounts:
+    """Secrets are an account's own and are not shared: who has one account's says nothing about another's money."""
+    prefix = f"{registration.secret_variable}{ACCOUNT_SEPARATOR}"
+    keys = [name.removeprefix(prefix) for name in values.names_starting_with(prefix) if values.secrets(name)]
+    accounts = {key: _account(registration, values.for_account(key), surroundings) for key in keys}
+    if values.secrets(registration.secret_variable):
+        return replace(_account(registration, values.for_account(None), surroundings), accounts=accounts)
+    if not accounts:
         return None
+    return replace(next(iter(accounts.values())), secrets=(), accounts=accounts)
+
+
+def _account(registration: Registration, values: GatewayValues, surroundings: Surroundings) -> IngestGateway:
+    secrets = tuple(map(SigningSecret, values.secrets(registration.secret_variable)))
     scheme = registration.scheme(values, surroundings)
-    for secret in (*secrets, *(secret for own in accounts.values() for secret in own)):
+    for secret in secrets:
         scheme.check_secret(secret)
         is_ours = registration.we_choose_the_secret and surroundings.production
         if is_ours and len(secret.text.encode()) < MIN_OWN_SECRET_BYTES:
             raise InvalidSchemeConfig(
                 f"{registration.secret_variable} must have at least {MIN_OWN_SECRET_BYTES} bytes in production"
             )
-    return IngestGateway(registration.name, scheme, secrets, accounts, registration.acknowledgement)
+    return IngestGateway(registration.name, scheme, secrets, acknowledgement=registration.acknowledgement)

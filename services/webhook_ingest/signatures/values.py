@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from services.webhook_ingest.signatures.port import InvalidSchemeConfig
+from shared.gateway_variables import ACCOUNT_SEPARATOR
 
 
 class GatewayValues:
@@ -13,6 +14,14 @@ class GatewayValues:
     def __init__(self, values: Mapping[str, str], *, public_base_url: str = "http://127.0.0.1:8000") -> None:
         self._values = {name.upper(): value for name, value in values.items()}
         self.public_base_url = public_base_url.rstrip("/")
+
+    def for_account(self, key: str | None) -> GatewayValues:
+        """As one account sees them: its own values where it has some, else those that all share, and no other
+        account's."""
+        shared = {name: value for name, value in self._values.items() if ACCOUNT_SEPARATOR not in name}
+        ending = f"{ACCOUNT_SEPARATOR}{key}"
+        own = {name.removesuffix(ending): value for name, value in self._values.items() if name.endswith(ending)}
+        return GatewayValues(shared | (own if key is not None else {}), public_base_url=self.public_base_url)
 
     def __repr__(self) -> str:
         return "GatewayValues(…)"

@@ -37,12 +37,13 @@ _REFUSALS: Mapping[Refusal, type[DomainError]] = {
 
 
 def find_gateway(gateways: Mapping[str, IngestGateway], name: str, account: str | None) -> IngestGateway:
-    """Raises UnknownGateway for a gateway that is not enabled and for an account that is not ours."""
+    """As the account has it. Raises UnknownGateway for one that is not enabled, and an account that is not ours."""
     gateway = gateways.get(name)
     is_well_formed = account is None or _ACCOUNT.fullmatch(account) is not None
-    if gateway is None or not is_well_formed or not gateway.secrets_for(account):
+    found = gateway.for_account(account) if gateway is not None and is_well_formed else None
+    if found is None:
         raise UnknownGateway
-    return gateway
+    return found
 
 
 async def prepare_gateway(arrival: Arrival, gateway: IngestGateway) -> IngestGateway:
@@ -50,16 +51,14 @@ async def prepare_gateway(arrival: Arrival, gateway: IngestGateway) -> IngestGat
     scheme = gateway.scheme
     if not isinstance(scheme, PreparingScheme) or not arrival.raw.body:
         return gateway
-    secrets = gateway.secrets_for(arrival.account) or ()
-    return replace(gateway, scheme=await scheme.prepare(arrival.raw, secrets, arrival.received_at))
+    return replace(gateway, scheme=await scheme.prepare(arrival.raw, gateway.secrets, arrival.received_at))
 
 
 def verify_delivery(arrival: Arrival, gateway: IngestGateway) -> Verification:
     """Raises MalformedDelivery, SignatureMissing, SignatureInvalid or TimestampOutOfTolerance."""
     if not arrival.raw.body:
         raise MalformedDelivery
-    secrets = gateway.secrets_for(arrival.account) or ()
-    verification = gateway.scheme.verify(arrival.raw, secrets, arrival.received_at)
+    verification = gateway.scheme.verify(arrival.raw, gateway.secrets, arrival.received_at)
     if verification.refusal is not None:
         log.warning(
             "webhook_refused",

@@ -361,6 +361,9 @@ class FakeGateways:
             raise GatewayNotEnabled
         return self.adapters[name]
 
+    def has(self, name: str, account: str | None) -> bool:
+        return name in self.adapters
+
     def reader_of(self, name: str, label: str | None) -> GatewayAdapter:
         return self.adapters[name]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from services.payment_service.use_cases.wake_parked import apply_one_ready, look_after_parked
 from shared.contracts.webhook_events import WebhookReceived
 from shared.settings import ConfigurationError
 from tests.integration.payment_service.conftest import BuildWorld, World
@@ -163,3 +165,36 @@ async def test_a_webhook_is_read_by_the_account_that_it_came_for(
     event = world.delivery(content, gateway="billdesk").model_copy(update={"account": account})
     await world.receive(event)
     assert await world.parked() == [parked]
+
+
+async def test_what_is_about_nobodys_account_reaches_a_person_although_another_account_knows_its_name(
+    build_world: BuildWorld,
+) -> None:
+    world, _ = await several(build_world)
+    payment = await world.opened(**money("EUR"))
+    await world.receive(from_account(world, payment, "gulf-1"))
+    await look_after_parked(world.container.context, deadline=timedelta(hours=1))
+    assert not await apply_one_ready(world.container.context)
+    assert await world.parked() == ["waiting"]
+    await look_after_parked(world.container.context, deadline=timedelta(seconds=-60))
+    assert await world.parked() == ["unclaimed"]
+
+
+async def test_an_only_account_with_a_name_gets_what_comes_under_any_label(build_world: BuildWorld) -> None:
+    world = await build_world(generic_api_base=None, generic_api_base__eu="https://gateway.test")
+    payment = await world.opened()
+    assert payment["account"] == "eu"
+    await world.receive(from_account(world, payment, None))
+    assert (await world.see(payment["payment_id"]))["status"] == "captured"
+
+
+async def test_a_hint_about_a_payment_whose_account_is_gone_waits(build_world: BuildWorld) -> None:
+    world, _ = await several(build_world)
+    payment = await world.opened(**money("EUR"))
+    without = await build_world(generic_api_base__gulf_1="https://gulf.gateway.test")
+    hint = from_account(without, payment, "eu").model_copy(update={"trust": "hint"})
+    await without.receive(hint)
+    assert await apply_one_ready(without.container.context)
+    assert await without.parked() == ["waiting"]
+    await look_after_parked(without.container.context, deadline=timedelta(seconds=-60))
+    assert await without.parked() == ["unclaimed"]

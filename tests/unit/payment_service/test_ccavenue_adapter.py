@@ -638,16 +638,52 @@ async def test_a_list_that_contradicts_itself_ends_no_payment_and_proves_nothing
 
 
 async def test_a_capture_confirms_the_order() -> None:
-    ccavenue, gateway = adapter_over(DONE)
+    ccavenue, gateway = adapter_over(DONE, says(an_order()))
     outcome = await ccavenue.capture(A_CAPTURE)
-    assert asked(gateway) == (
+    assert asked(gateway, 0) == (
         "confirmOrder",
         "1.1",
         {"order_List": [{"reference_no": TRACKING, "amount": "499.00"}]},
     )
     assert (outcome.status, told(outcome.observations)) == (OutcomeStatus.SUCCEEDED, {TAKEN})
+    assert asked(gateway) == ("orderStatusTracker", "1.2", {"reference_no": TRACKING})
+    ccavenue, _ = adapter_over(DONE, says(an_order(order_capt_amt=399)))
     part = await ccavenue.capture(replace(A_CAPTURE, amount=INR_399, is_whole=False))
-    assert told(part.observations) == {("captured", TRACKING, INR_399), ("released", TRACKING, None)}
+    assert (part.status, told(part.observations)) == (
+        OutcomeStatus.SUCCEEDED,
+        {("captured", TRACKING, INR_399), GONE},
+    )
+
+
+async def test_how_much_was_captured_is_what_ccavenue_says() -> None:
+    ccavenue, _ = adapter_over(DONE, says(an_order(order_capt_amt=399)))
+    outcome = await ccavenue.capture(A_CAPTURE)
+    assert (outcome.status, outcome.failure_code) == (OutcomeStatus.FAILED, "captured_otherwise")
+    assert told(outcome.observations) == {("captured", TRACKING, INR_399), GONE}
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        A_HELD_ORDER,
+        says(an_order("Awaited")),
+        says(an_order(order_capt_amt=0)),
+        says(an_order(order_currncy="AED")),
+        says(an_order(order_no="PR0000000000000OTHER")),
+        refuses("51313"),
+        refuses("51407"),
+        refuses("51420"),
+        plain("", 503),
+        plain("<html>"),
+        httpx.ConnectError("refused"),
+    ],
+)
+async def test_a_capture_that_cannot_be_seen_afterwards_is_unknown_and_not_sent_again(look: Answer) -> None:
+    ccavenue, gateway = adapter_over(DONE, look)
+    with pytest.raises(GatewayOutcomeUnknown):
+        await ccavenue.capture(A_CAPTURE)
+    commands = [asked(gateway, position)[0] for position in range(len(gateway.requests))]
+    assert commands.count("confirmOrder") == 1
 
 
 async def test_a_void_cancels_the_order() -> None:
@@ -789,9 +825,9 @@ async def test_nothing_found_is_only_proof_where_the_order_itself_is_known() -> 
 
 async def test_a_completion_confirms_only_what_was_agreed() -> None:
     call = a_call(OperationKind.COMPLETION, INR_499, capture=CaptureMode.AUTOMATIC)
-    ccavenue, gateway = adapter_over(says(an_order("Successful")), DONE)
+    ccavenue, gateway = adapter_over(says(an_order("Successful")), DONE, says(an_order()))
     assert told((await ccavenue.complete(call)).observations) == {TAKEN}
-    assert asked(gateway)[0] == "confirmOrder"
+    assert asked(gateway, 1)[0] == "confirmOrder"
 
     ccavenue, gateway = adapter_over(says(an_order("Successful", order_amt=1)))
     outcome = await ccavenue.complete(call)

@@ -259,11 +259,10 @@ def test_each_account_has_its_own_keys_and_names() -> None:
     gateway = build_registry(GatewayValues(values), production=False)["billdesk"]
     token = jose.sign({"clientid": "client02"}, QUESTION, b"another-key")
     delivery = RawDelivery("POST", "/", "", (), token.encode())
-    own, main = gateway.secrets_for("shop2"), gateway.secrets_for(None)
+    own = gateway.for_account("shop2")
     assert own is not None
-    assert main is not None
-    assert gateway.scheme.verify(delivery, own, AT).verified
-    assert not gateway.scheme.verify(delivery, main, AT).verified
+    assert own.scheme.verify(delivery, own.secrets, AT).verified
+    assert not gateway.scheme.verify(delivery, gateway.secrets, AT).verified
     assert gateway.scheme.verify(delivery, (), AT).refusal is Refusal.NO_SECRET
 
 

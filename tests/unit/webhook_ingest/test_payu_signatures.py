@@ -211,9 +211,10 @@ def test_accounts_have_their_own_keys_and_salts() -> None:
     )
     gateway = build_registry(values, production=True)["payu"]
     delivery = RawDelivery("POST", "/", "", (("Content-Type", FORM),), a_body())
-    assert gateway.scheme.verify(delivery, gateway.secrets_for(None) or (), SIGNED_AT).verified
-    refused = gateway.scheme.verify(delivery, gateway.secrets_for("eu") or (), SIGNED_AT)
-    assert refused.refusal is Refusal.SIGNATURE_MISMATCH
+    assert gateway.scheme.verify(delivery, gateway.secrets, SIGNED_AT).verified
+    eu = gateway.for_account("eu")
+    assert eu is not None
+    assert eu.scheme.verify(delivery, eu.secrets, SIGNED_AT).refusal is Refusal.SIGNATURE_MISMATCH
     assert build_registry(GatewayValues({"PAYU_MERCHANT_KEY": KEY}), production=True) == {}
     assert registrations()["payu"].wants("PAYU_MERCHANT_KEY")
     with pytest.raises(InvalidSchemeConfig, match="PAYU_SALT"):

@@ -100,9 +100,31 @@ def test_several_secrets_are_separated_by_commas() -> None:
 def test_an_account_with_secrets_of_its_own_is_verified_with_those_alone() -> None:
     values = {"STRIPE_WEBHOOK_SECRET": "whsec_main", "STRIPE_WEBHOOK_SECRET__EU_1": "whsec_eu"}
     gateway = build_registry(GatewayValues(values), production=True)["stripe"]
-    assert gateway.secrets_for("eu-1") == (SigningSecret("whsec_eu"),)
-    assert gateway.secrets_for(None) == (SigningSecret("whsec_main"),)
-    assert gateway.secrets_for("us") is None
+    eu, main = gateway.for_account("eu-1"), gateway.for_account(None)
+    assert eu is not None
+    assert main is not None
+    assert (eu.secrets, main.secrets) == ((SigningSecret("whsec_eu"),), (SigningSecret("whsec_main"),))
+    assert gateway.for_account("us") is None
+
+
+def test_where_all_accounts_have_names_the_address_without_one_is_nobodys() -> None:
+    gateway = build_registry(GatewayValues({"STRIPE_WEBHOOK_SECRET__EU": "whsec_eu"}), production=True)["stripe"]
+    assert gateway.for_account(None) is None
+    assert gateway.for_account("eu") is not None
+
+
+def test_an_account_has_its_own_settings_too() -> None:
+    values = {
+        "TABBY_WEBHOOK_SECRET": "a-secret-of-the-main-one",
+        "TABBY_WEBHOOK_SECRET__EU": "a-secret-of-another-one",
+        "TABBY_WEBHOOK_HEADER__EU": "X-From-Europe",
+    }
+    gateway = build_registry(GatewayValues(values), production=True)["tabby"]
+    eu, main = gateway.for_account("eu"), gateway.for_account(None)
+    assert eu is not None
+    assert main is not None
+    assert eu.scheme.secret_headers == {"x-from-europe"}
+    assert main.scheme.secret_headers == {"x-tabby-auth"}
 
 
 def _generic_verifies(headers: dict[str, str], secret: str = SECRET, /, **settings: str) -> bool:

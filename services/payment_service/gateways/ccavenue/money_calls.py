@@ -48,15 +48,16 @@ class MoneyCalls:
         self._retriever = retriever
 
     async def capture(self, call: MoneyCall) -> Outcome:
-        """Once, the whole or a part; the rest of a part goes back by itself. The answer only counts what went well."""
+        """Once, the whole or a part; the rest of a part goes back by itself. The answer only counts what went well, so
+        that how much was taken is asked for."""
         try:
             await self._order_one("confirmOrder", call)
         except GatewayRejected as refusal:
             return await self._after_refusal(call, refusal)
-        observations = [Observation(FactKind.CAPTURED, call.target, call.amount)]
-        if not call.is_whole:
-            observations.append(Observation(FactKind.RELEASED, call.target, reason="rest_returned"))
-        return Outcome(OutcomeStatus.SUCCEEDED, call.target, observations=tuple(observations))
+        found = await certain(lambda: self.find(call))
+        if found is None:
+            raise GatewayOutcomeUnknown("CCAvenue counts it as confirmed and still shows it as held")
+        return found
 
     async def void(self, call: MoneyCall) -> Outcome:
         try:

@@ -14,7 +14,7 @@ from services.payment_service.gateways.json_reading import (
     optional_identifier,
     whole_number,
 )
-from services.payment_service.gateways.listing import said, whole_seconds
+from services.payment_service.gateways.listing import bad_cursor, number_in, said, whole_seconds
 from services.payment_service.gateways.paypal.amounts import from_paypal
 from services.payment_service.gateways.paypal.client import PayPalClient
 from services.payment_service.gateways.paypal.errors import NotPermitted
@@ -35,7 +35,7 @@ _PAYMENTS = "T00"
 async def captures_of_window(client: PayPalClient, since: datetime, until: datetime, cursor: str | None) -> ListPage:
     """``cursor``: where the present part of the window begins, and the page in it."""
     first, last = whole_seconds(since, until)
-    start, page = (int(part) for part in cursor.split(":")) if cursor is not None else (first, 1)
+    start, page = _position(cursor, first, last) if cursor is not None else (first, 1)
     end = min(start + LONGEST_WINDOW_SECONDS, last)
     query = {
         "start_date": _stamp(start),
@@ -57,6 +57,15 @@ async def captures_of_window(client: PayPalClient, since: datetime, until: datet
     except UnexpectedShape as error:
         raise GatewayOutcomeUnknown("PayPal's list is not understood") from error
     return ListPage(entries, f"{end}:1" if end < last else None)
+
+
+def _position(cursor: str, first: int, last: int) -> tuple[int, int]:
+    """Raises GatewayRejected for what no page of ours gave."""
+    start, _, page = cursor.partition(":")
+    position = number_in(start), number_in(page)
+    if not first <= position[0] <= last or position[1] < 1:
+        raise bad_cursor()
+    return position
 
 
 def _listed(row: Json) -> Listed:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
-from itertools import pairwise
 from urllib.parse import urlencode
 
 from pydantic import Field, SecretStr
@@ -20,7 +19,7 @@ from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings, Tools
 from services.payment_service.gateways.json_reading import UnexpectedShape, optional_text
 from services.payment_service.gateways.paytm.api import GUARDED_WRITE, PaytmApi
-from services.payment_service.gateways.paytm.passbook import PAGE, STATUSES, Kind, Passbook, Window
+from services.payment_service.gateways.paytm.passbook import START, STEPS, Kind, Passbook, Position, Window
 from services.payment_service.gateways.paytm.reading import check_capture, to_rupees
 from services.payment_service.gateways.paytm.refunds import Refunds, understood
 from services.payment_service.gateways.paytm.retrieving import Retriever
@@ -191,16 +190,14 @@ class Paytm(WithoutCaptures, WithoutCompletion):
         """Orders with money, or with money under way; each row costs a status call, because rows are not documented."""
         if self._passbook is None:
             raise GatewayRejected(_NO_PASSBOOK, gateway_code="listing_not_offered")
-        status, number = _position(cursor)
-        orders = await self._passbook.page(Kind.PAYMENTS, status, Window(since, until), number)
+        position = _position(cursor)
+        orders = await self._passbook.page(Kind.PAYMENTS, position, Window(since, until))
         entries = [await self._listed(order_id) for order_id in dict.fromkeys(orders)]
-        if len(orders) == PAGE:
-            return ListPage(tuple(entries), f"{status}:{number + 1}")
-        following = dict(pairwise(STATUSES)).get(status)
-        return ListPage(tuple(entries), f"{following}:1" if following else None)
+        following = position.after(len(orders))
+        return ListPage(tuple(entries), f"{following.step}:{following.number}" if following else None)
 
     async def _listed(self, order_id: str) -> Listed:
-        found = await self.retrieve((order_id,), our_reference=order_id)
+        found = await self._retriever.told_of(order_id)
         moments = [each.occurred_at for each in found.observations if each.occurred_at is not None]
         return Listed(found.references, (order_id,), found.observations, min(moments, default=None))
 
@@ -228,9 +225,11 @@ def _without_list(facts: Facts) -> Facts:
     )
 
 
-def _position(cursor: str | None) -> tuple[str, int]:
+def _position(cursor: str | None) -> Position:
     """``PENDING:2``. Raises GatewayRejected for what no page of ours gave."""
-    status, _, number = (cursor or f"{STATUSES[0]}:1").partition(":")
-    if status not in STATUSES or not _NUMBER.fullmatch(number):
+    if cursor is None:
+        return START
+    step, _, number = cursor.partition(":")
+    if step not in STEPS or not _NUMBER.fullmatch(number):
         raise GatewayRejected("there is no such page", gateway_code="unknown_cursor")
-    return status, int(number)
+    return Position(step, int(number))

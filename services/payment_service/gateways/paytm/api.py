@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from services.payment_service.gateways.json_reading import UnexpectedShape, object_of, optional_text, parse_json_object
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable
+from shared.errors import GatewayOutcomeUnknown, GatewayRateLimited, GatewayRejected, GatewayUnavailable
 from shared.http import CallPolicy, HttpAnswer, HttpCaller
 from shared.paytm_checksum import checksum_of, cut_member, envelope, has_checksum, new_salt
 from shared.ports import Ports
@@ -27,6 +28,14 @@ _KEY_PROBLEMS = frozenset({"2005", "330", "931", "2004"})
 _OUR_MISTAKES = frozenset({"334", "335", "1001", "1005", "1007", "0001", "309", "312", "315", "372"})
 """The request is wrong: that says nothing about the payment that it was about."""
 
+_THROTTLED = "429"
+_THROTTLING = ("rate limit", "too many requests")
+_NO_RECORD = "331"
+_THINGS = r"(?:records?|orders?|refunds?|transactions?|txns?)"
+_ABSENCE = re.compile(rf"\bno (?:such )?{_THINGS}\b|\b{_THINGS}(?: id)?(?: is| was)? (?:not found|does not exist)")
+_MERCHANTS = re.compile(r"\b(?:merchant|mid)\b")
+"""Who is not known as a merchant has heard nothing about orders and refunds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -40,10 +49,28 @@ class Said:
 
     @property
     def means_absence(self) -> bool:
-        """There is no such order, or no such refund. Its code is documented for orders alone."""
+        """There is no such order, or no such refund. Its code is documented for orders alone; its words count only in
+        an answer that names nothing, as a bank may say of an account that it does not exist."""
+        if self.code == _NO_RECORD:
+            return self.is_failure and not self.body.get("txnId")
+        return self._tells_of_absence and not any(map(self.body.get, ("txnId", "refId", "orderId")))
+
+    @property
+    def leaves_absence_open(self) -> bool:
+        """It says that there is none, and repeats the names that were asked about: either may be meant."""
+        return self._tells_of_absence and not self.means_absence and not self.body.get("txnId")
+
+    @property
+    def is_throttled(self) -> bool:
+        """Too many questions: no word about what was asked."""
         words = self.message.lower()
-        is_told = any(each in words for each in ("not found", "no record", "does not exist"))
-        return self.is_failure and (self.code == "331" or is_told)
+        is_told = self.code == _THROTTLED or any(each in words for each in _THROTTLING)
+        return self.is_failure and is_told and not self.body.get("txnId")
+
+    @property
+    def _tells_of_absence(self) -> bool:
+        words = self.message.lower()
+        return self.is_failure and _ABSENCE.search(words) is not None and _MERCHANTS.search(words) is None
 
     @property
     def is_failure(self) -> bool:
@@ -140,6 +167,9 @@ def _understood(said: Said) -> Said:
         raise GatewayOutcomeUnknown("Paytm answered with an error of its own")
     if said.is_failure and (said.code in _KEY_PROBLEMS or "checksum" in said.message.lower()):
         raise _keys_refused(after_silence=said.after_silence)
+    if said.is_throttled:
+        why = "Paytm says that we ask too often"
+        raise GatewayOutcomeUnknown(why) if said.after_silence else GatewayRateLimited(why)
     if said.is_failure and said.code in _OUR_MISTAKES:
         raise said.refusal()
     return said

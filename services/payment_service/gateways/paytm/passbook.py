@@ -20,8 +20,13 @@ from shared.errors import GatewayOutcomeUnknown
 PAGE = 20
 """The smallest that there is: each row is a status call."""
 
-STATUSES = ("SUCCESS", "PENDING")
-"""One at a time, because there is no word for all. What failed holds no money, and is not looked for."""
+PENDING, AGAIN, SUCCESS = "PENDING", "AGAIN", "SUCCESS"
+STEPS = (PENDING, AGAIN, SUCCESS)
+"""One status at a time, because there is no word for all; what failed holds no money, and is not looked for.
+
+What is pending may be paid while we read, so it comes first: then it is in one list or the other. What leaves the
+pending ones moves those behind it to pages that were read already, so these are read once more, backwards.
+"""
 
 MOST_PAGES = 10
 _LISTS = ("orders", "orderList", "data")
@@ -38,13 +43,36 @@ class Window:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A page on the way through both lists."""
+
+    step: str
+    number: int
+
+    @property
+    def status(self) -> str:
+        return PENDING if self.step == AGAIN else self.step
+
+    def after(self, rows: int) -> Position | None:
+        """Where to go on when the page had so many rows; None: that was the last."""
+        if self.step != AGAIN and rows >= PAGE:
+            return Position(self.step, self.number + 1)
+        if self.step == SUCCESS:
+            return None
+        return Position(AGAIN, self.number - 1) if self.number > 1 else Position(SUCCESS, 1)
+
+
+START = Position(PENDING, 1)
+
+
 class Passbook:
     def __init__(self, api: PaytmApi, *, order_field: str, refund_field: str) -> None:
         self._api = api
         self._names = {Kind.PAYMENTS: order_field, Kind.REFUNDS: refund_field}
 
     async def page(
-        self, kind: Kind, status: str, window: Window, number: int, *, order_id: str | None = None
+        self, kind: Kind, position: Position, window: Window, *, order_id: str | None = None
     ) -> Sequence[str]:
         """The ids of one page's rows. Raises GatewayRejected, or GatewayOutcomeUnknown for what is not understood:
         nothing found in nonsense proves nothing."""
@@ -53,8 +81,8 @@ class Passbook:
             "fromDate": _moment(window.since),
             "toDate": _moment(window.until + timedelta(seconds=1)),  # their times have no fractions
             "orderSearchType": kind.value,
-            "orderSearchStatus": status,
-            "pageNumber": number,
+            "orderSearchStatus": position.status,
+            "pageNumber": position.number,
             "pageSize": PAGE,
             "isSort": True,
             **({"merchantOrderId": order_id} if order_id else {}),
@@ -69,14 +97,13 @@ class Passbook:
     async def refunds_of(self, order_id: str, window: Window) -> list[str]:
         """Names of all refunds of one order, whoever made them."""
         found: list[str] = []
-        for status in STATUSES:
-            for number in range(1, MOST_PAGES + 1):
-                rows = await self.page(Kind.REFUNDS, status, window, number, order_id=order_id)
-                found += rows
-                if len(rows) < PAGE:
-                    break
-            else:
+        position: Position | None = START
+        while position is not None:
+            if position.number > MOST_PAGES:
                 raise GatewayOutcomeUnknown("Paytm's list is too long to look through")
+            rows = await self.page(Kind.REFUNDS, position, window, order_id=order_id)
+            found += rows
+            position = position.after(len(rows))
         return found
 
 

@@ -75,13 +75,16 @@ def moment_of(source: Json, key: str) -> datetime | None:
 def order_observation(said: Said, *, merchant_id: str, order_id: str) -> Observation:
     """What an order amounts to. An order is one try: what failed stays so, unless its money comes late after all.
 
-    A word that is not known is never more than a payment under way. Raises UnexpectedShape, InvalidAmount.
+    A word that is not known is never more than a payment under way. A failure that does not name the order is one of
+    our question, and fails nobody's payment. Raises UnexpectedShape, InvalidAmount.
     """
     body = said.body
     if body.get("orderId", order_id) != order_id or body.get("mid", merchant_id) != merchant_id:
         raise UnexpectedShape("it is about another order")
     if said.status == "TXN_SUCCESS":
         return _success(body, order_id)
+    if said.is_failure:
+        _require_named(said, merchant_id=merchant_id, order_id=order_id)
     if said.status != "TXN_FAILURE":
         return Observation(FactKind.PROCESSING, order_id)
     if said.code == _CANCELED_BY_SHOPPER or "cancel" in said.message.lower():
@@ -89,6 +92,13 @@ def order_observation(said: Said, *, merchant_id: str, order_id: str) -> Observa
     if said.code == _SESSION_EXPIRED:
         return Observation(FactKind.EXPIRED, order_id)
     return Observation(FactKind.FAILED, order_id, reason=said.code[:100] or "declined")
+
+
+def _require_named(said: Said, *, merchant_id: str, order_id: str) -> None:
+    if said.body.get("orderId") != order_id or said.body.get("mid") != merchant_id:
+        raise UnexpectedShape("a failure that does not name the order")
+    if said.leaves_absence_open:
+        raise UnexpectedShape("a failure that may mean that there is no such order")
 
 
 def _success(body: Json, order_id: str) -> Observation:
@@ -112,6 +122,8 @@ def refund_observation(
     body = said.body
     if body.get("orderId", order_id) != order_id:
         raise UnexpectedShape("it is about another order")
+    if said.leaves_absence_open:
+        raise UnexpectedShape("a failure that may mean that there is no such refund")
     amount = asked_for if asked_for is not None and "refundAmount" not in body else money_of(body, "refundAmount")
     is_done = (said.status, said.code) == _REFUND_DONE
     kind = FactKind.REFUND_SUCCEEDED if is_done else _REFUNDS.get(said.status, FactKind.REFUND_PENDING)

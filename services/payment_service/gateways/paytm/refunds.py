@@ -55,7 +55,10 @@ class Refunds:
             said = await self._status(call.our_reference, call.reference)
         except GatewayRejected as error:
             raise GatewayOutcomeUnknown("Paytm refuses to say what became of it") from error
-        return None if said is None else understood(lambda: _found(said, call), "refund")
+        if said is None:
+            await self._require_known(call)
+            return None
+        return understood(lambda: _found(said, call), "refund")
 
     async def observe(self, order_id: str, ref_id: str, about: str) -> Observation | None:
         """A refund that may be of this order, as a fact; None where the order has none of this name."""
@@ -65,6 +68,18 @@ class Refunds:
         if said.body.get("refId") != ref_id:
             raise UnexpectedShape("it is another refund")
         return refund_observation(said, order_id=order_id, about=about)
+
+    async def _require_known(self, call: MoneyCall) -> None:
+        """That a refund is not there proves something only where its payment is: somebody else's merchant id knows
+        neither. Raises GatewayOutcomeUnknown."""
+        body = {"mid": self._api.merchant_id, "orderId": call.our_reference}
+        try:
+            said = await self._api.call("/v3/order/status", body, READ)
+        except GatewayRejected as error:
+            raise GatewayOutcomeUnknown("Paytm refuses to say whether it knows the payment") from error
+        named = (said.body.get("orderId"), said.body.get("txnId"))
+        if said.is_failure or named != (call.our_reference, call.target):
+            raise GatewayOutcomeUnknown("Paytm knows neither the refund nor its payment")
 
     async def _status(self, order_id: str, ref_id: str) -> Said | None:
         body = {"mid": self._api.merchant_id, "orderId": order_id, "refId": ref_id}

@@ -5,23 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+import structlog
+
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import UnexpectedShape
 from services.payment_service.gateways.paytm.api import READ, Json, PaytmApi
 from services.payment_service.gateways.paytm.passbook import Passbook, Window
 from services.payment_service.gateways.paytm.reading import money_of, order_observation
-from services.payment_service.gateways.paytm.refunds import Refunds, understood
+from services.payment_service.gateways.paytm.refunds import Refunds
 from services.payment_service.gateways.port import Snapshot
 from shared.clock import Clock
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, InvalidAmount
 from shared.ids import time_of_reference
+
+log = structlog.get_logger()
 
 ABANDONED_AFTER = timedelta(hours=24)
 """From when on an order without a record has expired. Its token lives for 15 minutes, but may have been fetched, and
 fetched again, long after the order got its reference."""
 
 MOST_REFUNDS = 20
-"""More refunds of one order than this are not asked about one by one."""
+"""More refunds of one order than this are not asked about one by one; the newest are."""
 
 _LOOK_BACK = timedelta(days=30)
 _TAKES = frozenset({FactKind.REFUND_PENDING, FactKind.REFUND_SUCCEEDED})
@@ -39,18 +43,30 @@ class Retriever:
 
     async def retrieve(self, references: Sequence[str], *, our_reference: str) -> Snapshot:
         """Raises GatewayObjectNotFound for an order that nobody has tried to pay and that we do not know to be open."""
+        try:
+            return await self._asked(references, our_reference)
+        except (UnexpectedShape, InvalidAmount) as error:
+            raise GatewayOutcomeUnknown("Paytm's answer is not understood") from error
+
+    async def told_of(self, order_id: str) -> Snapshot:
+        """For lists: an order that Paytm does not speak of, or not so that it can be understood, may be somebody
+        else's, and must not keep the others from us. One of ours that says nothing is asked about by itself."""
+        try:
+            return await self._asked((order_id,), order_id)
+        except (UnexpectedShape, InvalidAmount, GatewayRejected):
+            return Snapshot((order_id,), ())
+
+    async def _asked(self, references: Sequence[str], our_reference: str) -> Snapshot:
+        """As ``retrieve``, but what cannot be understood raises UnexpectedShape, InvalidAmount."""
         merchant_id = self._api.merchant_id
         said = await self._api.call("/v3/order/status", {"mid": merchant_id, "orderId": our_reference}, READ)
         if said.means_absence:
             return self._without_record(references, our_reference)
-        order = understood(lambda: order_observation(said, merchant_id=merchant_id, order_id=our_reference), "order")
+        order = order_observation(said, merchant_id=merchant_id, order_id=our_reference)
         if order.kind is not FactKind.CAPTURED:
             return Snapshot(tuple(dict.fromkeys((our_reference, order.object_reference))), (order,))
         known = [name for name in references if name not in (our_reference, order.object_reference)]
-        try:
-            refunds = await self._refunds_of(our_reference, order, said.body, known)
-        except (UnexpectedShape, InvalidAmount) as error:
-            raise GatewayOutcomeUnknown("Paytm's refund is not understood") from error
+        refunds = await self._refunds_of(our_reference, order, said.body, known)
         names = (refund.object_reference for refund in refunds)
         return Snapshot((our_reference, order.object_reference, *names), (order, *refunds))
 
@@ -80,9 +96,15 @@ class Retriever:
         return found + await self._ask(order_id, order, strangers)
 
     async def _ask(self, order_id: str, order: Observation, names: Sequence[str]) -> list[Observation]:
+        """Of what cannot be asked about, or be understood, nothing is said; the payment is told all the same. What
+        became of a refund of ours is then left to its own question."""
         found = []
-        for name in tuple(dict.fromkeys(names))[:MOST_REFUNDS]:
-            refund = await self._refunds.observe(order_id, name, order.object_reference)
+        for name in tuple(dict.fromkeys(names))[-MOST_REFUNDS:]:
+            try:
+                refund = await self._refunds.observe(order_id, name, order.object_reference)
+            except (GatewayRejected, UnexpectedShape, InvalidAmount) as error:
+                log.warning("refund_not_told", gateway="paytm", order=order_id, refund=name, why=str(error))
+                continue
             found += [refund] if refund is not None else []
         return found
 

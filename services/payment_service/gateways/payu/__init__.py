@@ -6,7 +6,7 @@ from services.payment_service.gateways.payu.adapter import FACTS, Payu, PayuSett
 DEFINITION = GatewayDefinition(
     facts=FACTS,
     settings=PayuSettings,
-    build=lambda settings, tools: Payu(settings, tools.http),
+    build=lambda settings, tools: Payu(settings, tools.http, tools.ports.clock),
     sheet=Sheet(
         regions="India",
         amounts="rupees as text with two digits",

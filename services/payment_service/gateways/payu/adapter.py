@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import structlog
 from pydantic import Field, SecretStr
 
 from services.payment_service.domain.errors import CapabilityNotSupported
@@ -22,7 +23,12 @@ from services.payment_service.gateways.payu import webhooks
 from services.payment_service.gateways.payu.api import PayuApi
 from services.payment_service.gateways.payu.listing import list_window
 from services.payment_service.gateways.payu.money_calls import MoneyCalls, understood
-from services.payment_service.gateways.payu.reading import Payment, observations_of, observations_of_actions
+from services.payment_service.gateways.payu.reading import (
+    PAYU_ID,
+    Payment,
+    observations_of,
+    observations_of_actions,
+)
 from services.payment_service.gateways.payu.session import CURRENCY, form_fields, rupees
 from services.payment_service.gateways.port import (
     Capability,
@@ -38,9 +44,12 @@ from services.payment_service.gateways.port import (
     UnreadableWebhook,
 )
 from services.payment_service.gateways.refusing import WithoutCompletion
-from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected
+from shared.clock import Clock
+from shared.errors import GatewayError, GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected
 from shared.http import HttpCaller
 from shared.money import Money
+
+log = structlog.get_logger()
 
 NO_AUTHORIZATION = "no account asks for it: what PayU's form takes for it is set by PAYU_PRE_AUTHORIZE"
 
@@ -87,9 +96,10 @@ class PayuSettings(AccountSettings):
 
 
 class Payu(WithoutCompletion):
-    def __init__(self, settings: PayuSettings, http: HttpCaller) -> None:
+    def __init__(self, settings: PayuSettings, http: HttpCaller, clock: Clock) -> None:
         """Raises ValueError for a key or salt that would make different forms hash alike."""
         self._settings = settings
+        self._clock = clock
         self._salt = settings.salt.get_secret_value().split(",")[0].strip()
         if not self._salt or "|" in self._salt or "|" in settings.merchant_key:
             raise ValueError("PAYU_MERCHANT_KEY and PAYU_SALT must be set, and hold no pipe")
@@ -132,14 +142,14 @@ class Payu(WithoutCompletion):
         """Canceled on our side, unless a bank is at work or money has come.
 
         PayU cannot be told to refuse a form. It is not shown any more, and whoever still posts an old one and pays is
-        found by webhook or sweep and treated as late (order policy).
+        found by webhook or sweep and treated as late (order policy). Tries that failed end with their page.
         """
         closed = Observation(FactKind.CANCELED, our_reference, reason="closed_by_us")
         payment = await certain(lambda: self._money.payment(our_reference))
         if payment is None:
             return Snapshot((our_reference,), (closed,))
         snapshot = await self._snapshot(payment, (gateway_reference,))
-        if payment.is_untried:
+        if any(observation.kind is FactKind.SESSION_OPENED for observation in snapshot.observations):
             return Snapshot(snapshot.references, (*snapshot.observations, closed))
         return snapshot
 
@@ -148,12 +158,29 @@ class Payu(WithoutCompletion):
 
     async def _snapshot(self, payment: Payment, known: tuple[str, ...]) -> Snapshot:
         """With its actions where there may be some: where money came, or had come when we last asked."""
-        observations = understood(lambda: list(observations_of(payment)), "payment")
-        payu_id = payment.payu_id
+        now, payu_id = self._clock.now(), payment.payu_id
+        others = any(PAYU_ID.fullmatch(reference) and reference != payu_id for reference in known)
+        observations = understood(lambda: list(observations_of(payment, now, other_tries=others)), "payment")
         if payu_id is not None and (payment.brought_money or payu_id in known):
-            actions = await self._money.actions(payu_id)
-            observations += understood(lambda: observations_of_actions(actions, payu_id), "list of actions")
+            observations += await self._actions_of(payment, payu_id)
         return Snapshot(payment.references, tuple(observations))
+
+    async def _actions_of(self, payment: Payment, payu_id: str) -> list[Observation]:
+        """Money that has come is not kept back for a list that cannot be read. A hold is: it may have been let go,
+        which only that list tells."""
+        try:
+            actions = await self._money.actions(payu_id)
+        except GatewayError as error:
+            if payment.is_held:
+                raise
+            log.warning("payu_actions_not_read", payu_id=payu_id, code=error.code, detail=error.detail)
+            return []
+        if actions.unread and payment.is_held:
+            raise GatewayOutcomeUnknown("PayU lists an action that is not understood")
+        found, unread = observations_of_actions(actions, payu_id)
+        if unread:
+            log.warning("payu_actions_not_understood", payu_id=payu_id, count=unread)
+        return found
 
     # --- money -----------------------------------------------------------------------------------------------------
 

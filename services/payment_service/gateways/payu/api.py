@@ -41,6 +41,11 @@ class Answer:
         return scalar_text(self.body.get("status")) == "1"
 
     @property
+    def is_refusal(self) -> bool:
+        """It says no. Neither this nor ``is_ok``: it says nothing that could be relied on."""
+        return scalar_text(self.body.get("status")) == "0"
+
+    @property
     def code(self) -> str | None:
         return scalar_text(self.body.get("error_code"))
 
@@ -76,15 +81,13 @@ class PayuApi:
 def _read(answer: HttpAnswer) -> Answer:
     if answer.status in (401, 403):
         raise _not_run(answer, GatewayUnavailable(_DENIAL))
-    if _is_throttled(answer.body[:2000].decode("utf-8", "replace")):
+    read = _parsed(answer)
+    if _is_throttled(_page_text(answer) if read is None else read.message if not read.is_ok else ""):
         raise _not_run(answer, GatewayRateLimited(retry_after_seconds=THROTTLE_SECONDS))
     if not 200 <= answer.status < 300:
         raise GatewayOutcomeUnknown(f"PayU answered {answer.status}")
-    try:
-        body = parse_json_object(answer.body)
-    except UnexpectedShape as error:
-        raise GatewayOutcomeUnknown("PayU's answer is not JSON") from error
-    read = Answer(body, answer.after_silence)
+    if read is None:
+        raise GatewayOutcomeUnknown("PayU's answer is not JSON")
     if not read.is_ok and read.code is None and _is_denied(read):
         raise _not_run(answer, GatewayUnavailable(_DENIAL))
     return read
@@ -96,6 +99,19 @@ _DENIAL = "PayU refuses our key or our hash; check PAYU_MERCHANT_KEY and PAYU_SA
 def _not_run(answer: HttpAnswer, error: GatewayError) -> GatewayError:
     """This try did nothing; an earlier one of the same call, which was not answered, may have."""
     return GatewayOutcomeUnknown(error.detail) if answer.after_silence else error
+
+
+def _parsed(answer: HttpAnswer) -> Answer | None:
+    try:
+        return Answer(parse_json_object(answer.body), answer.after_silence)
+    except UnexpectedShape:
+        return None
+
+
+def _page_text(answer: HttpAnswer) -> str:
+    """Of a page that stands in place of an answer. Broken JSON is none: a shopper's own words may be in it."""
+    text = answer.body[:2000].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
+    return "" if text.startswith(("{", "[", '"')) else text
 
 
 def _is_throttled(text: str) -> bool:

@@ -15,6 +15,7 @@ from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.payu.api import GUARDED_WRITE, Answer, PayuApi
 from services.payment_service.gateways.payu.reading import (
     Action,
+    Actions,
     Payment,
     actions_in,
     original_amount,
@@ -56,7 +57,7 @@ class MoneyCalls:
     async def void(self, call: MoneyCall) -> Outcome:
         """Refused without a word to PayU where the money is not held: there the same command would be a refund."""
         payment = await self.payment(call.our_reference)
-        if payment is None or payment.payu_id != call.target or payment.state != ("success", "auth"):
+        if payment is None or payment.payu_id != call.target or not payment.is_held:
             found = await certain(lambda: self.find(call))
             if found is not None:
                 return found
@@ -70,10 +71,12 @@ class MoneyCalls:
         nothing proves nothing.
         """
         actions = await self.actions(call.target)
-        found = next((action for action in actions if action.token == call.reference), None)
+        found = actions.with_token(call.reference)
         if found is not None:
             return understood(lambda: _outcome(found, call), "action")
-        if not actions and await self.payment(call.our_reference) is None:
+        if actions.unread:
+            raise GatewayOutcomeUnknown("PayU lists an action that is not understood")
+        if not actions.listed and await self.payment(call.our_reference) is None:
             raise GatewayOutcomeUnknown("PayU does not know the payment")
         return None
 
@@ -81,7 +84,7 @@ class MoneyCalls:
         answer = await self._api.call("verify_payment", txnid)
         return understood(lambda: payment_in(answer.body, txnid), "payment")
 
-    async def actions(self, payu_id: str) -> list[Action]:
+    async def actions(self, payu_id: str) -> Actions:
         answer = await self._api.call("check_action_status", payu_id, "payuid")
         return understood(lambda: actions_in(answer.body, payu_id), "list of actions")
 
@@ -167,10 +170,10 @@ def _refusal(answer: Answer) -> GatewayError:
     """What a "no" means once a look has found nothing under our token.
 
     A token that PayU has seen (106, 227) and does not list may still be at work, and so may anything that it says it
-    has taken on without an id.
+    has taken on without an id, whatever code comes with that.
     """
     code = answer.code
-    if answer.after_silence or (code not in REFUSALS and code not in LATER):
+    if answer.after_silence or not answer.is_refusal or (code not in REFUSALS and code not in LATER):
         return GatewayOutcomeUnknown(
             f"PayU did not take it on ({code or 'no code'}), and what became of it is not known"
         )

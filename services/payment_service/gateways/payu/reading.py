@@ -23,6 +23,11 @@ OUR_REFERENCE = re.compile(r"[A-Z0-9]{20}")
 PAYU_ID = re.compile(r"[0-9]{5,30}")
 NOT_FOUND = "not found"
 
+LAST_TRY = timedelta(hours=24)
+"""How long after a try of the shopper another one may follow it: longer than a form of ours is shown."""
+
+_NOTHING = re.compile(r"\bno (?:action|transaction|record)|\bnot found|\b0 out of", re.IGNORECASE)
+
 _DEEPEST = 5
 _MOST_DIGITS = 30
 
@@ -58,6 +63,13 @@ def moment_of(source: Json, key: str = "addedon") -> datetime | None:
         return None
 
 
+def is_nothing(body: Json, sentences: Iterable[Any] = ()) -> bool:
+    """Whether PayU says that there is none of what was asked for. An error is no such answer, whatever it says."""
+    texts = tuple(sentences) or (body.get("msg"),)
+    is_plain_no = scalar_text(body.get("status")) == "0" and scalar_text(body.get("error_code")) is None
+    return is_plain_no and all(isinstance(text, str) and _NOTHING.search(text) is not None for text in texts)
+
+
 # --- payments -------------------------------------------------------------------------------------------------------
 
 
@@ -83,6 +95,10 @@ class Payment:
     @property
     def brought_money(self) -> bool:
         return self.state[0] == "success" and self.payu_id is not None
+
+    @property
+    def is_held(self) -> bool:
+        return self.state == ("success", "auth")
 
     @property
     def is_untried(self) -> bool:
@@ -116,8 +132,11 @@ def original_amount(entry: Json) -> Money:
     return total - money_of(entry, "additional_charges")
 
 
-def observations_of(payment: Payment) -> Iterator[Observation]:
-    """A word that is not documented is never a success and never a failure: it is under way, and asked about again."""
+def observations_of(payment: Payment, now: datetime, *, other_tries: bool = False) -> Iterator[Observation]:
+    """A word that is not documented is never a success and never a failure: it is under way, and asked about again.
+
+    ``other_tries``: PayU has had more than one under our txnid, of which it shows only this one.
+    """
     status, unmapped = payment.state
     name, at = payment.payu_id or payment.txnid, moment_of(payment.body)
     if status == "success" and unmapped in ("captured", "auth"):
@@ -126,16 +145,32 @@ def observations_of(payment: Payment) -> Iterator[Observation]:
         kind = FactKind.CAPTURED if unmapped == "captured" else FactKind.AUTHORIZED
         yield Observation(kind, payment.payu_id, original_amount(payment.body), at)
     elif status == "failure":
-        yield Observation(_ended(unmapped), name, occurred_at=at, reason=_why(payment.body, unmapped))
+        is_over = at is not None and now - at >= LAST_TRY and not other_tries
+        yield from _page_over(payment) if is_over else _try_over(payment)
     elif payment.is_untried:
         yield Observation(FactKind.SESSION_OPENED, payment.txnid)
     else:
         yield Observation(FactKind.PROCESSING, name, occurred_at=at)
 
 
-def _ended(unmapped: str) -> FactKind:
-    """``bounced``: the page ran out without a try. Everything else that failed has failed."""
-    return {"usercancelled": FactKind.CANCELED, "bounced": FactKind.EXPIRED}.get(unmapped, FactKind.FAILED)
+def _try_over(payment: Payment) -> Iterator[Observation]:
+    """What has failed is one try. The form opens another under the same txnid, which may be at a bank by now.
+
+    ``bounced``: the shopper has left without one.
+    """
+    yield Observation(FactKind.SESSION_OPENED, payment.txnid)
+    unmapped, name = payment.state[1], payment.payu_id or payment.txnid
+    if unmapped != "bounced":
+        why = _why(payment.body, unmapped)
+        yield Observation(FactKind.DECLINED, name, occurred_at=moment_of(payment.body), reason=why)
+
+
+def _page_over(payment: Payment) -> Iterator[Observation]:
+    """Of the page, not of the try: a bank's late yes makes the same try one that holds money."""
+    unmapped = payment.state[1]
+    kind = {"usercancelled": FactKind.CANCELED, "bounced": FactKind.EXPIRED}.get(unmapped, FactKind.FAILED)
+    why = _why(payment.body, unmapped)
+    yield Observation(kind, payment.txnid, occurred_at=moment_of(payment.body), reason=why)
 
 
 def _why(entry: Json, unmapped: str) -> str:
@@ -178,45 +213,57 @@ class Action:
         return money_of(self.body, "amt")
 
 
-def actions_in(body: Json, payu_id: str) -> list[Action]:
-    """All of one payment. Empty where PayU has a sentence in their place: there are none.
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """All of one payment. ``unread``: how many more are listed that are not understood, or are of another payment."""
+
+    listed: tuple[Action, ...] = ()
+    unread: int = 0
+
+    def with_token(self, token: str) -> Action | None:
+        return next((action for action in self.listed if action.token == token), None)
+
+
+def actions_in(body: Json, payu_id: str) -> Actions:
+    """Empty where PayU says, in place of the list, that there are none. Raises UnexpectedShape for anything else.
 
     They are nested under the id that was asked for, and once more under their own, so this walks down to where a
-    ``status`` appears. Raises UnexpectedShape for anything else.
+    ``status`` appears.
     """
-    details = body.get("transaction_details")
-    if isinstance(details, str):
-        return []
-    if not isinstance(details, dict) or not details:
-        raise UnexpectedShape("transaction_details is missing")
-    return [_of(action, payu_id) for action in _walk(details, _DEEPEST)]
+    leaves = list(_leaves(body.get("transaction_details"), _DEEPEST))
+    rows = [Action(leaf) for leaf in leaves if isinstance(leaf, dict) and "status" in leaf]
+    if rows:
+        own = tuple(row for row in rows if scalar_text(row.body.get("mihpayid")) == payu_id)
+        return Actions(own, len(leaves) - len(own))
+    if not is_nothing(body, leaves):
+        raise UnexpectedShape("neither actions nor the word that there are none")
+    return Actions()
 
 
-def _walk(node: Json, depth: int) -> Iterator[Action]:
-    if "status" in node:
-        yield Action(node)
-        return
-    if depth == 0:
-        raise UnexpectedShape("transaction_details is nested too deeply")
-    for value in node.values():
-        if isinstance(value, dict):
-            yield from _walk(value, depth - 1)
-        elif not isinstance(value, str) and value not in (None, []):
-            raise UnexpectedShape("transaction_details is not understood")
-
-
-def _of(action: Action, payu_id: str) -> Action:
-    if scalar_text(action.body.get("mihpayid")) != payu_id:
-        raise UnexpectedShape("an action of another payment")
-    return action
+def _leaves(node: Any, depth: int) -> Iterator[Any]:
+    """The rows, and what stands in their place."""
+    if isinstance(node, dict) and "status" not in node and depth > 0:
+        for value in node.values():
+            yield from _leaves(value, depth - 1)
+    elif node not in (None, "", []):
+        yield node
 
 
 _REFUND_KINDS: Mapping[str, FactKind] = {"success": FactKind.REFUND_SUCCEEDED, "failure": FactKind.REFUND_FAILED}
 
 
-def observations_of_actions(actions: Iterable[Action], payu_id: str) -> list[Observation]:
-    found = (action_observation(action, payu_id) for action in actions)
-    return [observation for observation in found if observation is not None]
+def observations_of_actions(actions: Actions, payu_id: str) -> tuple[list[Observation], int]:
+    """Row by row, so that one without an amount does not hide the others; and how many could not be read."""
+    found, unread = [], actions.unread
+    for action in actions.listed:
+        try:
+            observation = action_observation(action, payu_id)
+        except (UnexpectedShape, InvalidAmount):
+            unread += 1
+            continue
+        if observation is not None:
+            found.append(observation)
+    return found, unread
 
 
 def action_observation(action: Action, payu_id: str) -> Observation | None:

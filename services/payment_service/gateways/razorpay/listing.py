@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from services.payment_service.domain.models import Observation
 from services.payment_service.gateways.json_reading import UnexpectedShape, identifier_of, object_of
-from services.payment_service.gateways.listing import said, whole_seconds
+from services.payment_service.gateways.listing import number_in, said, whole_seconds
 from services.payment_service.gateways.port import Listed, ListPage
 from services.payment_service.gateways.razorpay.api import PAGE, Json, RazorpayApi, entries_of
 from services.payment_service.gateways.razorpay.reading import (
@@ -31,7 +31,7 @@ LOOK_BACK = timedelta(days=1)
 async def orders_of_window(api: RazorpayApi, since: datetime, until: datetime, cursor: str | None) -> ListPage:
     """``cursor``: how many orders have been seen. New ones do not move them, because the window has an end."""
     first, last = whole_seconds(since - LOOK_BACK, until)
-    skip = int(cursor or 0)
+    skip = number_in(cursor) if cursor is not None else 0
     query = {"from": str(first), "to": str(last), "count": str(PAGE), "skip": str(skip), "expand[]": "payments"}
     orders = entries_of(await api.get("/orders", query))
     try:

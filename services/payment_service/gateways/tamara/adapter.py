@@ -36,7 +36,7 @@ from services.payment_service.gateways.tamara.api import CREATE, Json, TamaraApi
 from services.payment_service.gateways.tamara.money_calls import MoneyCalls
 from services.payment_service.gateways.tamara.new_session import new_order
 from services.payment_service.gateways.tamara.orders import Orders, understood
-from services.payment_service.gateways.tamara.reading import NEW, Order, snapshot_of
+from services.payment_service.gateways.tamara.reading import NEW, Order, page_of, snapshot_of
 from services.payment_service.gateways.tamara.settings import TamaraSettings
 from services.payment_service.gateways.tamara.webhooks import translate
 from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, GatewayRejected, InvalidAmount
@@ -112,15 +112,16 @@ class Tamara(WithoutListing):
         return understood(partial(self._session_of, body, request))
 
     async def retrieve(self, references: tuple[str, ...], *, our_reference: str) -> Snapshot:
-        return understood(partial(snapshot_of, await self._order(references, our_reference)))
+        return understood(partial(snapshot_of, await self._order(references, our_reference), references))
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
-        """No call closes an order, and none is needed for the money: it is ours only after we authorise, and we never
-        authorise for a payment that is canceled. One that is approved by now is not closed: it is to be completed."""
+        """No call closes an order, and where we authorise none is needed: we never do so for a payment that is canceled.
+        An account that authorises by itself may still hold money then, which counts under the order's own id. One that
+        is approved by now is not closed: it is to be completed."""
         order = await self._order((gateway_reference,), our_reference)
         if order.status != NEW:
             return understood(partial(snapshot_of, order))
-        closed = Observation(FactKind.CANCELED, order.order_id, reason="closed_by_us")
+        closed = Observation(FactKind.CANCELED, page_of(order.order_id), reason="closed_by_us")
         return Snapshot((order.order_id,), (closed,))
 
     async def _order(self, references: tuple[str, ...], our_reference: str) -> Order:
@@ -133,7 +134,7 @@ class Tamara(WithoutListing):
         reference, url = identifier_of(body, "order_id"), optional_web_address(body, "checkout_url")
         if url is None:
             raise UnexpectedShape("the order has no page")
-        opened = Observation(FactKind.SESSION_OPENED, reference)
+        opened = Observation(FactKind.SESSION_OPENED, page_of(reference))
         minutes = self._settings.expires_in_minutes or USUAL_MINUTES
         expires_at = min(request.expires_at, request.attempted_at + timedelta(minutes=minutes))
         return Session(reference, NextAction("redirect", url), expires_at, (reference,), (opened,))

@@ -21,7 +21,8 @@ class Orders:
 
     async def find(self, references: Iterable[str], our_reference: str) -> Order | None:
         """What belongs to another reference of ours is somebody else's money, whatever id led to it."""
-        for reference in tuple(dict.fromkeys(references))[:MOST_LOOKS]:
+        theirs = [reference for reference in dict.fromkeys(references) if reference != hold_of(reference[len("hold:") :])]
+        for reference in theirs[:MOST_LOOKS]:
             order = await self._read(f"/orders/{segment(reference)}")
             if order is not None and order.our_reference == our_reference:
                 return order

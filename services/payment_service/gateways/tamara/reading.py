@@ -1,12 +1,13 @@
 """What Tamara's orders say, as observations.
 
 One order is one object for us: what is held, captured and refunded is counted on it, because a refund names the order
-and lets Tamara choose the capture.
+and lets Tamara choose the capture. Its page is another: that the page has ended must not hide money that is held
+afterwards, so facts about it carry a name of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,7 +31,6 @@ Json = Mapping[str, Any]
 APPROVED = "approved"
 NEW = "new"
 
-_BEFORE_MONEY: Mapping[str, FactKind] = {NEW: FactKind.SESSION_OPENED, "on_hold": FactKind.PROCESSING}
 WITH_MONEY = frozenset(
     {"authorised", "updated", "partially_captured", "fully_captured", "partially_refunded", "fully_refunded"}
 )
@@ -76,6 +76,22 @@ class Order:
     @cached_property
     def refunds(self) -> tuple[Refund, ...]:
         return tuple(self._refund(each) for each in self._transactions("refunds"))
+
+    @property
+    def shows_all_captures(self) -> bool:
+        """Whether the list is there and comes to what the order says was captured: only then is what it lacks absent."""
+        found = optional_from_tamara(self.body, "captured_amount")
+        return self._has("captures") if found is None else found == self._sum([each.amount for each in self.captures])
+
+    @property
+    def shows_all_refunds(self) -> bool:
+        """As of the captures. Whether the order's sum counts refunds that are under way is not documented."""
+        found = optional_from_tamara(self.body, "refunded_amount")
+        if found is None:
+            return self._has("refunds")
+        done = self._sum([each.amount for each in self.refunds if each.kind is FactKind.REFUND_SUCCEEDED])
+        pending = self._sum([each.amount for each in self.refunds if each.kind is FactKind.REFUND_PENDING])
+        return done <= found <= done + pending
 
     @cached_property
     def captured(self) -> Money:
@@ -128,6 +144,10 @@ class Order:
         transactions = self.body.get("transactions")
         return [] if transactions in (None, []) else entries_of(object_of(self.body, "transactions"), name)
 
+    def _has(self, name: str) -> bool:
+        transactions = self.body.get("transactions")
+        return isinstance(transactions, dict) and isinstance(transactions.get(name), list)
+
     def _sum(self, amounts: list[Money]) -> Money:
         return sum(amounts, start=Money(0, self.total.currency))
 
@@ -144,22 +164,51 @@ def read_order(body: Json, failed_refund_words: tuple[str, ...] = ()) -> Order:
     )
     if any(refund.amount.amount_minor < 0 for refund in order.refunds) or order.captured.amount_minor < 0:
         raise InvalidAmount("a negative amount was captured or refunded")
-    _ = order.rest
+    _ = order.rest, order.shows_all_refunds
     return order
 
 
-def snapshot_of(order: Order) -> Snapshot:
-    return Snapshot((order.order_id,), tuple(observations_of(order)))
+def page_of(order_id: str) -> str:
+    """What we call an order's page in facts; it is never sent anywhere."""
+    return f"page:{order_id}"
 
 
-def observations_of(order: Order) -> Iterator[Observation]:
+def hold_of(order_id: str) -> str:
+    """What we call an order's hold among a payment's references; it is never sent anywhere.
+
+    An order that has expired does not say whether it ever was held. The payment remembers: whatever tells of a hold
+    brings this name along, and who asks later names it.
+    """
+    return f"hold:{order_id}"
+
+
+def snapshot_of(order: Order, known: Collection[str] = ()) -> Snapshot:
+    """``known``: the payment's references so far."""
+    observations = tuple(observations_of(order, known))
+    is_held = any(each.kind is FactKind.AUTHORIZED for each in observations)
+    references = (order.order_id, hold_of(order.order_id)) if is_held else (order.order_id,)
+    return Snapshot(references, observations)
+
+
+def observations_of(order: Order, known: Collection[str] = ()) -> Iterator[Observation]:
     """A status that is not known is no success: at most something is going on."""
+    end = ENDED.get(order.status)
     if order.status == APPROVED:
         yield Observation(FactKind.APPROVED, order.order_id, order.total, reason=APPROVED)
-    elif order.status in WITH_MONEY or order.status in ENDED:
+    elif end is not None and not _was_held(order, known):
+        reason = order.status if end is FactKind.FAILED else None
+        yield Observation(end, page_of(order.order_id), reason=reason)
+    elif order.status in WITH_MONEY or end is not None:
         yield from _of_money(order)
     else:
-        yield Observation(_BEFORE_MONEY.get(order.status, FactKind.PROCESSING), order.order_id)
+        kind = FactKind.SESSION_OPENED if order.status == NEW else FactKind.PROCESSING
+        yield Observation(kind, page_of(order.order_id))
+
+
+def _was_held(order: Order, known: Collection[str]) -> bool:
+    """Only what is held is captured or canceled."""
+    has_moved = order.captured.amount_minor > 0 or order.canceled.amount_minor > 0
+    return has_moved or hold_of(order.order_id) in known
 
 
 def _of_money(order: Order) -> Iterator[Observation]:
