@@ -101,7 +101,7 @@ async def open_shop(database_url: str) -> AsyncIterator[Shop]:
         settings = PayuSettings(
             merchant_key=KEY, salt=SecretStr(SALT), api_base=base, checkout_base=base, pre_authorize="1"
         )
-        yield Shop(sandbox, Payu(settings, HttpCaller(client, ports)))
+        yield Shop(sandbox, Payu(settings, HttpCaller(client, ports), ports.clock))
 
 
 def _delivery(request: httpx.Request) -> Delivery:
