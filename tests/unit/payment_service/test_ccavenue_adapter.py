@@ -423,6 +423,7 @@ async def test_what_cannot_be_looked_up_beside_it_withholds_no_captured_money(tr
                 return left.pop(0)
             if isinstance(trouble, Exception):
                 raise trouble
+            assert isinstance(trouble, httpx.Response)
             return trouble
 
         return adapter_over(answer)[0]
