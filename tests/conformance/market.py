@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -186,6 +186,23 @@ class Market:
             return seen
 
         return await until(reached, within_seconds=20, what=f"{payment['gateway']}: {expected}")
+
+    async def learns(self, payment: Mapping[str, Any], kinds: frozenset[str]) -> None:
+        """Until a fact of one of these kinds is known, by the gateway's word or by asking."""
+
+        async def is_known() -> bool:
+            known = {fact["kind"] for fact in (await self.sync(payment), await self.see(payment))[1]["facts"]}
+            assert known & kinds, f"{payment['gateway']} has told {sorted(known)}"
+            return True
+
+        await until(is_known, within_seconds=20, what=f"{payment['gateway']}: one of {sorted(kinds)}")
+
+    async def trust_in(self, deliveries: Sequence[str]) -> set[str]:
+        """How ingest has handed these deliveries on."""
+        async with self.ingest.database.begin() as connection:
+            rows = await connection.execute(text("SELECT body FROM outbox_messages"))
+            events = [json.loads(body)["data"] for body in rows.scalars()]
+        return {each["trust"] for each in events if each["delivery_id"] in deliveries}
 
     async def comes_to(self, payment: Mapping[str, Any], **expected: Any) -> dict[str, Any]:
         """As ``becomes``, with the gateway asked meanwhile."""

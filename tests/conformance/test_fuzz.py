@@ -14,7 +14,7 @@ from services.webhook_ingest.signatures.registry import build_registry
 from services.webhook_ingest.signatures.values import GatewayValues
 from shared.http import HttpCaller, build_http_client
 from shared.masking import redact_body
-from tests.conformance.cases import a_delivery, subjects, unpaid
+from tests.conformance.cases import a_delivery, renamed_body, subjects, unpaid
 from tests.conformance.market import Market, Sent
 from tests.conformance.mutation import HEADER, JUNK, mutations_of
 
@@ -75,12 +75,14 @@ async def test_whatever_is_translated_is_an_event_or_unreadable(market: Market, 
 @pytest.mark.parametrize("gateway", SUBJECTS)
 async def test_what_was_changed_on_the_way_never_makes_a_payment_paid(market: Market, gateway: str) -> None:
     subject = SUBJECTS[gateway].here(market)
-    genuine = await a_delivery(market, subject)
+    paid = await market.paid(gateway, subject.money)
+    genuine = (await market.deliveries_of(paid))[-1]
     victim = await market.open(gateway, subject.money)
-    bodies: list[bytes] = []
+    about_the_victim = renamed_body(genuine.body, paid, victim)
+    bodies: list[bytes] = [about_the_victim]
 
     @settings(_quick, max_examples=POSTED)
-    @given(mutations_of(genuine.body))
+    @given(mutations_of(about_the_victim))
     def collect(body: bytes) -> None:
         bodies.append(body)
 

@@ -210,6 +210,8 @@ class Facts:
     unknown_horizon: timedelta = timedelta(hours=24)
     not_offered: Mapping[Capability, str] = field(default_factory=dict)
     blurb: str = "You pay on their secure page"
+    expires_silently: str | None = None
+    """The reason, where nothing is told or can be asked about a page whose time is over and that nobody paid."""
     refunds_are_final: str | None = None
     """The reason, where the answer to a refund is the last word: none is pending, and none fails later."""
 
