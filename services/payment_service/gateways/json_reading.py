@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -92,6 +93,20 @@ def optional_web_address(source: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not value.startswith(("https://", "http://")):
         raise UnexpectedShape(f"{key} is not a web address")
     return value
+
+
+def moment_of(source: Mapping[str, Any], key: str) -> datetime | None:
+    """A time in ISO 8601, which must say its zone; None where it is absent, null or empty."""
+    value = optional_identifier(source, key)
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise UnexpectedShape(f"{key} is not a time") from error
+    if found.tzinfo is None:
+        raise UnexpectedShape(f"{key} has no zone")
+    return found
 
 
 def sane(amount: Money) -> Money:

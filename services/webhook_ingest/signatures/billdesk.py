@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from services.webhook_ingest.signatures.fields import FieldProblem, Fields, clean_identifier
+from services.webhook_ingest.signatures.fields import FieldProblem, Fields, clean_identifier, unique_keys
 from services.webhook_ingest.signatures.port import (
     Content,
     InvalidSchemeConfig,
@@ -114,19 +114,12 @@ def _token_of(delivery: RawDelivery) -> str:
 
 def _json_of(content: bytes) -> Mapping[str, Any]:
     try:
-        body = json.loads(content.decode("utf-8"), object_pairs_hook=_unique_names)
+        body = json.loads(content.decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         raise FieldProblem(Refusal.CONTENT_INCOMPLETE) from None
     if not isinstance(body, dict):
         raise FieldProblem(Refusal.CONTENT_INCOMPLETE)
     return body
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise FieldProblem(Refusal.CONTENT_AMBIGUOUS)
-    return found
 
 
 def _event_type(body: Mapping[str, Any]) -> str | None:

@@ -100,7 +100,7 @@ class Fields:
                 parse_float=str,
                 parse_int=str,
                 parse_constant=str,
-                object_pairs_hook=_unique_keys if self._unique_json_keys else None,
+                object_pairs_hook=unique_keys if self._unique_json_keys else None,
             )
         except (ValueError, RecursionError):
             if self._unique_json_keys:
@@ -128,7 +128,8 @@ def _scalar_text(value: object) -> str:
     return "false" if value is False else str(value)
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``json.loads``: an object whose keys can be read in one way only."""
     unique = dict(pairs)
     if len(unique) != len(pairs):
         raise FieldProblem(Refusal.CONTENT_AMBIGUOUS)

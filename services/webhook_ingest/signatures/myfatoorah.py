@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.webhook_ingest.signatures.fields import FieldProblem, clean_identifier
+from services.webhook_ingest.signatures.fields import FieldProblem, clean_identifier, unique_keys
 from services.webhook_ingest.signatures.port import (
     InvalidSchemeConfig,
     RawDelivery,
@@ -200,20 +200,13 @@ def _parse(body: bytes) -> dict[str, Any]:
             parse_float=str,
             parse_int=str,
             parse_constant=str,
-            object_pairs_hook=_unique_keys,
+            object_pairs_hook=unique_keys,
         )
     except (ValueError, RecursionError):
         raise FieldProblem(Refusal.CONTENT_INCOMPLETE) from None
     if not isinstance(parsed, dict):
         raise FieldProblem(Refusal.CONTENT_INCOMPLETE)
     return parsed
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise FieldProblem(Refusal.CONTENT_AMBIGUOUS)
-    return unique
 
 
 def _hmac(secret: str, content: bytes) -> bytes:

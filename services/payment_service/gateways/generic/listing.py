@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Any
 
 from services.payment_service.gateways.generic.api import READ, GenericApi, data_of
-from services.payment_service.gateways.generic.reading import moment_of, snapshot_of
+from services.payment_service.gateways.generic.reading import snapshot_of
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
+    moment_of,
     object_of,
     optional_identifier,
 )

@@ -12,6 +12,7 @@ from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     entries_of,
     identifier_of,
+    moment_of,
     optional_identifier,
     sane,
     text_of,
@@ -132,16 +133,3 @@ def identifier_or_number(body: Mapping[str, Any], key: str) -> str | None:
     """An id as text; some integrations send theirs as a whole number."""
     value = body.get(key)
     return optional_identifier({key: str(value)} if type(value) is int else body, key)
-
-
-def moment_of(body: Mapping[str, Any], key: str) -> datetime | None:
-    value = optional_identifier(body, key)
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise UnexpectedShape(f"{key} is not a time") from error
-    if found.tzinfo is None:
-        raise UnexpectedShape(f"{key} has no zone")
-    return found

@@ -17,6 +17,7 @@ from services.payment_service.gateways.definition import Tools
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     identifier_of,
+    moment_of,
     object_of,
     optional_identifier,
     parse_json_object,
@@ -38,7 +39,6 @@ from services.payment_service.gateways.tabby import webhooks
 from services.payment_service.gateways.tabby.api import UNGUARDED_WRITE, Json, TabbyApi, is_uuid, payment_path
 from services.payment_service.gateways.tabby.money_calls import MoneyCalls, understood
 from services.payment_service.gateways.tabby.reading import (
-    moment_of,
     observation_of_dispute,
     observations_of_payment,
     order_reference_of,
@@ -175,21 +175,6 @@ class Tabby:
             moment_of(payment, "created_at"),
         )
 
-    async def _disputes(self, payment_id: str, payment: Json) -> list[Observation]:
-        """There is no list of a payment's disputes, so those since it was made are gone through."""
-        since = understood(lambda: moment_of(payment, "created_at"))
-        query = {"created_at_gte": to_rfc3339(since)} if since is not None else {}
-        token, found = "", list[Json]()
-        for _ in range(MOST_DISPUTE_PAGES):
-            body = await self._api.get("/api/v1/disputes", query | ({"page_token": token} if token else {}))
-            found += understood(partial(_list_of, body, "disputes"))
-            token = understood(partial(optional_identifier, body, "next_page_token")) or ""
-            if not token:
-                own = [each for each in found if each.get("payment_id") == payment_id]
-                read = (understood(partial(observation_of_dispute, each)) for each in own)
-                return [each for each in read if each is not None]
-        raise GatewayOutcomeUnknown("Tabby's list of disputes is too long to look through")
-
     # --- webhooks --------------------------------------------------------------------------------------------------
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
@@ -197,13 +182,3 @@ class Tabby:
             return webhooks.translate(parse_json_object(delivery.payload))
         except (UnexpectedShape, InvalidAmount) as error:
             raise UnreadableWebhook(str(error)) from error
-
-
-def _list_of(body: Json, key: str) -> Sequence[Json]:
-    """An empty list may be null, but a body without it is none: nothing found in nonsense proves nothing."""
-    if key not in body:
-        raise UnexpectedShape(f"{key} is missing")
-    found = [] if body[key] is None else body[key]
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise UnexpectedShape(f"{key} is not a list")
-    return found

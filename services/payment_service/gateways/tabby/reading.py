@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     entries_of,
     identifier_of,
+    moment_of,
     object_of,
     optional_identifier,
     sane,
@@ -109,19 +109,6 @@ def money_of(source: Json, key: str, currency: str) -> Money:
     if amount.amount_minor < 0:
         raise UnexpectedShape(f"{key} is negative")
     return amount
-
-
-def moment_of(source: Json, key: str) -> datetime | None:
-    value = optional_identifier(source, key)
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError as error:
-        raise UnexpectedShape(f"{key} is not a time") from error
-    if found.tzinfo is None:
-        raise UnexpectedShape(f"{key} has no zone")
-    return found
 
 
 def _held(payment: Json, reference: str, *, completes: bool) -> Iterator[Observation]:

@@ -11,13 +11,14 @@ from services.payment_service.gateways.json_reading import (
     UnexpectedShape,
     entries_of,
     identifier_of,
+    moment_of,
     object_of,
     optional_identifier,
     optional_web_address,
 )
 from services.payment_service.gateways.port import CreateSession, Session
 from services.payment_service.gateways.tabby.api import Json, is_uuid
-from services.payment_service.gateways.tabby.reading import moment_of, page_of
+from services.payment_service.gateways.tabby.reading import page_of
 from services.payment_service.gateways.tabby.settings import TabbySettings
 from shared.clock import to_rfc3339
 from shared.money import Money
