@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,6 @@ import httpx
 from pydantic import SecretStr
 
 from services.gateway_sandbox.gateways.paypal import SigningMaterial, new_signing_material
-from services.payment_service.domain.models import CaptureMode, Customer
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.paypal import PayPal, PayPalSettings
 from services.payment_service.gateways.port import CreateSession, MoneyCall
@@ -23,6 +22,7 @@ from services.webhook_ingest.signatures.values import GatewayValues
 from shared.http import HttpCaller, build_http_client
 from shared.money import Money
 from shared.ports import system_ports
+from tests.support.adapter_calls import a_money_call, a_session_request
 from tests.support.gateway_sandbox import RunningSandbox, running_sandbox
 
 CLIENT_ID = "test-client"
@@ -62,23 +62,16 @@ class PayPalWorld:
 
     def request(self, amount: Money | None = None, **changes: Any) -> CreateSession:
         self.number += 1
-        now = datetime.now(UTC)
-        values: dict[str, Any] = {
+        mine = {
             "reference": f"PP{self.number:018}",
             "idempotency_key": f"att_{self.number}",
             "payment_id": f"pay_{self.number}",
             "order_id": f"ord_{self.number}",
             "amount": amount or Money(1999, "USD"),
-            "capture": CaptureMode.AUTOMATIC,
-            "description": "An order",
-            "customer": Customer("ada@example.com", "Ada"),
-            "items": (),
             "return_url": f"{self.sandbox.url}/return?from=page",
             "cancel_url": f"{self.sandbox.url}/return?from=cancel",
-            "expires_at": now + timedelta(minutes=40),
-            "attempted_at": now,
         }
-        return CreateSession(**(values | changes))
+        return a_session_request(**{**mine, **changes})
 
     async def approved(self, request: CreateSession, outcome: str = "succeed") -> str:
         session = await self.paypal.create_session(request, repeated=False)
@@ -88,23 +81,21 @@ class PayPalWorld:
 
     def call(self, kind: OperationKind, request: CreateSession, target: str, **changes: Any) -> MoneyCall:
         self.number += 1
-        values: dict[str, Any] = {
+        mine = {
             "kind": kind,
             "reference": f"OP{self.number:018}",
             "idempotency_key": f"OP{self.number:018}",
             "amount": request.amount,
             "target": target,
-            "is_whole": True,
             "is_final": False,
             "reason": None,
             "payment_id": request.payment_id,
             "order_id": request.order_id,
             "our_reference": request.reference,
             "capture": request.capture,
-            "references": (target,),
             "first_sent_at": request.attempted_at,
         }
-        return MoneyCall(**(values | changes))
+        return a_money_call(**{**mine, **changes})
 
     async def paid(self, request: CreateSession) -> tuple[str, str]:
         """An order that was approved and completed: its id, and its capture's or authorization's."""

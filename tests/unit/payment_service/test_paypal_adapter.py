@@ -34,6 +34,7 @@ from shared.errors import (
 )
 from shared.ids import TimeOrderedIds, time_of_reference
 from shared.money import CURRENCY_EXPONENT, Money
+from tests.support.adapter_calls import a_money_call
 from tests.support.clock import A_MOMENT, FakeClock, SeededRandomness
 from tests.support.waiting import until
 from tests.unit.payment_service.gateway_world import (
@@ -123,23 +124,19 @@ def refusal(issue: str, status: int = 422, name: str = "UNPROCESSABLE_ENTITY") -
 
 def a_call(kind: OperationKind = OperationKind.REFUND, **changes: Any) -> MoneyCall:
     target = {OperationKind.REFUND: "CAP1", OperationKind.COMPLETION: "5O190127TN364715T"}.get(kind, "AUTH1")
-    values: dict[str, Any] = {
+    mine = {
         "kind": kind,
         "reference": "OP1",
         "idempotency_key": "OP1-2",
         "amount": Money(1999, "USD"),
         "target": target,
-        "is_whole": True,
         "is_final": False,
         "reason": None,
-        "payment_id": "pay_1",
-        "order_id": "ord_1",
-        "our_reference": REFERENCE,
         "capture": CaptureMode.AUTOMATIC,
         "references": ("5O190127TN364715T",),
         "first_sent_at": A_MOMENT,
     }
-    return MoneyCall(**(values | changes))
+    return a_money_call(**{**mine, **changes})
 
 
 class SlowToken(ScriptedGateway):
