@@ -86,8 +86,8 @@ class Shop:
         ]
 
     def told(self) -> list[GatewayEvent]:
-        """Each delivery that has arrived, as our adapter reads it once personal data is out of it."""
-        return [self.payu.translate_webhook(_delivery(request)) for request in self.sandbox.receiver.requests]
+        """Each delivery that has arrived, as our adapter reads what the scheme hands on of it."""
+        return [self.payu.translate_webhook(_delivery(verification)) for verification in self.verified()]
 
 
 @asynccontextmanager
@@ -104,9 +104,10 @@ async def open_shop(database_url: str) -> AsyncIterator[Shop]:
         yield Shop(sandbox, Payu(settings, HttpCaller(client, ports), ports.clock))
 
 
-def _delivery(request: httpx.Request) -> Delivery:
-    content_type = request.headers["content-type"]
-    return Delivery(content_type, redact_body(content_type, request.content), None, datetime.now(UTC))
+def _delivery(verification: Verification) -> Delivery:
+    content = verification.content
+    assert content is not None
+    return Delivery(content.content_type, redact_body(content.content_type, content.body), None, datetime.now(UTC))
 
 
 def a_session_request(capture: CaptureMode = CaptureMode.AUTOMATIC, **changes: Any) -> CreateSession:

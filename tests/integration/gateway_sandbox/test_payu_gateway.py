@@ -49,17 +49,30 @@ async def test_a_form_is_opened_paid_told_and_brought_back_with_one_hash(shop: S
     assert dict(parse_qsl(delivered.content.decode(), keep_blank_values=True)) == brought
 
 
-@pytest.mark.parametrize(
-    ("button", "kind", "way"), [("fail", FactKind.FAILED, RETURN_URL), ("cancel", FactKind.CANCELED, CANCEL_URL)]
-)
-async def test_what_ends_without_money(shop: Shop, button: str, kind: FactKind, way: str) -> None:
+@pytest.mark.parametrize(("button", "reason", "way"), [("fail", "E308", RETURN_URL), ("cancel", "E1605", CANCEL_URL)])
+async def test_a_try_that_failed_and_the_one_after_it(shop: Shop, button: str, reason: str, way: str) -> None:
     url, brought = await shop.press(await shop.open(), button)
-    assert url == way
-    assert brought["status"] == "failure"
-    [ended] = (await shop.look()).observations
-    assert ended.kind is kind
-    await until(lambda: len(shop.sandbox.receiver.requests) == 1, what="the webhook")
-    assert all(verification.verified for verification in shop.verified())
+    assert (url, brought["status"]) == (way, "failure")
+    opened, declined = (await shop.look()).observations
+    assert (opened.kind, opened.object_reference) == (FactKind.SESSION_OPENED, REFERENCE)
+    assert (declined.kind, declined.object_reference) == (FactKind.DECLINED, brought["mihpayid"])
+    assert declined.reason == reason
+    _, again = await shop.press(await shop.open(), "succeed")  # the same form, posted again
+    assert again["txnid"] == brought["txnid"]
+    assert again["mihpayid"] != brought["mihpayid"]
+    assert told((await shop.look()).observations) == {("captured", again["mihpayid"], INR_500)}
+    await until(lambda: len(shop.sandbox.receiver.requests) == 2, what="the webhooks")
+    assert [event.references for event in shop.told()] == [(brought["mihpayid"],), (again["mihpayid"],)]
+
+
+async def test_closing_ends_what_has_failed(shop: Shop) -> None:
+    _, brought = await shop.press(await shop.open(), "fail")
+    closed = await shop.payu.close_session(REFERENCE, our_reference=REFERENCE)
+    assert told(closed.observations) == {
+        ("session_opened", REFERENCE, None),
+        ("declined", brought["mihpayid"], None),
+        ("canceled", REFERENCE, None),
+    }
 
 
 async def test_a_form_that_is_not_ours_opens_nothing(shop: Shop) -> None:

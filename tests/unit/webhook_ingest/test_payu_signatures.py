@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
@@ -23,6 +23,7 @@ from services.webhook_ingest.signatures.port import (
 from services.webhook_ingest.signatures.registration import Trait
 from services.webhook_ingest.signatures.registry import build_registry, registrations
 from services.webhook_ingest.signatures.values import GatewayValues
+from shared.masking import redact_body
 from tests.unit.webhook_ingest.vectors import SIGNED_AT
 
 KEY, SALT = "TKEY01", "TSALT0123456789abcdef0123456789"
@@ -203,6 +204,56 @@ def test_what_payu_tells_repetitions_apart_by_is_noted_and_not_relied_on() -> No
     assert verification.event_id == "403993715500000001:success:captured"
     assert verification.event_type == "payment.success"
     assert dedupe_key(verification, b"\x01" * 32).startswith("sha256:")
+
+
+BUYER = {
+    "name_on_card": "ASHA RAO",
+    "cardnum": "512345XXXXXX2346",
+    "card_no": "512345XXXXXX2346",
+    "lastname": "Rao",
+    "phone": "9000090000",
+    "address1": "12 Main Street",
+    "zipcode": "560001",
+    "field1": "asha@okbank",
+}
+
+
+@pytest.mark.parametrize("content_type", [FORM, JSON])
+def test_of_the_buyer_nothing_travels_on(content_type: str) -> None:
+    fields = {**FIELDS, **BUYER, "hash": SUCCESS}
+    body = urlencode(fields).encode() if content_type == FORM else json.dumps(fields).encode()
+    content = answered(body, content_type=content_type).content
+    assert content is not None
+    assert content.content_type == FORM
+    kept = {"txnid": "ord_0001", "mihpayid": "403993715500000001", "status": "success"}
+    assert dict(parse_qsl(content.body.decode())) == kept
+    # Nor does masking, which a delivery goes through next, take any of it away.
+    assert dict(parse_qsl(redact_body(content.content_type, content.body))) == kept
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        (
+            REFUND | BUYER | {"merchantTxnId": "ord_0001"},
+            {"action": "refund", "merchantTxnId": "ord_0001", "mihpayid": " 4039 ", "status": "success"},
+        ),
+        (DISPUTE | BUYER | {"txn_id": 4039}, {"event": "dispute", "txn_id": "4039", "cb_status": "New"}),
+    ],
+)
+def test_refunds_and_disputes_travel_on_as_the_question_that_they_are(
+    fields: dict[str, Any], kept: dict[str, str]
+) -> None:
+    content = answered(json.dumps(fields).encode(), content_type=JSON).content
+    assert content is not None
+    assert dict(parse_qsl(redact_body(content.content_type, content.body))) == kept
+
+
+def test_a_payments_form_is_never_read_as_a_refund() -> None:
+    """What the hash leaves out, anybody who has the form may add to it."""
+    content = answered(a_body(action="refund", merchantTxnId="ord_0002", event="dispute", txn_id="4039")).content
+    assert content is not None
+    assert set(dict(parse_qsl(content.body.decode()))) == {"txnid", "mihpayid", "status"}
 
 
 def test_accounts_have_their_own_keys_and_salts() -> None:

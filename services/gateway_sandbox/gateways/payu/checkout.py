@@ -79,8 +79,12 @@ def new_entry(form: Mapping[str, str], books: Books) -> BookEntry:
         customer_email=form["email"],
         description=form["productinfo"],
         metadata={name: form[name] for name in ("udf1", "udf2") if form.get(name)},
-        details={"form": dict(form), "mihpayid": new_number("4039937", 18, books)},
+        details={"form": dict(form), "mihpayid": new_payu_id(books)},
     )
+
+
+def new_payu_id(books: Books) -> str:
+    return new_number("4039937", 18, books)
 
 
 def new_number(prefix: str, length: int, books: Books) -> str:

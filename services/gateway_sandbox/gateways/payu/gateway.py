@@ -104,7 +104,8 @@ class PayuSandbox(WithoutKeys, WithJsonAnswers):
     # --- the hosted page -----------------------------------------------------------------------------------------
 
     async def open_checkout(self, call: WireCall, books: Books) -> WireAnswer:
-        """The form posted again leads to the same page; after a success its txnid is used up."""
+        """The form posted again leads to the same page, after a try that failed to a new one under the same txnid; a
+        success uses the txnid up."""
         form = form_of(call)
         checkout.check_form(form, self._key, self._salt)
         entry = await books.find(form["txnid"], for_update=True)
@@ -114,8 +115,17 @@ class PayuSandbox(WithoutKeys, WithJsonAnswers):
             await books.alias(entry, objects.payu_id(entry))
         elif paise(form["amount"]) != entry.amount_minor or objects.state_of(entry)[0] == "success":
             raise form_refused("Duplicate transaction id")
+        elif not entry.is_payable():
+            await self._another_try(entry, books)
         page = f"{self._public_base_url}/sandbox/payu/checkout/{entry.gateway_reference}"
         return WireAnswer(303, "", {"Location": page})
+
+    async def _another_try(self, entry: BookEntry, books: Books) -> None:
+        """With an id of its own; the one before stays a name of the same entry."""
+        entry.status, entry.expires_at = EntryStatus.OPEN, books.now + checkout.PAGE_LIFE
+        entry.details["mihpayid"] = checkout.new_payu_id(books)
+        await books.record(entry, "another_try")
+        await books.alias(entry, objects.payu_id(entry))
 
     def checkout(self, entry: BookEntry) -> CheckoutView:
         total = rupees(entry.amount_minor)
