@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from hypothesis import given, settings
+from structlog.testing import capture_logs
 
 from services.payment_service.domain.errors import CapabilityNotSupported, CurrencyNotSupported
 from services.payment_service.domain.models import CaptureMode, Customer, Fact, FactSource, PaymentStatus, Terms
@@ -370,10 +371,38 @@ async def test_disputes_are_looked_for_page_after_page_where_they_are_enabled() 
     assert gateway.sent.url.params["created_at_gte"] == "2026-03-01T09:00:00Z"
     assert told(snapshot.observations) >= {("dispute_opened", "dsp", AED_140), ("dispute_lost", "dsp2", AED_140)}
     assert len(snapshot.observations) == 4
-    for nonsense in (says({"items": []}), says({"disputes": {}})):
-        tabby, _ = adapter_over(says(a_payment("CLOSED", captures=[a_capture()])), nonsense, disputes=True)
-        with pytest.raises(GatewayOutcomeUnknown):
-            await tabby.retrieve((PAYMENT,), our_reference=REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        (refuses(403, "no_permission"), "gateway_unavailable"),
+        (refuses(404, "not_found"), "not_found"),
+        (refuses(400), "bad_data"),
+        (httpx.Response(500), "gateway_outcome_unknown"),
+        (httpx.Response(200, content=b"<html>"), "gateway_outcome_unknown"),
+        (httpx.ReadTimeout("silence"), "gateway_outcome_unknown"),
+        (says({"data": [], "next_page_token": None}), "not_understood"),
+        (says({"disputes": {}}), "not_understood"),
+        (says({"disputes": [], "next_page_token": 7}), "not_understood"),
+    ],
+)
+async def test_disputes_that_cannot_be_listed_withhold_no_captured_money(trouble: Answer, code: str) -> None:
+    tabby, _ = adapter_over(says(TAKEN), trouble, disputes=True)
+    with capture_logs() as logs:
+        snapshot = await tabby.retrieve((PAYMENT,), our_reference=REFERENCE)
+    assert told(snapshot.observations) == {CAPTURED_340}
+    mine = [entry for entry in logs if entry["event"].startswith("tabby")]
+    assert mine == [{"event": "tabby_disputes_not_listed", "code": code, "log_level": "warning"}]
+
+
+async def test_a_dispute_that_cannot_be_read_hides_only_itself() -> None:
+    dispute = {"id": "dsp", "payment_id": PAYMENT, "amount": "140.00", "currency": "AED", "status": "new"}
+    strange = (dispute | {"id": "dsp2", "amount": "1.001"}, dispute | {"id": None}, "?")
+    page = says({"disputes": [*strange, dispute], "next_page_token": "more"})
+    tabby, _ = adapter_over(says(TAKEN), page, httpx.Response(500), disputes=True)
+    snapshot = await tabby.retrieve((PAYMENT,), our_reference=REFERENCE)
+    assert told(snapshot.observations) == {CAPTURED_340, ("dispute_opened", "dsp", AED_140)}
 
 
 # --- money ---------------------------------------------------------------------------------------------------------
@@ -530,6 +559,34 @@ async def test_a_window_is_asked_for_by_days_and_filtered_by_moments() -> None:
     tabby, _ = adapter_over(says({"pagination": {"total_count": 0}}))
     with pytest.raises(GatewayOutcomeUnknown):
         await tabby.list_window(since, until)
+    for strange in ("-1", "two", "²"):
+        with pytest.raises(GatewayRejected):
+            await tabby.list_window(since, until, cursor=strange)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"meta": {"payment_id": 17}}, (REFERENCE,)),
+        ({"meta": 17}, (REFERENCE,)),
+        ({"order": {"reference_id": 17}}, ("pay_1",)),
+        ({"amount": "340.0001"}, (REFERENCE, "pay_1")),
+        ({"currency": "XXY"}, (REFERENCE, "pay_1")),
+        ({"created_at": "yesterday"}, (REFERENCE, "pay_1")),
+        ({"id": None}, None),
+    ],
+)
+async def test_a_payment_that_cannot_be_read_hides_no_other(
+    changes: dict[str, Any], shown: tuple[str, ...] | None
+) -> None:
+    strange = a_payment(**({"id": SESSION} | changes))
+    payments = [strange, "?", a_payment()]
+    tabby, _ = adapter_over(says({"payments": payments, "pagination": {"total_count": 4}}))
+    page = await tabby.list_window(CREATED_AT, CREATED_AT + timedelta(days=1))
+    listed = {entry.references: entry.our_references for entry in page.entries}
+    assert listed == {(PAYMENT,): (REFERENCE, "pay_1")} | ({(SESSION,): shown} if shown else {})
+    assert told(page.entries[-1].observations) == {HELD}
+    assert page.next_cursor == "3"
 
 
 # --- webhooks ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ refunds; sessions have none. Webhooks: a static secret in a header of our choosi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -23,6 +23,7 @@ from services.payment_service.gateways.json_reading import (
     parse_json_object,
     whole_number,
 )
+from services.payment_service.gateways.listing import said
 from services.payment_service.gateways.port import (
     CreateSession,
     Delivery,
@@ -37,24 +38,22 @@ from services.payment_service.gateways.port import (
 )
 from services.payment_service.gateways.tabby import webhooks
 from services.payment_service.gateways.tabby.api import UNGUARDED_WRITE, Json, TabbyApi, is_uuid, payment_path
+from services.payment_service.gateways.tabby.disputes import disputes_of
 from services.payment_service.gateways.tabby.money_calls import MoneyCalls, understood
 from services.payment_service.gateways.tabby.reading import (
-    observation_of_dispute,
+    list_of,
     observations_of_payment,
     order_reference_of,
     page_of,
 )
 from services.payment_service.gateways.tabby.sessions import read_session, session_json
 from services.payment_service.gateways.tabby.settings import TabbySettings
-from shared.clock import to_rfc3339
-from shared.errors import GatewayObjectNotFound, GatewayOutcomeUnknown, InvalidAmount
+from shared.errors import GatewayObjectNotFound, GatewayRejected, InvalidAmount
 from shared.http import HttpCaller
 from shared.money import Money
 
 LIST_PAGE = 20
 """The most that the list of payments returns at once."""
-
-MOST_DISPUTE_PAGES = 20
 
 
 class Tabby:
@@ -120,7 +119,7 @@ class Tabby:
         reference = understood(lambda: identifier_of(payment, "id"))
         observations = understood(lambda: self._observations(payment))
         if self._settings.disputes and any(each.kind is FactKind.CAPTURED for each in observations):
-            observations = (*observations, *await self._disputes(reference, payment))
+            observations = (*observations, *await disputes_of(self._api, reference, payment))
         return Snapshot((reference,), observations)
 
     def _observations(self, payment: Json) -> tuple[Observation, ...]:
@@ -151,7 +150,7 @@ class Tabby:
         A day stands for its first moment, so the end is a day later. New payments push older ones back, so that one may
         come twice, and none is passed over.
         """
-        offset = int(cursor or "0")
+        offset = _offset(cursor)
         query = {
             "created_at__gte": f"{since:%Y-%m-%d}",
             "created_at__lte": f"{until + timedelta(days=1):%Y-%m-%d}",
@@ -159,21 +158,24 @@ class Tabby:
             "offset": str(offset),
         }
         body = await self._api.get("/api/v2/payments", query)
-        payments = understood(lambda: _list_of(body, "payments"))
+        payments = understood(lambda: list_of(body, "payments"))
         total = understood(lambda: whole_number(object_of(body, "pagination"), "total_count"))
-        listed = understood(lambda: [self._listed(payment) for payment in payments])
-        entries = tuple(each for each in listed if each.created_at is None or since <= each.created_at < until)
+        listed = (self._listed(payment) for payment in payments if isinstance(payment, dict))
+        entries = tuple(each for each in listed if each is not None and _is_within(each, since, until))
         following = offset + len(payments)
         return ListPage(entries, str(following) if payments and following < total else None)
 
-    def _listed(self, payment: Json) -> Listed:
-        ours = (order_reference_of(payment), optional_identifier(object_of(payment, "meta"), "payment_id"))
-        return Listed(
-            (identifier_of(payment, "id"),),
-            tuple(each for each in ours if each),
-            self._observations(payment),
-            moment_of(payment, "created_at"),
+    def _listed(self, payment: Json) -> Listed | None:
+        """What can be read of it; None for what has no name. The account is not ours alone, and what somebody else
+        wrote into a payment must hide nothing else."""
+        references = said(lambda: (identifier_of(payment, "id"),))
+        ours = (
+            *said(lambda: (order_reference_of(payment),)),
+            *said(lambda: (optional_identifier(object_of(payment, "meta"), "payment_id"),)),
         )
+        created_at = next(iter(said(lambda: (moment_of(payment, "created_at"),))), None)
+        observations = said(lambda: self._observations(payment))
+        return Listed(references, tuple(filter(None, ours)), observations, created_at) if references else None
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 
@@ -182,3 +184,15 @@ class Tabby:
             return webhooks.translate(parse_json_object(delivery.payload))
         except (UnexpectedShape, InvalidAmount) as error:
             raise UnreadableWebhook(str(error)) from error
+
+
+def _offset(cursor: str | None) -> int:
+    """Cursors come back from callers, so they are not believed."""
+    if not re.fullmatch(r"[0-9]{1,9}", cursor or "0", re.ASCII):
+        raise GatewayRejected("there is no such page", gateway_code="unknown_cursor")
+    return int(cursor or "0")
+
+
+def _is_within(entry: Listed, since: datetime, until: datetime) -> bool:
+    """One whose time cannot be read is shown: a list may contain more than its window, never less."""
+    return entry.created_at is None or since <= entry.created_at < until

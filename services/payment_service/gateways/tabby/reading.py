@@ -6,8 +6,9 @@ hide money that somebody brings on it afterwards, so facts about it carry a name
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.gateways.json_reading import (
@@ -101,6 +102,16 @@ def observation_of_dispute(dispute: Json) -> Observation | None:
     amount = money_of(dispute, "amount", text_of(dispute, "currency").upper())
     about, reason = identifier_of(dispute, "payment_id"), optional_identifier(dispute, "reason")
     return Observation(kind, identifier_of(dispute, "id"), amount, reason=reason, about=about) if kind else None
+
+
+def list_of(body: Json, key: str) -> Sequence[Any]:
+    """An empty list may be null, but a body without it is none: nothing found in nonsense proves nothing."""
+    if key not in body:
+        raise UnexpectedShape(f"{key} is missing")
+    found = [] if body[key] is None else body[key]
+    if not isinstance(found, list):
+        raise UnexpectedShape(f"{key} is not a list")
+    return found
 
 
 def money_of(source: Json, key: str, currency: str) -> Money:
