@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paytmchecksum import PaytmChecksum
@@ -34,6 +35,7 @@ from shared.errors import (
     GatewayError,
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
+    GatewayRateLimited,
     GatewayRejected,
     GatewayServerError,
     GatewayUnavailable,
@@ -352,6 +354,8 @@ async def test_while_a_key_is_replaced_the_first_signs_and_either_is_believed() 
         (an_order("TXN_FAILURE", "141", "no words"), "canceled", None),
         (an_order("TXN_FAILURE", "14112", "User has cancelled the transaction"), "canceled", None),
         (an_order("TXN_FAILURE", "1006", "Session expired"), "expired", None),
+        (an_order("TXN_FAILURE", "295", "The beneficiary account does not exist"), "failed", None),
+        (an_order("TXN_FAILURE", "843", "Transaction not found at the bank"), "failed", None),
     ],
 )
 async def test_every_status_of_an_order(answer: httpx.Response, kind: str, amount: Money | None) -> None:
@@ -387,6 +391,17 @@ async def test_a_failure_says_its_code_and_a_payment_its_time() -> None:
         an_order(txnAmount="1e3"),
         an_order(txnAmount="٤٩٩.00"),
         answers(result("TXN_FAILURE", "501", "System Error")),
+        answers(result("TXN_FAILURE", "1234", "Something went wrong, please try again")),
+        answers(result("TXN_FAILURE", "", "Request could not be processed")),
+        answers(result("TXN_FAILURE", "141", "Cancelled")),
+        answers(result("TXN_FAILURE", "1006", "Session expired")),
+        answers(result("F", "1234", "Something went wrong")),
+        answers(result("TXN_FAILURE", "8001", "Merchant does not exist")),
+        answers(result("TXN_FAILURE", "227", "declined", orderId=REFERENCE)),
+        answers(result("TXN_FAILURE", "227", "declined", mid=MID)),
+        answers(result("TXN_FAILURE", "999", "Order not found", mid=MID, orderId=REFERENCE)),
+        an_order("TXN_FAILURE", "227", "declined", orderId=None),
+        an_order("TXN_FAILURE", "227", "declined", mid="SOMEBODYELSE"),
         httpx.Response(200, content=b"{}{}"),
         httpx.Response(200, content=an_order().content.replace(b"499.00", b"999.00")),
     ],
@@ -402,6 +417,19 @@ async def test_our_own_mistakes_fail_no_payment(code: str) -> None:
     paytm, _ = adapter_over(answers(result("TXN_FAILURE", code, "invalid")))
     with pytest.raises(GatewayRejected):
         await paytm.retrieve(OPEN, our_reference=REFERENCE)
+
+
+@pytest.mark.parametrize(("code", "message"), [("429", ""), ("1234", "Rate limit exceeded"), ("", "Too many requests")])
+async def test_too_many_questions_fail_no_payment_and_are_asked_later(code: str, message: str) -> None:
+    throttled = answers(result("TXN_FAILURE", code, message))
+    paytm, _ = adapter_over(throttled)
+    with pytest.raises(GatewayRateLimited):
+        await paytm.retrieve(OPEN, our_reference=REFERENCE)
+    with pytest.raises(GatewayRateLimited):
+        await paytm.refund(a_call())
+    silent, _ = adapter_over(httpx.ReadTimeout("slow"), throttled)
+    with pytest.raises(GatewayOutcomeUnknown):  # the try that was not answered may have given money back
+        await silent.refund(a_call())
 
 
 async def test_no_record_is_an_open_order_if_we_opened_it_and_else_nothing() -> None:
@@ -478,6 +506,8 @@ async def test_where_refunds_are_applied_for_is_a_setting() -> None:
         (a_refund("PENDING", "601"), OutcomeStatus.PENDING, None),
         (a_refund("zz_unheard_of", "10"), OutcomeStatus.PENDING, None),
         (a_refund("TXN_FAILURE", "602"), OutcomeStatus.FAILED, "602"),
+        (a_refund("TXN_FAILURE", "805", "Refund failed: account not found"), OutcomeStatus.FAILED, "805"),
+        (a_refund("TXN_FAILURE", "806", "Transaction not found at the bank"), OutcomeStatus.FAILED, "806"),
         (
             answers(result("TXN_FAILURE", "602", "", refId=OPERATION)),
             OutcomeStatus.FAILED,
@@ -496,13 +526,33 @@ async def test_every_status_of_a_refund(answer: httpx.Response, status: OutcomeS
 
 @pytest.mark.parametrize("absent", [NO_REFUND, NO_RECORD])
 async def test_a_refund_that_paytm_does_not_know_is_nothing(absent: httpx.Response) -> None:
-    paytm, _ = adapter_over(absent)
+    paytm, gateway = adapter_over(absent, an_order())
     assert await paytm.find_operation(a_call()) is None
+    assert sent_body(gateway.sent) == {"mid": MID, "orderId": REFERENCE}
+
+
+@pytest.mark.parametrize(
+    "about_payment",
+    [
+        NO_RECORD,
+        an_order(txnId="ANOTHER"),
+        an_order(orderId="ANOTHER"),
+        an_order("TXN_FAILURE", "227"),
+        answers(result("TXN_FAILURE", "335", "Mid is invalid")),
+        httpx.Response(503),
+    ],
+)
+async def test_no_refund_proves_nothing_where_its_payment_is_not_known_either(about_payment: httpx.Response) -> None:
+    paytm, _ = adapter_over(NO_REFUND, about_payment)
+    with pytest.raises(GatewayOutcomeUnknown):
+        await paytm.find_operation(a_call())
 
 
 @pytest.mark.parametrize(
     "answer",
     [
+        answers(result("TXN_FAILURE", "8001", "Merchant does not exist")),
+        answers(result("TXN_FAILURE", "631", "Refund record not found", refId=OPERATION)),
         answers(result("TXN_FAILURE", "335", "Mid is invalid")),
         answers(result("TXN_FAILURE", "2005", "checksum"), secret=None),
         answers(result("TXN_FAILURE", "999", "Not now")),
@@ -521,11 +571,13 @@ async def test_a_look_that_says_nothing_proves_nothing(answer: httpx.Response) -
 
 
 async def test_a_refused_refund_is_refused_when_a_look_shows_nothing() -> None:
-    paytm, gateway = adapter_over(answers(result("TXN_FAILURE", "619", "Invalid refund amount")), NO_REFUND)
+    refusal = answers(result("TXN_FAILURE", "619", "Invalid refund amount"))
+    paytm, gateway = adapter_over(refusal, NO_REFUND, an_order())
     with pytest.raises(GatewayRejected) as refused:
         await paytm.refund(a_call())
     assert refused.value.gateway_code == "619"
-    assert [request.url.path for request in gateway.requests] == ["/refund/apply", "/v2/refund/status"]
+    asked = ["/refund/apply", "/v2/refund/status", "/v3/order/status"]
+    assert [request.url.path for request in gateway.requests] == asked
 
 
 async def test_a_refund_refused_as_done_already_is_the_one_that_is_there() -> None:
@@ -535,7 +587,7 @@ async def test_a_refund_refused_as_done_already_is_the_one_that_is_there() -> No
 
 async def test_a_refund_refused_after_silence_with_nothing_there_is_unknown() -> None:
     refused = answers(result("TXN_FAILURE", "617", "already raised"))
-    paytm, _ = adapter_over(httpx.ReadTimeout("slow"), refused, NO_REFUND)
+    paytm, _ = adapter_over(httpx.ReadTimeout("slow"), refused, NO_REFUND, an_order())
     with pytest.raises(GatewayOutcomeUnknown):
         await paytm.refund(a_call())
 
@@ -580,12 +632,12 @@ async def test_a_refund_that_nobody_named_is_looked_for_in_the_passbook() -> Non
     listed = answers(result("SUCCESS", "0000", orders=[{"refId": "DASH_1"}, {"refId": OPERATION}]))
     none = answers(result("SUCCESS", "0000", orders=[]))
     made_there = a_refund(refId="DASH_1", refundAmount="50.00")
-    paytm, gateway = adapter_over(an_order(refundAmt="150.00"), a_refund(), listed, none, made_there, passbook=True)
+    paytm, gateway = adapter_over(an_order(refundAmt="150.00"), a_refund(), none, listed, made_there, passbook=True)
     snapshot = await paytm.retrieve((REFERENCE, TXN, OPERATION), our_reference=REFERENCE)
     assert ("refund_succeeded", "DASH_1", Money(5000, "INR")) in told(snapshot.observations)
     [imported] = [each for each in snapshot.observations if each.object_reference == "DASH_1"]
     assert (imported.operation, imported.about) == (None, TXN)
-    assert sent_body(gateway.requests[2]) == {
+    assert sent_body(gateway.requests[3]) == {
         "mid": MID,
         "fromDate": "2025-12-03T08:34:05+05:30",
         "toDate": "2026-01-02T08:34:06+05:30",
@@ -596,6 +648,49 @@ async def test_a_refund_that_nobody_named_is_looked_for_in_the_passbook() -> Non
         "isSort": True,
         "merchantOrderId": REFERENCE,
     }
+
+
+async def test_a_refund_that_settles_while_the_passbook_is_read_is_in_one_list_or_the_other() -> None:
+    listed = {"DASH_1": "PENDING"}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)["body"]
+        if "orderSearchStatus" not in asked:
+            return a_refund(refId="DASH_1") if "refId" in asked else an_order(refundAmt="100.00")
+        rows = [{"refId": name} for name, status in listed.items() if status == asked["orderSearchStatus"]]
+        listed["DASH_1"] = "SUCCESS"  # right after the first page
+        return answers(result("SUCCESS", "0000", orders=rows))
+
+    paytm, _ = adapter_over(answer, passbook=True)
+    snapshot = await paytm.retrieve(OPEN, our_reference=REFERENCE)
+    assert ("refund_succeeded", "DASH_1", INR_100) in told(snapshot.observations)
+
+
+async def test_the_newest_refunds_are_asked_about_and_one_that_cannot_be_is_passed_over() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)["body"]
+        if "refId" not in body:
+            found: httpx.Response = an_order()
+            return found
+        asked.append(body["refId"])
+        if body["refId"] == "R24":
+            return answers(result("TXN_FAILURE", "334", "refId is invalid"))
+        if body["refId"] == "R25":
+            return answers(result("TXN_FAILURE", "600", "Invalid refund request"))
+        return a_refund(refId=body["refId"]) if body["refId"] == "R26" else NO_REFUND
+
+    paytm, _ = adapter_over(answer)
+    names = [f"R{number:02}" for number in range(1, 27)]
+    with structlog.testing.capture_logs() as logs:
+        snapshot = await paytm.retrieve((REFERENCE, TXN, *names), our_reference=REFERENCE)
+    assert asked == names[-20:]
+    assert told(snapshot.observations) == {("captured", TXN, INR_499), ("refund_succeeded", "R26", INR_100)}
+    assert [(each["event"], each["refund"]) for each in logs] == [
+        ("refund_not_told", "R24"),
+        ("refund_not_told", "R25"),
+    ]
 
 
 async def test_without_the_passbook_the_payment_is_told_all_the_same() -> None:
@@ -613,8 +708,10 @@ async def test_without_the_passbook_the_payment_is_told_all_the_same() -> None:
 async def test_the_list_goes_through_both_statuses_and_reads_nothing_but_ids() -> None:
     rows = answers(result("SUCCESS", "0000", orders=[{"merchantOrderId": REFERENCE, "amount": "1.00"}]))
     none = answers(result("TXN_FAILURE", "331", "No record found"))
-    paytm, gateway = adapter_over(rows, an_order(), none, passbook=True)
-    page = await paytm.list_window(A_MOMENT, A_MOMENT + timedelta(hours=1, milliseconds=1))
+    paytm, gateway = adapter_over(none, rows, an_order(), passbook=True)
+    first = await paytm.list_window(A_MOMENT, A_MOMENT + timedelta(hours=1, milliseconds=1))
+    assert (first.entries, first.next_cursor) == ((), "SUCCESS:1")
+    page = await paytm.list_window(A_MOMENT, A_MOMENT, cursor=first.next_cursor)
     [listed] = page.entries
     assert (listed.references, listed.our_references) == ((REFERENCE, TXN), (REFERENCE,))
     assert told(listed.observations) == {("captured", TXN, INR_499)}
@@ -622,9 +719,55 @@ async def test_the_list_goes_through_both_statuses_and_reads_nothing_but_ids() -
     body = sent_body(gateway.requests[0])
     assert (body["fromDate"], body["toDate"]) == ("2026-01-02T08:34:05+05:30", "2026-01-02T09:34:06+05:30")
     assert sent_head(gateway.requests[0]) == {"tokenType": "AES"}
-    assert page.next_cursor == "PENDING:1"
-    last = await paytm.list_window(A_MOMENT, A_MOMENT, cursor=page.next_cursor)
-    assert (last.entries, last.next_cursor) == ((), None)
+    assert page.next_cursor is None
+
+
+async def test_an_order_that_is_paid_while_the_list_is_read_is_in_it() -> None:
+    """And so is one that moves to a page that was read already, because those before it were paid."""
+    books = {f"ord-{number:02}": "PENDING" for number in range(41)}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)["body"]
+        if "orderSearchStatus" not in body:
+            found: httpx.Response = an_order(orderId=body["orderId"], txnId=f"txn-{body['orderId']}")
+            return found
+        of_status = [name for name, status in books.items() if status == body["orderSearchStatus"]]
+        first = (body["pageNumber"] - 1) * 20
+        if body["orderSearchStatus"] == "PENDING" and first == 0:
+            books.update(dict.fromkeys(of_status[:2], "SUCCESS"))  # a moment later
+        return answers(result("SUCCESS", "", orders=[{"merchantOrderId": each} for each in of_status[first:][:20]]))
+
+    paytm, _ = adapter_over(answer, passbook=True)
+    seen, visited, cursor = set(), [], None
+    while True:
+        page = await paytm.list_window(A_MOMENT, A_MOMENT + timedelta(hours=1), cursor=cursor)
+        seen |= {listed.our_references[0] for listed in page.entries}
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+        visited.append(cursor)
+    assert seen == set(books)
+    assert visited == ["PENDING:2", "AGAIN:1", "SUCCESS:1"]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        answers(result("TXN_SUCCESS", "01", mid=MID, orderId="foreign", txnAmount="499.00")),
+        answers(result("TXN_SUCCESS", "01", mid=MID, orderId="foreign", txnId="T", txnAmount="many")),
+        answers(result("TXN_FAILURE", "334", "Order id is invalid")),
+        answers(result("TXN_FAILURE", "1234", "Something went wrong")),
+    ],
+)
+async def test_one_order_that_cannot_be_understood_hides_no_other_from_the_list(strange: httpx.Response) -> None:
+    rows = answers(result("SUCCESS", "", orders=[{"merchantOrderId": "foreign"}, {"merchantOrderId": REFERENCE}]))
+    paytm, _ = adapter_over(rows, strange, an_order(), passbook=True)
+    foreign, ours = (await paytm.list_window(A_MOMENT, A_MOMENT, cursor="SUCCESS:1")).entries
+    assert (foreign.our_references, foreign.references, foreign.observations) == (("foreign",), ("foreign",), ())
+    assert told(ours.observations) == {("captured", TXN, INR_499)}
+    down, _ = adapter_over(rows, httpx.Response(503), passbook=True)
+    with pytest.raises(GatewayServerError):  # no order's fault: the page is asked for again
+        await down.list_window(A_MOMENT, A_MOMENT, cursor="SUCCESS:1")
 
 
 async def test_a_full_page_has_a_next_one_and_rows_may_be_called_something_else() -> None:
@@ -659,7 +802,7 @@ async def test_without_the_passbook_and_for_strange_pages_there_is_no_list() -> 
     with pytest.raises(GatewayRejected):
         await paytm.list_window(A_MOMENT, A_MOMENT)
     paytm, gateway = adapter_over(an_order(), passbook=True)
-    for cursor in ("SUCCESS", "FAILURE:1", "SUCCESS:0", "SUCCESS:x", "SUCCESS:٣", "SUCCESS:9999999"):
+    for cursor in ("SUCCESS", "FAILURE:1", "SUCCESS:0", "SUCCESS:x", "SUCCESS:٣", "SUCCESS:9999999", ""):
         with pytest.raises(GatewayRejected):
             await paytm.list_window(A_MOMENT, A_MOMENT, cursor=cursor)
     assert gateway.requests == []

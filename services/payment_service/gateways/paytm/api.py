@@ -31,7 +31,7 @@ _OUR_MISTAKES = frozenset({"334", "335", "1001", "1005", "1007", "0001", "309", 
 _THROTTLED = "429"
 _THROTTLING = ("rate limit", "too many requests")
 _NO_RECORD = "331"
-_THINGS = r"(?:records?|orders?|refunds?|transactions?|txns?)"
+_THINGS = r"(?:records?|data|orders?|refunds?|transactions?|txns?)"
 _ABSENCE = re.compile(rf"\bno (?:such )?{_THINGS}\b|\b{_THINGS}(?: id)?(?: is| was)? (?:not found|does not exist)")
 _MERCHANTS = re.compile(r"\b(?:merchant|mid)\b")
 """Who is not known as a merchant has heard nothing about orders and refunds."""
