@@ -1,4 +1,4 @@
-"""BillDesk's JOSE: the fact sheet's vectors both ways, PyJWT as the judge, and what is refused."""
+"""BillDesk's JOSE: the fact sheet's vectors both ways, PyJWT and jwcrypto as judges, and what is refused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jwcrypto.common import JWException
+from jwcrypto.jwe import JWE
+from jwcrypto.jwk import JWK
+from jwcrypto.jws import JWS
 
 from services.webhook_ingest.domain.models import dedupe_key
 from services.webhook_ingest.signatures.billdesk import REGISTRATION
@@ -89,6 +93,33 @@ def a_token(content: bytes, key: str = SIGNING, **header: Any) -> str:
     return jwt.PyJWS().encode(content, key.encode(), algorithm="HS256", headers=headers)
 
 
+def judged_key(secret: str) -> JWK:
+    return JWK(kty="oct", k=base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode())
+
+
+def opened_by_jwcrypto(token: str, *, is_encrypted: bool) -> bytes:
+    """Raises JWException."""
+    signed = JWS()
+    signed.deserialize(token, judged_key(SIGNING), alg="HS256")
+    if not is_encrypted:
+        return bytes(signed.payload)
+    sealed = JWE(algs=["dir", "A256GCM"])
+    sealed.deserialize(signed.payload.decode(), judged_key(ENCRYPTION))
+    return bytes(sealed.payload)
+
+
+def made_by_jwcrypto(content: bytes, *, is_encrypted: bool) -> str:
+    """With an initialization vector of its own choice."""
+    names = {"kid": KEY_ID, "clientid": CLIENT}
+    if is_encrypted:
+        header = {"alg": "dir", "enc": "A256GCM", **names}
+        sealed = JWE(content, json.dumps(header), algs=["dir", "A256GCM"], recipient=judged_key(ENCRYPTION))
+        content = sealed.serialize(compact=True).encode()
+    signed = JWS(content)
+    signed.add_signature(judged_key(SIGNING), protected=json.dumps({"alg": "HS256", **names}))
+    return str(signed.serialize(compact=True))
+
+
 def a_header(**header: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
 
@@ -114,6 +145,34 @@ def test_what_we_encrypt_is_the_vector() -> None:
     encrypted = jose.encrypt(header, QUESTION, ENCRYPTION.encode(), IV)
     assert encrypted == VECTOR_3_ENCRYPTED
     assert jose.sign(header, encrypted.encode(), SIGNING.encode()) == VECTOR_3
+
+
+def test_jwcrypto_opens_the_vectors() -> None:
+    """A second judge, and the only one of the encryption: PyJWT knows signatures alone."""
+    assert opened_by_jwcrypto(VECTOR_1, is_encrypted=False) == QUESTION
+    assert opened_by_jwcrypto(VECTOR_2, is_encrypted=False) == PAID
+    assert opened_by_jwcrypto(VECTOR_3, is_encrypted=True) == QUESTION
+    alone = JWE(algs=["dir", "A256GCM"])
+    alone.deserialize(VECTOR_3_ENCRYPTED, judged_key(ENCRYPTION))
+    assert alone.payload == QUESTION
+    with pytest.raises(JWException):  # a judge that lets anything pass would be none
+        opened_by_jwcrypto(VECTOR_3[:-3] + "AAA", is_encrypted=True)
+
+
+@given(content=st.binary(min_size=1, max_size=200), iv=st.binary(min_size=12, max_size=12))
+def test_what_we_make_jwcrypto_opens(content: bytes, iv: bytes) -> None:
+    """Of one byte or more: jwcrypto takes an empty content for a failure."""
+    header = {"kid": KEY_ID, "clientid": CLIENT}
+    encrypted = jose.encrypt(header, content, ENCRYPTION.encode(), iv)
+    signed = jose.sign(header, encrypted.encode(), SIGNING.encode())
+    assert opened_by_jwcrypto(signed, is_encrypted=True) == content
+    assert opened_by_jwcrypto(jose.sign(header, content, SIGNING.encode()), is_encrypted=False) == content
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_what_jwcrypto_makes_we_open(is_encrypted: bool) -> None:
+    for content in (QUESTION, PAID):
+        assert content_of(verified(made_by_jwcrypto(content, is_encrypted=is_encrypted))) == content
 
 
 def test_a_success_is_fully_trusted_and_told_apart_by_what_it_says() -> None:
