@@ -25,6 +25,7 @@ MADE_AT = datetime(2026, 1, 1, 10, 0, tzinfo=UTC)
 SECONDS = int(MADE_AT.timestamp())
 REFERENCE = "PR00000000000000001A"
 USD_1999, INR_500 = Money(1999, "USD"), Money(50_000, "INR")
+Over = Callable[..., tuple[GatewayAdapter, ScriptedGateway]]
 TOKEN = says({"access_token": "A21AAtoken", "token_type": "Bearer", "expires_in": 32400})
 
 
@@ -285,8 +286,6 @@ async def test_the_generic_gateway_lists_the_sessions_that_were_opened_in_the_wi
 
 # --- all of them -----------------------------------------------------------------------------------------------------
 
-Over = Callable[..., tuple[GatewayAdapter, ScriptedGateway]]
-
 
 @pytest.mark.parametrize(
     ("over", "answer", "references"),
@@ -318,3 +317,18 @@ async def test_a_refused_key_is_no_empty_list(over: Over) -> None:
     adapter, _ = over(says({"error": {}}, 401))
     with pytest.raises(GatewayUnavailable):
         await adapter.list_window(SINCE, UNTIL)
+
+
+@pytest.mark.parametrize(
+    ("over", "cursor"),
+    [
+        *((razorpay_over, cursor) for cursor in ("", "x", "-1", "1_0", "٣", "1.5", "9" * 20)),
+        *((paypal_over, cursor) for cursor in ("", "x", "1", "1:2:3", "1:1", f"{SECONDS}:0", f"{SECONDS}:x")),
+        *((paypal_over, f"{seconds}:1") for seconds in (-1, "9" * 15, "٣")),
+    ],
+)
+async def test_a_cursor_that_no_page_gave_is_our_mistake(over: Over, cursor: str) -> None:
+    adapter, gateway = over()
+    with pytest.raises(GatewayRejected) as caught:
+        await adapter.list_window(SINCE, UNTIL, cursor=cursor)
+    assert (caught.value.gateway_code, gateway.requests) == ("bad_cursor", [])

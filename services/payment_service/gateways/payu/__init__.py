@@ -17,6 +17,7 @@ DEFINITION = GatewayDefinition(
             "whether a part of a hold can be captured: not offered",
             "how long a token is remembered: trusted for one hour, then only looked for",
             "how long the payment page lives: we expire on our side, and what is paid later is late money",
+            "which of several tries verify_payment shows: one that failed ends no payment for 24 hours",
             "whether a blank e-mail or phone is taken: a reserved address and PAYU_FALLBACK_PHONE stand in",
             "what verify_payment says after a refund or a void: both are read from the list of actions",
             "the texts of refused credentials: known by the words hash, key and permission",
