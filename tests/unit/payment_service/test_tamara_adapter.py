@@ -17,9 +17,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from services.payment_service.domain.errors import CurrencyNotSupported
-from services.payment_service.domain.models import CaptureMode, Customer, FactKind, Item
+from services.payment_service.domain.models import (
+    CaptureMode,
+    Customer,
+    Fact,
+    FactKind,
+    FactSource,
+    Item,
+    PaymentState,
+    Terms,
+)
 from services.payment_service.domain.operations import OperationKind
-from services.payment_service.gateways.port import Capability, MoneyCall, OutcomeStatus, UnreadableWebhook
+from services.payment_service.domain.transitions import reduce_facts
+from services.payment_service.gateways.port import Capability, MoneyCall, OutcomeStatus, Snapshot, UnreadableWebhook
 from services.payment_service.gateways.tamara import DEFINITION, Tamara, TamaraSettings
 from shared.clock import to_rfc3339
 from shared.errors import (
@@ -45,6 +55,7 @@ from tests.unit.payment_service.gateway_world import (
 from tests.unit.payment_service.money_world import a_call, returned
 
 ORDER = "7d0b4a63-2f5e-4d0a-9b5d-0f6f7f1f2a11"
+PAGE, HOLD = f"page:{ORDER}", f"hold:{ORDER}"
 REFERENCE = "PR00000000000000001A"
 OPERATION = "PO00000000000000001A"
 SAR_300, SAR_100, SAR_40 = Money(30_000, "SAR"), Money(10_000, "SAR"), Money(4_000, "SAR")
@@ -107,6 +118,20 @@ def call_of(kind: OperationKind, amount: Money = SAR_300, **changes: Any) -> Mon
 
 def paths(gateway: ScriptedGateway) -> list[str]:
     return [f"{request.method} {request.url.path}" for request in gateway.requests]
+
+
+async def seen(order: dict[str, Any], *references: str) -> Snapshot:
+    tamara, _ = adapter_over(says(order))
+    return await tamara.retrieve((ORDER, *references), our_reference=REFERENCE)
+
+
+def state_after(*snapshots: Snapshot, capture: CaptureMode = CaptureMode.MANUAL) -> PaymentState:
+    observations = [each for snapshot in snapshots for each in snapshot.observations]
+    return reduce_facts(Terms(SAR_300, capture), [Fact(each, FactSource.SWEEP, A_MOMENT) for each in observations])
+
+
+def status_after(*snapshots: Snapshot, capture: CaptureMode) -> str:
+    return state_after(*snapshots, capture=capture).status
 
 
 COMPLETION = call_of(OperationKind.COMPLETION, capture=CaptureMode.AUTOMATIC)
@@ -186,7 +211,7 @@ async def test_an_order_goes_out_with_all_that_the_schema_asks_for_and_nothing_e
     assert session.next_action.to_json() == {"type": "redirect", "url": CREATED["checkout_url"]}
     assert (session.gateway_reference, session.references) == (ORDER, (ORDER,))
     assert session.expires_at == REQUEST.attempted_at + timedelta(minutes=30)
-    assert told(session.observations) == {("session_opened", ORDER, None)}
+    assert told(session.observations) == {("session_opened", PAGE, None)}
 
 
 @pytest.mark.parametrize(
@@ -295,8 +320,8 @@ async def test_a_refusal_after_silence_is_no_refusal() -> None:
 @pytest.mark.parametrize(
     ("order", "facts"),
     [
-        (an_order("new"), {("session_opened", ORDER, None)}),
-        (an_order("on_hold"), {("processing", ORDER, None)}),
+        (an_order("new"), {("session_opened", PAGE, None)}),
+        (an_order("on_hold"), {("processing", PAGE, None)}),
         (an_order("approved"), {("approved", ORDER, SAR_300)}),
         (an_order("authorised"), {("authorized", ORDER, SAR_300)}),
         (an_order("updated", canceled_amount=sar(200)), {("authorized", ORDER, SAR_300)}),
@@ -309,14 +334,16 @@ async def test_a_refusal_after_silence_is_no_refusal() -> None:
             captured_order(captured_amount=sar(100), canceled_amount=sar("200.00")),
             {("captured", ORDER, SAR_100), ("released", ORDER, None)},
         ),
-        (an_order("declined"), {("failed", ORDER, None)}),
+        (an_order("declined"), {("failed", PAGE, None)}),
         (an_order("canceled", canceled_amount=sar(300)), {("canceled", ORDER, None)}),
-        (an_order("expired"), {("expired", ORDER, None)}),
+        (an_order("expired"), {("expired", PAGE, None)}),
+        (an_order("canceled"), {("canceled", PAGE, None)}),
+        (an_order("expired", canceled_amount=sar(100)), {("expired", ORDER, None)}),
         (
             an_order("expired", captured_amount=sar(100)),
             {("captured", ORDER, SAR_100), ("released", ORDER, None)},
         ),
-        (captured_order("zz_unheard_of"), {("processing", ORDER, None)}),
+        (captured_order("zz_unheard_of"), {("processing", PAGE, None)}),
         (an_order("fully_captured"), {("captured", ORDER, Money(0, "SAR"))}),
     ],
 )
@@ -324,7 +351,8 @@ async def test_statuses(order: dict[str, Any], facts: set[Any]) -> None:
     tamara, gateway = adapter_over(says(order))
     snapshot = await tamara.retrieve((ORDER,), our_reference=REFERENCE)
     assert told(snapshot.observations) == facts
-    assert snapshot.references == (ORDER,)
+    is_held = any(kind == "authorized" for kind, _, _ in facts)
+    assert snapshot.references == ((ORDER, HOLD) if is_held else (ORDER,))
     assert paths(gateway) == [f"GET /orders/{ORDER}"]
 
 
@@ -399,12 +427,41 @@ async def test_errors_say_what_may_have_happened(answer: httpx.Response, error: 
 async def test_a_page_is_closed_by_our_decision_but_never_over_the_head_of_a_shopper_who_has_agreed() -> None:
     tamara, gateway = adapter_over(says(an_order("new")))
     [closed] = (await tamara.close_session(ORDER, our_reference=REFERENCE)).observations
-    assert (closed.kind, closed.reason) == (FactKind.CANCELED, "closed_by_us")
+    assert (closed.kind, closed.object_reference, closed.reason) == (FactKind.CANCELED, PAGE, "closed_by_us")
     for order in (an_order("approved"), captured_order(), an_order("zz_unheard_of")):
         tamara, gateway = adapter_over(says(order))
         snapshot = await tamara.close_session(ORDER, our_reference=REFERENCE)
         assert FactKind.CANCELED not in {observation.kind for observation in snapshot.observations}
     assert [request.method for request in gateway.requests] == ["GET"]
+
+
+@pytest.mark.parametrize("capture", list(CaptureMode))
+async def test_money_that_is_held_after_the_page_has_ended_counts_and_its_end_does_too(capture: CaptureMode) -> None:
+    tamara, _ = adapter_over(says(an_order("new")))
+    closed = await tamara.close_session(ORDER, our_reference=REFERENCE)
+    ended = [await seen(an_order(word)) for word in ("declined", "expired", "canceled")]
+    held = await seen(an_order())
+    for before in (closed, *ended):
+        assert status_after(before, capture=capture) in ("canceled", "failed", "expired")
+        assert status_after(before, held, capture=capture) == "authorized"
+        for word in ("expired", "canceled"):
+            let_go = await seen(an_order(word), *held.references)
+            assert told(let_go.observations) == {(word, ORDER, None)}
+            assert status_after(before, held, let_go, capture=capture) in ("canceled", "failed", "expired")
+    part = await seen(an_order("partially_captured", captured_amount=sar(100)))
+    state = state_after(closed, part)
+    assert (state.status, state.amount_authorized, state.amount_captured) == ("partially_captured", 30_000, 10_000)
+
+
+async def test_a_hold_that_ended_ends_in_what_money_calls_tell_too() -> None:
+    for call in (CAPTURE, VOID):
+        tamara, gateway = adapter_over(says(an_order("expired")), refuses(409, "x"), says(an_order("expired")))
+        with suppress(GatewayRejected):
+            outcome = await (tamara.capture if call is CAPTURE else tamara.void)(call)
+            assert told(outcome.observations) == {("expired", ORDER, None)}
+    tamara, gateway = adapter_over(NOT_FOUND, says(an_order()))
+    await tamara.retrieve((HOLD, "another"), our_reference=REFERENCE)
+    assert paths(gateway) == ["GET /orders/another", f"GET /merchants/orders/reference-id/{REFERENCE}"]
 
 
 # --- completion ----------------------------------------------------------------------------------------------------
@@ -493,6 +550,13 @@ async def test_a_capture_that_is_refused_or_not_reached_within_a_completion_is_n
         await tamara.complete(COMPLETION)
 
 
+@pytest.mark.parametrize("word", ["on_hold", "zz_unheard_of", "new", "approved"])
+async def test_a_completion_whose_capture_was_refused_has_succeeded_only_where_the_money_is_held(word: str) -> None:
+    tamara, _ = adapter_over(says(an_order()), refuses(409, "x"), says(an_order(word)))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await tamara.complete(COMPLETION)
+
+
 # --- captures, voids, refunds --------------------------------------------------------------------------------------
 
 
@@ -534,28 +598,176 @@ async def test_a_final_part_lets_the_rest_go_first_while_nothing_is_captured() -
     assert paths(gateway)[1] == "POST /payments/capture"
 
 
-async def test_a_capture_that_shows_no_reference_is_told_by_amount_and_time() -> None:
-    def order_with(**changes: Any) -> httpx.Response:
-        return says(captured_order(transactions=transactions(captures=[a_capture(tracking=None, **changes)])))
+def at(seconds: float) -> str:
+    return (A_MOMENT + timedelta(seconds=seconds)).isoformat()
 
-    since = (A_MOMENT + timedelta(seconds=1)).isoformat()
-    tamara, _ = adapter_over(order_with(created_at=since))
-    found = await tamara.find_operation(CAPTURE)
-    assert found is not None
-    assert found.gateway_reference == "cap-1"
-    before = (A_MOMENT - timedelta(minutes=5)).isoformat()
-    for changes in (
-        {"created_at": before},
-        {"created_at": "soon"},
-        {},
-        {"created_at": since, "total_amount": sar(299)},
-    ):
-        tamara, _ = adapter_over(order_with(**changes))
-        assert await tamara.find_operation(CAPTURE) is None
-    tamara, _ = adapter_over(
-        says(captured_order(transactions=transactions(captures=[a_capture(tracking="other", created_at=since)])))
+
+def a_nameless_capture(amount: int = 100, **changes: Any) -> dict[str, Any]:
+    return a_capture(amount, None, **{"created_at": at(1)} | changes)
+
+
+def captured_by(*captures: dict[str, Any]) -> dict[str, Any]:
+    total = sum(each["total_amount"]["amount"] for each in captures)
+    return an_order(
+        "partially_captured", captured_amount=sar(total), transactions=transactions(captures=list(captures))
     )
-    assert await tamara.find_operation(CAPTURE) is None
+
+
+PART = replace(CAPTURE, amount=SAR_100)
+
+
+async def test_a_capture_that_shows_no_reference_is_told_by_amount_and_time_once_it_was_not_answered() -> None:
+    tamara, _ = adapter_over(says(captured_by(a_nameless_capture())))
+    found = await tamara.find_operation(PART)
+    assert found is not None
+    assert (found.gateway_reference, found.references) == ("cap-1", (ORDER, HOLD, "cap-1"))
+    for another in (
+        a_nameless_capture(created_at=at(-300)),
+        a_nameless_capture(99),
+        a_capture(100, "other", created_at=at(1)),
+    ):
+        tamara, _ = adapter_over(says(captured_by(another)))
+        assert await tamara.find_operation(PART) is None
+
+
+@pytest.mark.parametrize(
+    ("captures", "references"),
+    [
+        ([a_nameless_capture(), a_nameless_capture(capture_id="cap-2")], (ORDER,)),
+        ([a_nameless_capture()], (ORDER, "cap-1")),
+        ([a_nameless_capture(created_at=None)], (ORDER,)),
+        ([a_nameless_capture(created_at="soon")], (ORDER,)),
+    ],
+    ids=["two of them", "another operation's", "of no time", "of a time that is none"],
+)
+async def test_a_capture_that_may_be_another_one_leaves_the_outcome_unknown(
+    captures: list[dict[str, Any]], references: tuple[str, ...]
+) -> None:
+    tamara, _ = adapter_over(says(captured_by(*captures)))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await tamara.find_operation(replace(PART, references=references))
+
+
+async def test_a_second_equal_capture_is_sent_and_told_by_the_id_that_its_answer_names() -> None:
+    first, second = a_nameless_capture(), a_nameless_capture(capture_id="cap-2", created_at=at(50))
+    call = replace(PART, reference="PO00000000000000002B", first_sent_at=A_MOMENT + timedelta(seconds=50))
+    tamara, gateway = adapter_over(
+        says(captured_by(first)), says({"capture_id": "cap-2"}), says(captured_by(first, second))
+    )
+    outcome = await tamara.capture(call)
+    assert paths(gateway)[1] == "POST /payments/capture"
+    assert outcome.gateway_reference == "cap-2"
+
+    tamara, _ = adapter_over(says(captured_by(first)), refuses(400, "total_amount_invalid"), says(captured_by(first)))
+    with pytest.raises(GatewayRejected):  # what is there is the first one, and this one has not run
+        await tamara.capture(call)
+    tamara, _ = adapter_over(says(captured_by(first)), OK, says(captured_by(first, second)))
+    with pytest.raises(GatewayOutcomeUnknown):  # an answer that names nothing
+        await tamara.capture(call)
+
+
+HIDDEN: list[Any] = [None, [], {}, {"captures": None, "refunds": None}, {"captures": [], "refunds": []}]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+async def test_what_a_missing_list_does_not_show_is_not_absent(hidden: Any) -> None:
+    refunded = an_order("partially_refunded", captured_amount=sar(300), refunded_amount=sar(40), transactions=hidden)
+    captured = an_order("partially_captured", captured_amount=sar(100), transactions=hidden)
+    for order, call in ((refunded, REFUND), (captured, PART)):
+        tamara, gateway = adapter_over(says(order))
+        with pytest.raises(GatewayOutcomeUnknown):
+            await tamara.find_operation(call)
+        with pytest.raises(GatewayUnavailable):
+            await (tamara.refund if call is REFUND else tamara.capture)(call)
+        assert {request.method for request in gateway.requests} == {"GET"}
+
+
+async def test_lists_that_do_not_come_to_the_orders_sums_prove_nothing() -> None:
+    other = a_refund(merchant_refund_id="other")
+    short = captured_order(refunded_amount=sar(80))
+    short["transactions"]["refunds"] = [other]
+    failed = captured_order(refunded_amount=sar(40))
+    failed["transactions"]["refunds"] = [a_refund("failed", merchant_refund_id="other")]
+    less = captured_order(refunded_amount=sar(0))
+    less["transactions"]["refunds"] = [other]
+    for order in (short, failed, less):
+        tamara, _ = adapter_over(says(order), failed_refund_words="failed")
+        with pytest.raises(GatewayOutcomeUnknown):
+            await tamara.find_operation(REFUND)
+    unsummed = captured_order()
+    del unsummed["refunded_amount"]
+    pending = captured_order(refunded_amount=sar(40))
+    pending["transactions"]["refunds"] = [other, a_refund("pending", refund_id="ref-2", merchant_refund_id="another")]
+    for order in (unsummed, pending):
+        tamara, _ = adapter_over(says(order))
+        assert await tamara.find_operation(REFUND) is None
+    unsummed["transactions"] = None
+    tamara, _ = adapter_over(says(unsummed))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await tamara.find_operation(REFUND)
+    more = captured_by(a_capture(50, "other"), a_capture(50, "another", capture_id="cap-2"))
+    tamara, _ = adapter_over(says(more | {"captured_amount": sar(200)}))
+    with pytest.raises(GatewayOutcomeUnknown):
+        await tamara.find_operation(PART)
+
+
+@pytest.mark.parametrize("kind", [OperationKind.CAPTURE, OperationKind.VOID, OperationKind.REFUND])
+async def test_nothing_is_sent_while_tamara_is_at_work_on_the_order(kind: OperationKind) -> None:
+    order = an_order(processing=True) if kind is not OperationKind.REFUND else captured_order(processing=True)
+    tamara, gateway = adapter_over(says(order))
+    sends = {
+        OperationKind.CAPTURE: tamara.capture,
+        OperationKind.VOID: tamara.void,
+        OperationKind.REFUND: tamara.refund,
+    }
+    with pytest.raises(GatewayUnavailable):
+        await sends[kind](call_of(kind))
+    assert paths(gateway) == [f"GET /orders/{ORDER}"]
+
+
+async def test_all_that_is_left_of_an_order_that_was_canceled_in_part_is_taken_and_told() -> None:
+    updated = an_order("updated", canceled_amount=sar(200))
+    after = captured_order(
+        captured_amount=sar(100), canceled_amount=sar(200), transactions=transactions(captures=[a_capture(100)])
+    )
+    whole = replace(CAPTURE, is_whole=True, is_final=True)
+    tamara, gateway = adapter_over(says(updated), OK, says(after))
+    outcome = await tamara.capture(whole)
+    assert paths(gateway)[1:] == ["POST /payments/capture", f"GET /orders/{ORDER}"]
+    assert json.loads(gateway.requests[1].content)["total_amount"] == {"amount": 100.0, "currency": "SAR"}
+    assert outcome.status is OutcomeStatus.SUCCEEDED
+    assert told(outcome.observations) == {("captured", ORDER, SAR_100), ("released", ORDER, None)}
+    tamara, _ = adapter_over(says(after))
+    assert (await tamara.find_operation(whole)) == outcome
+
+    # After a part: all that we know of is 250 of 300, and 50 are left.
+    parts = [a_capture(50, "other", capture_id="cap-0"), a_capture(50)]
+    before = captured_by(parts[0]) | {"canceled_amount": sar(200)}
+    done = captured_by(*parts) | {"canceled_amount": sar(200), "status": "fully_captured"}
+    tamara, gateway = adapter_over(says(before), OK, says(done))
+    await tamara.capture(replace(CAPTURE, amount=Money(25_000, "SAR"), is_final=True))
+    assert json.loads(gateway.requests[1].content)["total_amount"] == {"amount": 50.0, "currency": "SAR"}
+
+
+async def test_a_final_part_that_is_refused_after_the_rest_was_let_go_has_failed_and_says_what_is_there() -> None:
+    final, updated = replace(PART, is_final=True), an_order("updated", canceled_amount=sar(200))
+    refusal = refuses(400, "shipping_info")
+    for answers in ((says(an_order()), OK, refusal, says(updated)), (says(updated), refusal, says(updated))):
+        tamara, _ = adapter_over(*answers)
+        outcome = await tamara.capture(final)
+        assert (outcome.status, outcome.failure_code) == (OutcomeStatus.FAILED, "rest_released_shipping_info")
+        assert told(outcome.observations) == {("authorized", ORDER, SAR_300)}
+    gone = an_order("canceled", canceled_amount=sar(300))
+    tamara, _ = adapter_over(says(an_order()), OK, refusal, says(gone))
+    outcome = await tamara.capture(final)
+    assert (outcome.status, told(outcome.observations)) == (OutcomeStatus.FAILED, {("canceled", ORDER, None)})
+    tamara, _ = adapter_over(says(an_order()), OK, httpx.ConnectError("down"))
+    with pytest.raises(GatewayOutcomeUnknown):  # the half that did arrive has run
+        await tamara.capture(final)
+    tamara, gateway = adapter_over(says(an_order()), refuses(409, "transition_not_allowed"))
+    with pytest.raises(GatewayRejected):
+        await tamara.capture(final)
+    assert len(gateway.requests) == 2
 
 
 async def test_a_void_cancels_all_that_is_held() -> None:

@@ -115,9 +115,9 @@ class Tamara(WithoutListing):
         return understood(partial(snapshot_of, await self._order(references, our_reference), references))
 
     async def close_session(self, gateway_reference: str, *, our_reference: str) -> Snapshot:
-        """No call closes an order, and where we authorise none is needed: we never do so for a payment that is canceled.
-        An account that authorises by itself may still hold money then, which counts under the order's own id. One that
-        is approved by now is not closed: it is to be completed."""
+        """No call closes an order, and where we authorise none is needed: we never do so for a canceled payment. An
+        account that authorises by itself may hold money afterwards, which counts under the order's own id. One that is
+        approved by now is not closed: it is to be completed."""
         order = await self._order((gateway_reference,), our_reference)
         if order.status != NEW:
             return understood(partial(snapshot_of, order))

@@ -7,7 +7,7 @@ from functools import partial
 
 from services.payment_service.gateways.json_reading import Understood
 from services.payment_service.gateways.tamara.api import TamaraApi, segment
-from services.payment_service.gateways.tamara.reading import Order, read_order
+from services.payment_service.gateways.tamara.reading import Order, names_a_hold, read_order
 
 understood = Understood("Tamara")
 
@@ -21,7 +21,7 @@ class Orders:
 
     async def find(self, references: Iterable[str], our_reference: str) -> Order | None:
         """What belongs to another reference of ours is somebody else's money, whatever id led to it."""
-        theirs = [reference for reference in dict.fromkeys(references) if reference != hold_of(reference[len("hold:") :])]
+        theirs = [reference for reference in dict.fromkeys(references) if not names_a_hold(reference)]
         for reference in theirs[:MOST_LOOKS]:
             order = await self._read(f"/orders/{segment(reference)}")
             if order is not None and order.our_reference == our_reference:

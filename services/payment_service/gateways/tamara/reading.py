@@ -31,6 +31,8 @@ Json = Mapping[str, Any]
 APPROVED = "approved"
 NEW = "new"
 
+_HOLD = "hold:"
+
 WITH_MONEY = frozenset(
     {"authorised", "updated", "partially_captured", "fully_captured", "partially_refunded", "fully_refunded"}
 )
@@ -79,7 +81,7 @@ class Order:
 
     @property
     def shows_all_captures(self) -> bool:
-        """Whether the list is there and comes to what the order says was captured: only then is what it lacks absent."""
+        """Whether the list is there and comes to the order's own sum: only then is what it lacks absent."""
         found = optional_from_tamara(self.body, "captured_amount")
         return self._has("captures") if found is None else found == self._sum([each.amount for each in self.captures])
 
@@ -179,7 +181,11 @@ def hold_of(order_id: str) -> str:
     An order that has expired does not say whether it ever was held. The payment remembers: whatever tells of a hold
     brings this name along, and who asks later names it.
     """
-    return f"hold:{order_id}"
+    return f"{_HOLD}{order_id}"
+
+
+def names_a_hold(reference: str) -> bool:
+    return reference.startswith(_HOLD)
 
 
 def snapshot_of(order: Order, known: Collection[str] = ()) -> Snapshot:
