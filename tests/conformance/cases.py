@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -23,7 +24,7 @@ from services.webhook_ingest.signatures.registration import Registration, Trait
 from services.webhook_ingest.signatures.registry import build_registry, registrations
 from services.webhook_ingest.signatures.values import GatewayValues
 from shared.http import HttpCaller, build_http_client
-from shared.money import Money
+from shared.money import CURRENCY_EXPONENT, Money
 from shared.ports import system_ports
 from tests.conformance.market import HELD_SECONDS, Market, Sent
 from tests.support.waiting import until
@@ -715,7 +716,8 @@ async def settlement_file(market: Market, subject: Subject) -> None:
     known = {entry["gateway_reference"], entry["payment_reference"], entry["reference"]} - {None}
     known |= {capture["capture_id"] for capture in entry["captures"]}
     assert any(each in answer.text for each in known), "the file names the payment by none of its ids"
-    written = [str(amount.amount_minor), str(amount.to_major())]
+    major = Decimal(amount.amount_minor).scaleb(-CURRENCY_EXPONENT[amount.currency])
+    written = [str(amount.amount_minor), f"{major:f}"]
     assert max(answer.text.count(each) for each in written) >= 2, "what was paid and what went back"
 
 
