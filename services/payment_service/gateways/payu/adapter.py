@@ -77,6 +77,7 @@ FACTS = Facts(
     },
     currencies=frozenset({CURRENCY}),
     blurb="UPI, cards, net banking and wallets",
+    expires_silently="told is that a visit to its page ended without a try, and not that the form opens no other",
     # How long a token is remembered is documented nowhere. An hour is longer than our own retries take.
     key_valid_for=timedelta(hours=1),
     # The list of actions comes from the same books; two hours leave room for a bad day.
