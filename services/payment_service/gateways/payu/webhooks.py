@@ -1,8 +1,8 @@
 """PayU's webhooks, translated to a question.
 
 The hash on a payment's webhook leaves out what tells captured from held, and PayU's own id; refunds and disputes carry
-no hash at all. So every one of them only says which payment to ask about. PayU's id may be missing: some of them look
-like card numbers, and are then masked on their way here.
+no hash at all. So every one of them only says which payment to ask about, and only the fields for that arrive
+here (webhook_ingest). PayU's id may be missing: one that looks like a card number is masked on its way.
 """
 
 from __future__ import annotations
