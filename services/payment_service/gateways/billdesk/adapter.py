@@ -73,6 +73,7 @@ FACTS = Facts(
     # That only a 404 allows a refund to be sent again is known, how soon it proves anything is not: two hours are far
     # longer than a request lives anywhere.
     absence_proves_after=timedelta(hours=2),
+    expires_silently="no call and no webhook tells of an order whose time is over",
     not_offered={
         Capability.REDIRECT: "the hosted page is opened by a form that the browser posts",
         Capability.MANUAL_CAPTURE: _AT_ONCE,

@@ -104,6 +104,7 @@ class PayPal:
                 Capability.DISPUTES,
             }
         ),
+        expires_silently="an order whose time is over is forgotten, and only hours later that says something",
         not_offered={
             Capability.FORM_POST: "its page is opened by address",
             Capability.FIND_BY_REFERENCE: "orders can neither be listed nor searched for",

@@ -84,6 +84,7 @@ FACTS = Facts(
     key_valid_for=timedelta(days=1),
     # The status call reads what the refund call wrote; two hours leave room for a bad day.
     absence_proves_after=timedelta(hours=2),
+    expires_silently="an order that nobody pays has no record, and only a day later that says something",
     not_offered={
         Capability.REDIRECT: "its page is opened with a form that the browser posts",
         Capability.MANUAL_CAPTURE: "pre-authorization is on request, and its calls are not documented",
