@@ -114,6 +114,29 @@ async def test_a_hold_is_captured_in_parts_and_the_last_one_lets_the_rest_go_bef
         await shop.tamara.capture(a_money_call(OperationKind.CAPTURE, second, SAR_100, reference="OP4", **mine))
 
 
+async def test_a_final_part_whose_capture_is_refused_has_let_the_rest_go_and_all_that_is_left_can_be_taken(
+    shop: Shop,
+) -> None:
+    order_id = await shop.authorised_order()
+    await shop.sandbox.faults("tamara", {"operation": "capture", "kind": "reject"})
+    final = a_money_call(OperationKind.CAPTURE, order_id, SAR_100, is_whole=False, is_final=True)
+    outcome = await shop.tamara.capture(final)
+    assert (outcome.status, outcome.failure_code) == (OutcomeStatus.FAILED, "rest_released_capture_not_allowed")
+    held = await shop.snapshot(order_id)
+    assert told(held.observations) == {("authorized", order_id, SAR_300)}
+    whole = a_money_call(OperationKind.CAPTURE, order_id, is_final=True, reference="OP00000000000000002B")
+    outcome = await shop.tamara.capture(whole)
+    assert told(outcome.observations) == {("captured", order_id, SAR_100), ("released", order_id, None)}
+
+
+async def test_a_hold_that_lapses_ends_under_its_own_name(shop: Shop) -> None:
+    order_id = await shop.authorised_order()
+    held = await shop.snapshot(order_id)
+    await shop.sandbox.control("tamara", f"sessions/{order_id}/hold", expire=True)
+    lapsed = await shop.tamara.retrieve(held.references, our_reference=REFERENCE)
+    assert told(lapsed.observations) == {("expired", order_id, None)}
+
+
 async def test_a_void_releases_all_and_is_refused_once_something_was_captured(shop: Shop) -> None:
     order_id = await shop.authorised_order()
     void = a_money_call(OperationKind.VOID, order_id)

@@ -16,7 +16,7 @@ DEFINITION = GatewayDefinition(
         unconfirmed=(
             "rounding of three-decimal currencies: all of ISO 4217's digits go out, and nothing is rounded",
             "whether an order reference is unique: looked for first; a second page that nobody was shown expires",
-            "whether captures echo their tracking number: sent as our reference, else amount and time decide",
+            "whether captures echo their tracking number: sent as our reference; else id, or amount and time, decide",
             "releasing the rest after a first capture: asked for, and a refusal is passed on",
             "other words of `refund_status` than `success`: pending, but for `TAMARA_FAILED_REFUND_WORDS`",
             "how long a hold lasts (21 days by one page, 90 by another): counted as 21",
