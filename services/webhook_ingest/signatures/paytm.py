@@ -1,7 +1,8 @@
 """Paytm: forms with a checksum among their fields, and JSON with one in its head (shared/paytm_checksum.py).
 
 Of a form the values are signed, but not their names: whoever has one signed form, and every shopper's browser carries
-one home, may call its values something else. So a form is a hint. Of JSON the body's exact characters are signed.
+one home, may call its values something else. So a form is a hint. Of JSON the body's exact characters are signed; one
+that holds more beside it has been through somebody's hands, and is no more than a hint either.
 """
 
 from __future__ import annotations
@@ -87,14 +88,15 @@ def _verify_json(raw: bytes, secrets: Sequence[SigningSecret]) -> Verification:
     key_id = _matching((body_text,), checksum, secrets)
     if isinstance(key_id, Refusal):
         return refused(key_id)
+    is_bare = _object(text).keys() == {"head", "body"}
     is_credited = bool(body.get("userCreditInitiateTimestamp"))
     event_type = "refund.credited" if is_credited else "refund.accepted"
     return Verification(
         refusal=None,
-        trust=Trust.FULL,
+        trust=Trust.FULL if is_bare else Trust.HINT,
         key_id=key_id,
         event_id=_joined([body.get("refId") or body.get("refundId"), event_type, body.get("status") or "-"]),
-        event_id_is_signed=True,
+        event_id_is_signed=is_bare,
         event_type=event_type,
     )
 

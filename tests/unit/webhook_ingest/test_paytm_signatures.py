@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paytmchecksum import PaytmChecksum
 
+from services.webhook_ingest.domain.models import dedupe_key
 from services.webhook_ingest.signatures.paytm import REGISTRATION, PaytmScheme
 from services.webhook_ingest.signatures.port import (
     InvalidSchemeConfig,
@@ -264,6 +265,13 @@ def test_a_refunds_notice_is_signed_as_a_whole() -> None:
     credited = verified(a_notice(json.dumps({**REFUND, "userCreditInitiateTimestamp": "2025-01-02 12:00:00.0"})))
     assert credited.event_type == "refund.credited"
     assert credited.event_id != found.event_id
+
+
+def test_what_is_added_to_a_notice_beside_its_signed_body_makes_it_a_hint() -> None:
+    genuine = verified(a_notice())
+    added = verified(a_notice().rstrip()[:-1] + b',"more":1}')
+    assert (genuine.trust, added.trust) == (Trust.FULL, Trust.HINT)
+    assert dedupe_key(added, b"1") != dedupe_key(genuine, b"1")  # it does not stand in the genuine one's way
 
 
 def test_the_official_package_signs_notices_that_we_accept() -> None:
