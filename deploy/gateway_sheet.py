@@ -128,8 +128,8 @@ def _settings(definitions: Sequence[GatewayDefinition], known: Mapping[str, Regi
         rows.append([definition.facts.display_name, _code(definition.required), "; ".join(optional), secret])
     return (
         "Any of them may name an account (`…__EU`) and may instead name a file (`…_FILE`). A gateway is enabled when "
-        "all that it needs is set; an account has webhooks when it has a secret of its own. Of several accounts, the first whose `…_CURRENCIES` names a payment's currency "
-        "takes it; else the first that names none.\n\n"
+        "all that it needs is set; an account has webhooks when it has a secret of its own. Of several accounts, the "
+        "first whose `…_CURRENCIES` names a payment's currency takes it; else the first that names none.\n\n"
         + table(["", "needs", "may have", "webhooks are verified with"], rows)
     )
 

@@ -9,7 +9,8 @@ from tests.conformance.cases import CASES, subjects
 def conformance_table() -> str:
     """What the suite shows when every test of it passes: a case is passed, or its gateway has no such thing."""
     found = [subject for _, subject in sorted(subjects().items())]
-    rows, reasons = [], []
+    rows: list[list[str]] = []
+    reasons: list[tuple[str, str, str | None]] = []
     for case in CASES.values():
         cells = []
         for subject in found:
@@ -18,7 +19,11 @@ def conformance_table() -> str:
             if reason is not None:
                 reasons.append((subject.facts.display_name, case.title, reason))
         rows.append([case.title, *cells])
-    notes = [[name, title, reason] for name, title, reason in sorted(reasons)]
+    silent = [subject for subject in found if subject.facts.expires_silently is not None]
+    reasons += [
+        (each.facts.display_name, "expiry: an end that is told", each.facts.expires_silently) for each in silent
+    ]
+    notes = [[name, title, reason or ""] for name, title, reason in sorted(reasons)]
     return (
         "Each case is run against the gateway's sandbox, through the real services and databases "
         "(`tests/conformance/cases.py`). `n/o`: not offered by the gateway; then the refusal is tested where there is "
