@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from services.webhook_ingest.signatures.registration import Registration
 
 app = typer.Typer(help="The gateways that this installation knows, and new ones.", no_args_is_help=True)
-output = Console(highlight=False, soft_wrap=True)
+
+
+def _output() -> Console:
+    """Made when it is used: how wide it is depends on where that is."""
+    return Console(highlight=False, soft_wrap=True)
+
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = Path(__file__).with_name("gateway_template")
@@ -64,7 +69,7 @@ def list_() -> None:
                 capabilities,
                 signed,
             )
-    output.print(table, soft_wrap=False)
+    _output().print(table, soft_wrap=False)
 
 
 @app.command()
@@ -85,8 +90,8 @@ def new(
     with explained():
         written = write_gateway(name, title=title, plugin=plugin)
     for path in written:
-        output.print(f"written: {_shown(path)}", markup=False)
-    output.print("\n" + _advice(name, written, plugin), markup=False)
+        _output().print(f"written: {_shown(path)}", markup=False)
+    _output().print("\n" + _advice(name, written, plugin), markup=False)
 
 
 def write_gateway(

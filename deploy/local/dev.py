@@ -107,6 +107,7 @@ def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[s
         "ORDER_SERVICE_URL": base,
         "SANDBOX_WEBHOOK_BASE_URL": base,
         **sandbox_addresses(base),
+        "GATEWAY_ORDER": "stripe,generic,paypal",
         "SHOP_NAME": SHOP_NAME,
         "SMTP_FROM": f"{SHOP_NAME} <orders@payrail.invalid>",
         "SANDBOX_MERCHANT_NAME": SHOP_NAME,

@@ -30,6 +30,9 @@ class PaymentSettings(ServiceSettings):
         description="the gateways' own settings (<GATEWAY>_…), as found in the environment: docs/gateways.md",
     )
 
+    gateway_order: str = Field(
+        "", description="comma-separated names: which gateways a shop offers first; the others follow by name"
+    )
     gateway_connect_timeout_seconds: float = Field(3.0, description="an unreachable gateway must not hold a shopper")
     gateway_read_timeout_seconds: float = Field(
         15.0, description="longer than gateways usually take, shorter than patience"

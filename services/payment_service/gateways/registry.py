@@ -19,7 +19,7 @@ from services.payment_service.use_cases.breakers import BreakerHealth, Breakers
 from shared.gateway_variables import account_name, accounts_of, value_for
 from shared.http import HttpCaller, HttpClient, build_http_client
 from shared.ports import Ports
-from shared.settings import ConfigurationError
+from shared.settings import ConfigurationError, split_list
 
 log = structlog.get_logger()
 
@@ -132,7 +132,10 @@ def build_gateways(settings: PaymentSettings, ports: Ports, breakers: Breakers) 
         )
         return _account(definition, account, own, _tools(definition, account, clients[-1], settings, ports), breakers)
 
-    for name, definition in gateway_definitions().items():
+    definitions = gateway_definitions()
+    first = [name for name in split_list(settings.gateway_order) if name in definitions]
+    for name in dict.fromkeys((*first, *definitions)):
+        definition = definitions[name]
         enabled = _settings_of(definition, settings.gateway_variables)
         if found := tuple(build(definition, account, own) for account, own in enabled):
             accounts[name] = found

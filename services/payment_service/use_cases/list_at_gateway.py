@@ -9,6 +9,10 @@ from datetime import datetime
 from services.payment_service.domain.errors import CapabilityNotSupported
 from services.payment_service.gateways.port import Capability, Listed
 from services.payment_service.use_cases.ports import Context
+from shared.errors import InvalidRequest
+
+FIRST_YEAR, LAST_YEAR = 2000, 2200
+"""Adapters look a little further on both sides, which must stay a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,10 @@ class ListedPage:
 async def list_at_gateway(
     gateway: str, since: datetime, until: datetime, context: Context, *, account: str | None, cursor: str | None
 ) -> ListedPage:
-    """One page. Raises GatewayNotEnabled, CapabilityNotSupported where the gateway has no list, or a GatewayError."""
+    """One page. Raises GatewayNotEnabled, CapabilityNotSupported where the gateway has no list, InvalidRequest for a
+    window that is none, or a GatewayError."""
+    if not since < until or not FIRST_YEAR <= since.year <= until.year < LAST_YEAR:
+        raise InvalidRequest("a window ends after it begins, and is of this age")
     account = context.gateways.account_of(gateway, account)
     adapter = context.gateways.get(gateway, account)
     if Capability.LIST_BY_WINDOW not in adapter.facts.capabilities:

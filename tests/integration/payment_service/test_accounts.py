@@ -77,6 +77,28 @@ async def test_the_list_of_gateways_offers_what_any_account_takes(build_world: B
     assert (refused.status_code, refused.json()["code"]) == (422, "currency_not_supported")
 
 
+async def test_a_shop_says_which_gateways_it_offers_first(build_world: BuildWorld) -> None:
+    settings = {"stripe_api_key": "sk_test_1", "tabby_secret_key": "sk_test_1", "tabby_merchant_code": "payrail"}
+    world = await build_world(**settings, gateway_order="tabby, nobody,stripe")
+    offered = (await world.http.get("/api/v1/gateways")).json()["data"]
+    assert [each["name"] for each in offered] == ["tabby", "stripe", "generic"]
+
+
+@pytest.mark.parametrize(
+    ("since", "until"),
+    [
+        ("0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z"),
+        ("2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z"),
+        ("2026-01-02T00:00:00Z", "2026-01-02T00:00:00Z"),
+    ],
+)
+async def test_a_window_that_is_none_is_said_to_be(world: World, since: str, until: str) -> None:
+    answer = await world.http.get(
+        "/api/v1/gateways/generic/payments", params={"since": since, "until": until}, headers=world.token()
+    )
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
 def from_account(world: World, payment: dict[str, Any], account: str | None) -> WebhookReceived:
     return world.webhook(payment).model_copy(update={"account": account})
 

@@ -521,6 +521,7 @@ async def test_a_bug_of_one_adapter_does_not_stop_the_others(build_world: BuildW
     shop = await open_shop(build_world)
     shop.gateway.will("refund", Do.UNAVAILABLE, Do.BREAK)
     payment_id, _, _ = await asked(shop, "refund")
+    await shop.later(0.1)  # it is due before the other one
     other, _, _ = await asked_again(shop)
     await shop.later(2)
     await shop.run_due()
