@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +33,7 @@ from services.webhook_ingest.main import create_application as ingest_applicatio
 from services.webhook_ingest.settings import WebhookIngestSettings
 from services.webhook_ingest.settings import gateway_variables as ingest_variables
 from services.webhook_ingest.worker import run_worker as run_ingest_worker
-from shared.clock import to_rfc3339
+from shared.clock import Clock, SystemClock, to_rfc3339
 from shared.messaging.in_process import InProcessBus
 from shared.money import Money
 from shared.plugins import PLUGINS
@@ -59,6 +59,7 @@ class Sent:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    at: datetime
 
 
 @dataclass
@@ -66,13 +67,14 @@ class Post(Receiver):
     """Carries the sandbox's webhooks to ingest, and remembers them."""
 
     ingest: httpx.AsyncClient | None = None
+    clock: Clock = field(default_factory=SystemClock)
     sent: list[Sent] = field(default_factory=list)
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         assert self.ingest is not None
         body = await request.aread()
         headers = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
-        self.sent.append(Sent(request.url.path, headers, body))
+        self.sent.append(Sent(request.url.path, headers, body, self.clock.now()))
         answer = await self.ingest.post(request.url.path, content=body, headers=headers)
         return httpx.Response(answer.status_code)
 
@@ -87,6 +89,8 @@ class Market:
     ingest_http: httpx.AsyncClient
     variables: Mapping[str, str]
     numbers: itertools.count[int] = field(default_factory=itertools.count)
+    signed: dict[str, Sent] = field(default_factory=dict)
+    """One delivery about a payment by gateway, where any will do."""
 
     # --- paying ------------------------------------------------------------------------------------------------------
 

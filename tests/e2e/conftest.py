@@ -48,6 +48,10 @@ BOTH = [
 ]
 
 
+ONLY_DISTRIBUTED = pytest.mark.parametrize("stack", BOTH[1:], indirect=True)
+"""Where the embedded stack would show the same once more."""
+
+
 @pytest.fixture(params=BOTH)
 def stack(request: pytest.FixtureRequest) -> Stack:
     """Every test that asks for it runs once embedded and once distributed."""

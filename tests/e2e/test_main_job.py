@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.e2e.conftest import ONLY_DISTRIBUTED
 from tests.e2e.shop import PRICE_MINOR, Shop
 from tests.support.waiting import until
 
@@ -261,6 +262,7 @@ async def test_duplicated_and_reordered_webhooks_apply_once(shop: Shop) -> None:
     assert types.count(CAPTURED) == 1
 
 
+@ONLY_DISTRIBUTED
 @pytest.mark.parametrize("currency", ["JPY", "KWD", "INR", "SAR", "AED", "EUR"])
 async def test_every_currency_is_charged_to_its_last_digit(shop: Shop, currency: str) -> None:
     """By both where a currency's digits are special."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.conftest import ONLY_DISTRIBUTED
 from tests.e2e.shop import PlacedOrder, Shop
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), ONLY_DISTRIBUTED]
 
 # What every gateway can is shown by the conformance suite and by test_every_gateway.py; here it is the system around.
 CURRENCY_OF = {"razorpay": ("masala-chai", "INR")}
