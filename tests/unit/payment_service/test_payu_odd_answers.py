@@ -101,9 +101,7 @@ def status_of(*observations: Observation) -> PaymentStatus:
     return reduce_facts(Terms(INR_499, CaptureMode.AUTOMATIC), facts).status
 
 
-@pytest.mark.parametrize(
-    "unmapped", ["failed", "dropped", "autoRefund", "userCancelled", "bounced", "", "zz_unheard"]
-)
+@pytest.mark.parametrize("unmapped", ["failed", "dropped", "autoRefund", "userCancelled", "bounced", "", "zz_unheard"])
 async def test_a_try_that_failed_does_not_end_what_the_next_one_may_pay(unmapped: str) -> None:
     first = await asked(verified(**A_TRY_JUST_NOW | {"unmappedstatus": unmapped}))
     assert status_of(*first) is PaymentStatus.REQUIRES_ACTION
