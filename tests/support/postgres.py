@@ -31,32 +31,6 @@ ServiceDatabase = Callable[[str], str]
 _STRATEGY = "FILE_COPY"  # three times faster than the default for small templates when nothing is fsynced
 
 
-_EMPTY = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid();
-SET session_replication_role = replica;
-DO $$
-DECLARE found record;
-BEGIN
-    FOR found IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}')
-        AND c.relkind = 'r' AND c.relname <> 'alembic_version'
-    LOOP
-        IF pg_relation_size(found.name) > 65536 THEN EXECUTE format('TRUNCATE %s CASCADE', found.name);
-        ELSE EXECUTE format('DELETE FROM %s', found.name); END IF;
-    END LOOP;
-    FOR found IN SELECT c.oid::regclass AS name FROM pg_class c WHERE c.relnamespace = to_regnamespace('{schema}')
-        AND c.relkind = 'S'
-    LOOP PERFORM setval(found.name, 1, false); END LOOP;
-END $$;
-"""
-_SHAPE = """
-SELECT md5(concat((SELECT count(*) FROM pg_attribute), '/',
-    (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O'), '/', (SELECT count(*) FROM pg_constraint), '/',
-    (SELECT count(*) FROM pg_proc), '/',
-    (SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class WHERE relnamespace > 16384)))
-"""
-"""Tables, columns, triggers, constraints and functions: a database where a test has changed any of them is dropped."""
-
-
 class ThrowawayPostgres(EmbeddedPostgres):
     """An embedded server in a temporary directory; gone with the test run, even when that is killed."""
 
@@ -88,8 +62,6 @@ class PostgresServer:
         self._run = SystemRandomness().token_bytes(4).hex()  # runs that share a server do not meet
         self._numbers = itertools.count(1)
         self._templates: dict[str, str] = {}
-        self._shapes: dict[str, str] = {}
-        self._spare: dict[str, list[str]] = {}
 
     def url(self, database: str) -> str:
         parts = urlsplit(self._admin_url)
@@ -126,28 +98,6 @@ class PostgresServer:
             _migrate(service, self.url(name))
             self._templates[service] = name
         return self._templates[service]
-
-    def take(self, service: str) -> str:
-        """A migrated database without a row: one that another test has given back, or a new copy."""
-        spare = self._spare.setdefault(service, [])
-        return spare.pop() if spare else self.create_database(template=self.template_for(service))
-
-    def give_back(self, service: str, name: str) -> None:
-        """Emptied, for the next test: much faster than a new copy. Where that may not be as new, it is dropped."""
-        if self.embedded is not None:
-            try:
-                shape = run_psql(self.url(name), _EMPTY.format(schema=service) + _SHAPE).splitlines()[-1]
-                if shape == self._shape_of(service):
-                    self._spare[service].append(name)
-                    return
-            except PostgresNotAvailable:
-                pass
-        self.drop_database(name)
-
-    def _shape_of(self, service: str) -> str:
-        if service not in self._shapes:
-            self._shapes[service] = run_psql(self.url(self.template_for(service)), _SHAPE)
-        return self._shapes[service]
 
     def drop_templates(self) -> None:
         for name in self._templates.values():
@@ -194,16 +144,16 @@ def create_database(postgres_server: PostgresServer) -> Iterator[CreateDatabase]
 
 @pytest.fixture
 def service_database(postgres_server: PostgresServer) -> Iterator[ServiceDatabase]:
-    """A factory of empty databases migrated for a service: migrated once a session, emptied after each test."""
-    taken: list[tuple[str, str]] = []
+    """A factory of databases migrated for a service: migrated once a session, copied per call, dropped afterwards."""
+    names: list[str] = []
 
     def create(service: str) -> str:
-        taken.append((service, postgres_server.take(service)))
-        return postgres_server.url(taken[-1][1])
+        names.append(postgres_server.create_database(template=postgres_server.template_for(service)))
+        return postgres_server.url(names[-1])
 
     yield create
-    for service, name in taken:
-        postgres_server.give_back(service, name)
+    for name in names:
+        postgres_server.drop_database(name)
 
 
 @pytest.fixture
