@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -123,6 +122,3 @@ def _with_a_key_twice(body: bytes, path: tuple[Any, ...]) -> bytes:
     key = next((str(each) for each in reversed(path) if isinstance(each, str)), "x")
     text = body.decode("utf-8", "replace").rstrip()
     return f"{text[:-1]}, {json.dumps(key)}: 1, {json.dumps(key)}: 2}}".encode()
-
-
-Check = Callable[[bytes], None]

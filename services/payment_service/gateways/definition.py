@@ -62,15 +62,13 @@ class Sheet:
 class GatewayDefinition:
     """``facts`` are the standing ones; an adapter's own may differ by its settings (a display name, currencies).
 
-    ``build`` raises ValueError for settings that cannot be used; the text names no value. ``prefix``: what its
-    variables begin with, where that is not the name in capital letters.
+    ``build`` raises ValueError for settings that cannot be used; the text names no value.
     """
 
     facts: Facts
     settings: type[AccountSettings]
     build: Callable[[Any, Tools], GatewayAdapter]
     sheet: Sheet
-    prefix: str | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +76,7 @@ class GatewayDefinition:
 
     def variable(self, field: str) -> str:
         """The variable that sets a field: ``STRIPE_API_KEY`` for ``api_key``."""
-        return f"{self.prefix or self.name.upper()}_{field.upper()}"
+        return f"{self.name.upper()}_{field.upper()}"
 
     @property
     def variables(self) -> tuple[str, ...]:

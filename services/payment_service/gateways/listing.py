@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from services.payment_service.gateways.json_reading import UnexpectedShape
-from shared.errors import GatewayRejected, InvalidAmount
+from shared.errors import GatewayRejected, InvalidAmount, PayrailError
 
 Said = TypeVar("Said")
 
@@ -36,6 +36,13 @@ def said(read: Callable[[], tuple[Said, ...]]) -> tuple[Said, ...]:
 def bad_cursor() -> GatewayRejected:
     """For a cursor that no page of ours gave: that is our mistake, so the gateway is not even asked."""
     return GatewayRejected("there is no such page", gateway_code="bad_cursor")
+
+
+def code_of(error: Exception) -> str:
+    """For a log that says why something beside the money could not be read: no word of the answer but its code."""
+    if isinstance(error, GatewayRejected) and error.gateway_code is not None:
+        return error.gateway_code
+    return error.code if isinstance(error, PayrailError) else "not_understood"
 
 
 def number_in(cursor: str) -> int:

@@ -111,7 +111,8 @@ async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: Gate
 async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context) -> GatewayEvent | None:
     """Replace what must not be believed by what the gateway answers when asked (``trust: hint``, design.md §6).
 
-    None where it must be asked about and its payment is not known yet. The gateway is asked about references that a
+    None where it must be asked about and its payment is not known yet, or is of an account that is not enabled here
+    (any more): then it waits, and a person is called after the deadline. The gateway is asked about references that a
     hint brings only if they are known as this payment's: else a forged hint could lend it another payment's money.
     """
     speaks_for_itself = webhook.trust == "full" and not event.must_ask
@@ -127,7 +128,7 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     assert payment is not None
     assert attempt is not None
     if not context.gateways.has(payment.gateway, payment.account):
-        return None  # its account is not enabled here (any more): it waits, and a person is called
+        return None
     if speaks_for_itself and payment.gateway_reference is not None:
         return event
     believed = event.references if webhook.trust == "full" else ()

@@ -22,16 +22,14 @@ from services.payment_service.gateways.ccavenue.reading import (
     sent_back_by_itself,
 )
 from services.payment_service.gateways.json_reading import UnexpectedShape
-from services.payment_service.gateways.listing import said
+from services.payment_service.gateways.listing import bad_cursor, code_of, said
 from services.payment_service.gateways.port import Listed, ListPage, Snapshot
 from shared.clock import Clock
 from shared.errors import (
     GatewayError,
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
-    GatewayRejected,
     InvalidAmount,
-    PayrailError,
 )
 from shared.ids import time_of_reference
 
@@ -94,7 +92,7 @@ class Retriever:
                 if reference not in orders:
                     await self._add(orders, {"reference_no": reference}, our_reference)
         except (GatewayError, UnexpectedShape) as error:
-            log.warning("ccavenue_tries_not_listed", code=_code_of(error))
+            log.warning("ccavenue_tries_not_listed", code=code_of(error))
             return False
         return True
 
@@ -164,7 +162,7 @@ class Retriever:
         try:
             refunds = refund_observations(await self.refund_rows(order.reference), order)
         except (GatewayError, UnexpectedShape, InvalidAmount) as error:
-            log.warning("ccavenue_refunds_not_listed", code=_code_of(error))
+            log.warning("ccavenue_refunds_not_listed", code=code_of(error))
             return []
         by_itself = sent_back_by_itself(order, refunds)
         return [*refunds, by_itself] if by_itself is not None else refunds
@@ -188,7 +186,7 @@ def _position(cursor: str | None) -> tuple[int, int]:
     """Of nothing yet, the first page's. Cursors come back from callers, so they are not believed."""
     match = _POSITION.fullmatch(cursor or "1:0")
     if match is None:
-        raise GatewayRejected("there is no such page", gateway_code="unknown_cursor")
+        raise bad_cursor()
     return int(match[1]), int(match[2])
 
 
@@ -218,13 +216,6 @@ def _count(body: Json, key: str) -> int | None:
     if isinstance(value, bool) or not text.isascii() or not text.isdigit() or len(text) > 9:
         raise UnexpectedShape(f"{key} is not a number")
     return int(text)
-
-
-def _code_of(error: Exception) -> str:
-    """For the log: never a word of the answer but its code."""
-    if isinstance(error, GatewayRejected) and error.gateway_code is not None:
-        return error.gateway_code
-    return error.code if isinstance(error, PayrailError) else "not_understood"
 
 
 def _within(row: Json, since: datetime, until: datetime) -> bool:

@@ -25,6 +25,7 @@ from services.payment_service.gateways.json_reading import (
     parse_json_object,
     whole_number,
 )
+from services.payment_service.gateways.listing import code_of
 from services.payment_service.gateways.myfatoorah import customer, webhooks
 from services.payment_service.gateways.myfatoorah.amounts import Account
 from services.payment_service.gateways.myfatoorah.api import READ, UNGUARDED_WRITE, Json, MyFatoorahApi
@@ -256,7 +257,7 @@ class MyFatoorah(WithoutCompletion):
         except GatewayRejected:  # perhaps its way to say that there are none; ours are looked for anyway
             return []
         except GatewayError as error:
-            log.warning("refunds_not_read", gateway="myfatoorah", code=error.code)
+            log.warning("refunds_not_read", gateway="myfatoorah", code=code_of(error))
             return []
 
     # --- money and webhooks ----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from services.payment_service.gateways.json_reading import (
     text_of,
     whole_number,
 )
-from services.payment_service.gateways.listing import said
+from services.payment_service.gateways.listing import code_of, said
 from services.payment_service.gateways.myfatoorah.amounts import Account
 from services.payment_service.gateways.myfatoorah.api import READ, Json, MyFatoorahApi
 from services.payment_service.gateways.myfatoorah.reading import number_or_text
@@ -71,7 +71,7 @@ class WebhookLog:
             try:
                 items, pages = await self._read(now - DISPUTED_WITHIN, now + timedelta(minutes=5), page, filters)
             except GatewayError as error:
-                log.warning("disputes_not_read", gateway="myfatoorah", code=error.code)
+                log.warning("disputes_not_read", gateway="myfatoorah", code=code_of(error))
                 return found
             for item in items:
                 found += said(lambda item=item: tuple(self._dispute(_event_data(item), invoice_id)))  # type: ignore[misc]

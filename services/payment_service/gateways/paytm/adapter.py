@@ -18,6 +18,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, NextAc
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings, Tools
 from services.payment_service.gateways.json_reading import UnexpectedShape, optional_text
+from services.payment_service.gateways.listing import bad_cursor
 from services.payment_service.gateways.paytm.api import GUARDED_WRITE, PaytmApi
 from services.payment_service.gateways.paytm.passbook import START, STEPS, Kind, Passbook, Position, Window
 from services.payment_service.gateways.paytm.reading import check_capture, to_rupees
@@ -232,5 +233,5 @@ def _position(cursor: str | None) -> Position:
         return START
     step, _, number = cursor.partition(":")
     if step not in STEPS or not _NUMBER.fullmatch(number):
-        raise GatewayRejected("there is no such page", gateway_code="unknown_cursor")
+        raise bad_cursor()
     return Position(step, int(number))

@@ -18,6 +18,7 @@ from services.payment_service.domain.models import CaptureMode, FactKind, NextAc
 from services.payment_service.domain.operations import OperationKind
 from services.payment_service.gateways.definition import AccountSettings
 from services.payment_service.gateways.json_reading import UnexpectedShape
+from services.payment_service.gateways.listing import code_of
 from services.payment_service.gateways.looking import certain
 from services.payment_service.gateways.payu import webhooks
 from services.payment_service.gateways.payu.api import PayuApi
@@ -174,7 +175,7 @@ class Payu(WithoutCompletion):
         except GatewayError as error:
             if payment.is_held:
                 raise
-            log.warning("payu_actions_not_read", payu_id=payu_id, code=error.code, detail=error.detail)
+            log.warning("payu_actions_not_read", payu_id=payu_id, code=code_of(error))
             return []
         if actions.unread and payment.is_held:
             raise GatewayOutcomeUnknown("PayU lists an action that is not understood")

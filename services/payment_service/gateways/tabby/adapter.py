@@ -23,7 +23,7 @@ from services.payment_service.gateways.json_reading import (
     parse_json_object,
     whole_number,
 )
-from services.payment_service.gateways.listing import said
+from services.payment_service.gateways.listing import bad_cursor, said
 from services.payment_service.gateways.port import (
     CreateSession,
     Delivery,
@@ -48,7 +48,7 @@ from services.payment_service.gateways.tabby.reading import (
 )
 from services.payment_service.gateways.tabby.sessions import read_session, session_json
 from services.payment_service.gateways.tabby.settings import TabbySettings
-from shared.errors import GatewayObjectNotFound, GatewayRejected, InvalidAmount
+from shared.errors import GatewayObjectNotFound, InvalidAmount
 from shared.http import HttpCaller
 from shared.money import Money
 
@@ -189,7 +189,7 @@ class Tabby:
 def _offset(cursor: str | None) -> int:
     """Cursors come back from callers, so they are not believed."""
     if not re.fullmatch(r"[0-9]{1,9}", cursor or "0", re.ASCII):
-        raise GatewayRejected("there is no such page", gateway_code="unknown_cursor")
+        raise bad_cursor()
     return int(cursor or "0")
 
 

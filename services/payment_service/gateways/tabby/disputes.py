@@ -12,11 +12,11 @@ import structlog
 
 from services.payment_service.domain.models import Observation
 from services.payment_service.gateways.json_reading import UnexpectedShape, moment_of, optional_identifier
-from services.payment_service.gateways.listing import said
+from services.payment_service.gateways.listing import code_of, said
 from services.payment_service.gateways.tabby.api import Json, TabbyApi
 from services.payment_service.gateways.tabby.reading import list_of, observation_of_dispute
 from shared.clock import to_rfc3339
-from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayRejected, PayrailError
+from shared.errors import GatewayError, GatewayOutcomeUnknown
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def disputes_of(api: TabbyApi, payment_id: str, payment: Json) -> list[Obs
             if dispute.get("payment_id") == payment_id:
                 found += said(partial(_read, dispute))
     except (GatewayError, UnexpectedShape) as error:
-        log.warning("tabby_disputes_not_listed", code=_code_of(error))
+        log.warning("tabby_disputes_not_listed", code=code_of(error))
     return found
 
 
@@ -53,10 +53,3 @@ async def _disputes_since(api: TabbyApi, payment: Json) -> AsyncIterator[Json]:
 def _read(dispute: Json) -> tuple[Observation, ...]:
     observation = observation_of_dispute(dispute)
     return () if observation is None else (observation,)
-
-
-def _code_of(error: Exception) -> str:
-    """For the log: never a word of the answer but its code."""
-    if isinstance(error, GatewayRejected) and error.gateway_code is not None:
-        return error.gateway_code
-    return error.code if isinstance(error, PayrailError) else "not_understood"
