@@ -12,6 +12,7 @@ from services.payment_service.use_cases.wake_parked import apply_one_ready, look
 from shared.contracts.webhook_events import WebhookReceived
 from shared.settings import ConfigurationError
 from tests.integration.payment_service.conftest import BuildWorld, World
+from tests.integration.payment_service.fake_gateway import says
 from tests.support.waiting import until
 
 ACCOUNTS: dict[str, Any] = {
@@ -220,3 +221,18 @@ async def test_a_hint_about_a_payment_whose_account_is_gone_waits(build_world: B
     assert await without.parked() == ["waiting"]
     await look_after_parked(without.container.context, deadline=timedelta(seconds=-60))
     assert await without.parked() == ["unclaimed"]
+
+
+@pytest.mark.parametrize(("account", "is_ours"), [("EU", True), ("gulf_1", False)])
+async def test_what_an_account_lists_is_known_again_among_that_accounts_payments(
+    build_world: BuildWorld, account: str, is_ours: bool
+) -> None:
+    world, hosts = await several(build_world)
+    payment = await world.opened(**money("EUR"))
+    session = world.gateway.sessions[payment["gateway_reference"]]
+    world.gateway.before["find"] = [says(200, {"data": [session | {"created_at": "2026-01-01T00:00:00Z"}]})]
+    window = {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z", "account": account}
+    answer = await world.http.get("/api/v1/gateways/generic/payments", params=window, headers=world.token())
+    [listed] = answer.json()["data"]
+    assert listed["payment_id"] == (payment["payment_id"] if is_ours else None)
+    assert hosts.called[-1][0] == ("eu.gateway.test" if is_ours else "gulf.gateway.test")

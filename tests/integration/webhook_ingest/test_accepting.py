@@ -6,7 +6,9 @@ import json
 from functools import partial
 
 import pytest
+from sqlalchemy import text
 
+from shared.masking import MASK
 from tests.integration.webhook_ingest.conftest import STRIPE_SECRET, Ingest, a_stripe_event
 from tests.support.waiting import until
 
@@ -181,3 +183,10 @@ async def test_a_form_is_accepted_and_its_fields_are_in_the_event(ingest: Ingest
     (event,) = await ingest.outbox()
     assert "txnid=abc" in event["data"]["payload"]
     assert "example.com" not in event["data"]["payload"]
+
+
+async def test_what_opens_a_door_is_not_stored_with_the_address(ingest: Ingest) -> None:
+    await ingest.post_stripe(a_stripe_event(), path="/api/v1/webhooks/stripe?hookToken=canary&kind=1")
+    async with ingest.container.database.begin() as connection:
+        [query] = (await connection.execute(text("SELECT query FROM webhook_deliveries"))).scalars()
+    assert query == f"hookToken={MASK}&kind=1"
