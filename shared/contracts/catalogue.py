@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shared.contracts.commands import RefundRequested
+from shared.contracts.commands import (
+    OrderCancelRequested,
+    OrderConfirmRequested,
+    PaymentSyncRequested,
+    RefundRequested,
+    SettlementBooked,
+)
 from shared.contracts.envelope import EventData, EventEnvelope
 from shared.contracts.order_events import ORDER_EVENTS
 from shared.contracts.payment_events import PAYMENT_EVENTS, GatewayHealthChanged
@@ -15,7 +21,13 @@ OWNERS: Mapping[str, tuple[type[EventData], ...]] = {
     "order_service": (*ORDER_EVENTS, RefundRequested),
     "payment_service": (*PAYMENT_EVENTS, GatewayHealthChanged, WebhookParked),
     "webhook_ingest": (WebhookReceived,),
-    "reconciler": RECONCILIATION_EVENTS,
+    "reconciler": (
+        *RECONCILIATION_EVENTS,
+        OrderConfirmRequested,
+        OrderCancelRequested,
+        PaymentSyncRequested,
+        SettlementBooked,
+    ),
 }
 
 CATALOGUE: Mapping[str, type[EventData]] = {model.TYPE: model for models in OWNERS.values() for model in models}

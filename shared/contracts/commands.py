@@ -15,7 +15,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from shared.contracts.envelope import EventData
+from shared.contracts.envelope import CurrencyCode, EventData, MinorUnits, Rfc3339
+from shared.contracts.payment_events import PaymentEventData
 
 
 class Command(EventData):
@@ -41,7 +42,62 @@ class RefundRequested(Command):
 
     payment_id: str
     order_id: str
-    reason: Literal["late_payment", "duplicate_payment", "order_canceled"]
+    reason: Literal["late_payment", "duplicate_payment", "order_canceled", "reconciliation"]
+
+
+class PaymentSyncRequested(Command):
+    """Ask the gateway about this payment now."""
+
+    TYPE: ClassVar[str] = "payment.sync_requested.v1"
+
+    payment_id: str
+
+
+class OrderConfirmRequested(Command):
+    """The payment's true state, for an order that does not know it: the order settles by it and by its policies.
+
+    ``command_key`` is a case's id. Nothing here says what the order should become: that stays order_service's decision.
+    """
+
+    TYPE: ClassVar[str] = "order.confirm_requested.v1"
+
+    order_id: str
+    payment: PaymentEventData
+
+
+class OrderCancelRequested(Command):
+    """What confirmed this order is not there: cancel it and restore its stock; what was charged is given back.
+
+    ``payment`` is that payment's true state; None: payment_service does not know it. Obeyed only while the order is
+    confirmed by this payment, and the payment's state shows no money.
+    """
+
+    TYPE: ClassVar[str] = "order.cancel_requested.v1"
+
+    order_id: str
+    payment_id: str
+    payment: PaymentEventData | None = None
+
+
+class SettlementBooked(Command):
+    """What a settlement file says beside payments, for the ledger: totals per payout and currency, in minor units.
+
+    ``command_key`` names the file, payout and currency: booked once. Costs are positive; an amount given back negative.
+    """
+
+    TYPE: ClassVar[str] = "settlement.booked.v1"
+
+    gateway: str
+    account: str = ""
+    file_id: str
+    payout_reference: str | None = None
+    currency: CurrencyCode
+    fees_minor: MinorUnits = Field(0, description="fees that the gateway kept, tax not included")
+    tax_minor: MinorUnits = Field(0, description="tax on those fees")
+    reserve_minor: MinorUnits = Field(0, description="kept back in reserve; negative: let go")
+    adjustment_minor: MinorUnits = Field(0, description="taken by other adjustments; negative: credited")
+    payout_minor: MinorUnits = Field(0, description="paid out to our bank; negative: a payout came back")
+    settled_at: Rfc3339 | None = None
 
 
 def _sign(command: Command, key: bytes) -> str:

@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.contracts.commands import RefundRequested
+from shared.contracts.commands import (
+    OrderCancelRequested,
+    OrderConfirmRequested,
+    PaymentSyncRequested,
+    RefundRequested,
+    SettlementBooked,
+)
 from shared.contracts.payment_events import PAYMENT_EVENTS
+from shared.contracts.reconciliation_events import CASE_EVENTS
 from shared.contracts.webhook_events import WebhookReceived
 
 EVENTS_EXCHANGE = "payrail.events"
@@ -51,12 +58,24 @@ class Queue:
 
 
 PAYMENT_WEBHOOKS = Queue("payment_service.webhooks", (WebhookReceived.TYPE,))
-PAYMENT_COMMANDS = Queue("payment_service.commands", (RefundRequested.TYPE,))
+PAYMENT_COMMANDS = Queue(
+    "payment_service.commands", (RefundRequested.TYPE, PaymentSyncRequested.TYPE, SettlementBooked.TYPE)
+)
+PAYMENT_CASES = Queue("payment_service.cases", tuple(model.TYPE for model in CASE_EVENTS))
+ORDER_COMMANDS = Queue("order_service.commands", (OrderConfirmRequested.TYPE, OrderCancelRequested.TYPE))
 ORDER_PAYMENTS = Queue("order_service.payments", tuple(model.TYPE for model in PAYMENT_EVENTS))
 RECONCILER_PAYMENTS = Queue("reconciler.payments", tuple(model.TYPE for model in PAYMENT_EVENTS))
 
 QUEUES: Mapping[str, Queue] = {
-    queue.name: queue for queue in (PAYMENT_WEBHOOKS, PAYMENT_COMMANDS, ORDER_PAYMENTS, RECONCILER_PAYMENTS)
+    queue.name: queue
+    for queue in (
+        PAYMENT_WEBHOOKS,
+        PAYMENT_COMMANDS,
+        PAYMENT_CASES,
+        ORDER_PAYMENTS,
+        ORDER_COMMANDS,
+        RECONCILER_PAYMENTS,
+    )
 }
 
 TYPES_WITH_A_CONSUMER = frozenset(type_ for queue in QUEUES.values() for type_ in queue.types)
