@@ -12,7 +12,13 @@ import jsonschema_rs
 import pytest
 
 from shared.contracts.catalogue import CATALOGUE, read_event
-from shared.contracts.commands import RefundRequested
+from shared.contracts.commands import (
+    OrderCancelRequested,
+    OrderConfirmRequested,
+    PaymentSyncRequested,
+    RefundRequested,
+    SettlementBooked,
+)
 from shared.contracts.documents import (
     DIRECTORY,
     WRITE_COMMAND,
@@ -35,7 +41,7 @@ from shared.contracts.payment_events import (
     PaymentEventData,
     RefundEventData,
 )
-from shared.contracts.reconciliation_events import ReconciliationRunCompleted
+from shared.contracts.reconciliation_events import CaseEventData, ReconciliationCaseResolved, ReconciliationRunCompleted
 from shared.contracts.topology import QUEUES
 from shared.contracts.webhook_events import WebhookParked, WebhookReceived
 from shared.masking import MASK, redact_body
@@ -54,6 +60,8 @@ A_PAYMENT: Mapping[str, Any] = {
     "amount_captured": 12500,
     "occurred_at": A_MOMENT,
 }
+A_COMMAND: Mapping[str, Any] = {"sender": "reconciler", "command_key": "case_01:confirm_order", "signature": "0f" * 32}
+A_CASE: Mapping[str, Any] = {"case_id": "case_01", "kind": "orders", "scenario": "late_payment", "payment_id": "pay_01"}
 SAMPLES: Mapping[type[EventData], Mapping[str, Any]] = {
     # A family stands before the one that it is part of.
     CaptureEventData: {
@@ -82,6 +90,12 @@ SAMPLES: Mapping[type[EventData], Mapping[str, Any]] = {
         "order_id": "ord_01",
         "reason": "late_payment",
     },
+    PaymentSyncRequested: {**A_COMMAND, "payment_id": "pay_01"},
+    OrderConfirmRequested: {**A_COMMAND, "order_id": "ord_01", "payment": A_PAYMENT},
+    OrderCancelRequested: {**A_COMMAND, "order_id": "ord_01", "payment_id": "pay_01", "payment": A_PAYMENT},
+    SettlementBooked: {**A_COMMAND, "gateway": "stripe", "file_id": "stf_01", "currency": "KWD", "fees_minor": 250},
+    ReconciliationCaseResolved: {**A_CASE, "resolution": "settled", "resolved_by": "run_01"},
+    CaseEventData: A_CASE,
     OrderEventData: {
         "order_id": "ord_01",
         "status": "confirmed",
