@@ -23,6 +23,7 @@ from shared.web.auth import Authenticator, build_signer, build_verifier
 SERVICE = "reconciler"
 PAYMENT_SERVICE = "payment_service"
 SERVICE_SCOPES = "payments:read payments:write"
+SETTLEMENT_POOL_TIMEOUT_SECONDS = 60.0  # nobody's page waits for these connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,19 @@ async def build(
             pool_size=settings.database_pool_size,
         )
         stack.push_async_callback(database.dispose)
+        # Statements over a million lines last longer than any request may wait, and must not take its connections.
+        settlement_database = Database(
+            settings.database_url.get_secret_value(),
+            schema=SERVICE,
+            application_name=f"{SERVICE}-settlement",
+            pool_size=settings.settlement_database_pool_size,
+            max_overflow=0,
+            statement_timeout_seconds=settings.settlement_statement_timeout_seconds,
+            lock_timeout_seconds=settings.settlement_statement_timeout_seconds,
+            pool_timeout_seconds=SETTLEMENT_POOL_TIMEOUT_SECONDS,
+        )
+        settlement_database.listener = database.listener  # its hints wake the same waiters
+        stack.push_async_callback(settlement_database.dispose)
         signer = build_signer(settings, ports=ports)
         payments = HttpPaymentsClient(
             HttpCaller(client, ports),
@@ -78,12 +92,14 @@ async def build(
         )
         context = Context(
             uow=unit_of_work(database, ports),
+            settlement_uow=unit_of_work(settlement_database, ports),
             payments=payments,
             clock=ports.clock,
             ids=ports.ids,
             randomness=ports.randomness,
             timetable=settings.timetable,
             rules=settings.rules,
+            command_key=settings.command_key,
         )
         for subscription in subscriptions(context, database):
             bus.subscribe(subscription)

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.use_cases.ports import SweepRules
+from shared.command_keys import CommandSigningKey, signing_key
 from shared.settings import ServiceSettings
 
 MOST_LOOKS = 50
@@ -54,6 +55,22 @@ class ReconcilerSettings(ServiceSettings):
         30, ge=1, le=3650, description="days that dropped payments and ended runs are kept"
     )
 
+    settlement_database_pool_size: int = Field(
+        4,
+        ge=1,
+        le=50,
+        description="connections of their own for settlement files; each upload and run needs one or two",
+    )
+    settlement_statement_timeout_seconds: float = Field(
+        900.0, gt=0, le=7200, description="one statement over a whole settlement file: a million lines take minutes"
+    )
+
+    command_signing_key: CommandSigningKey = Field(
+        None,
+        description="hex, at least 32 bytes; signs the commands to order_service and payment_service, whose "
+        "COMMAND_KEYS list it as reconciler:<hex>. Unset: cases are found, and wait for a person",
+    )
+
     @field_validator("sweep_captured_looks_hours")
     @classmethod
     def _looks_ascend(cls, value: str) -> str:
@@ -70,6 +87,10 @@ class ReconcilerSettings(ServiceSettings):
         if self.sweep_lease_seconds < 2 * self.payment_call_budget_seconds:
             raise ValueError("SWEEP_LEASE_SECONDS must be at least twice PAYMENT_CALL_BUDGET_SECONDS")
         return self
+
+    @property
+    def command_key(self) -> bytes | None:
+        return signing_key(self.command_signing_key)
 
     @property
     def timetable(self) -> Timetable:

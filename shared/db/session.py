@@ -46,6 +46,8 @@ class Database:
         pool_size: int = 5,
         max_overflow: int = 5,
         statement_timeout_seconds: float = 10.0,
+        lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
+        pool_timeout_seconds: float = POOL_TIMEOUT_SECONDS,
     ) -> None:
         self.schema = schema
         self.url = async_url(url)
@@ -53,7 +55,7 @@ class Database:
             "search_path": schema,
             "application_name": application_name,
             "statement_timeout": f"{int(statement_timeout_seconds * 1000)}",
-            "lock_timeout": f"{int(LOCK_TIMEOUT_SECONDS * 1000)}",
+            "lock_timeout": f"{int(lock_timeout_seconds * 1000)}",
             "idle_in_transaction_session_timeout": f"{int(IDLE_IN_TRANSACTION_TIMEOUT_SECONDS * 1000)}",
             "timezone": "UTC",
         }
@@ -61,7 +63,7 @@ class Database:
             self.url,
             pool_size=pool_size,
             max_overflow=max_overflow,
-            pool_timeout=POOL_TIMEOUT_SECONDS,
+            pool_timeout=pool_timeout_seconds,
             pool_pre_ping=True,  # a restarted server costs no request an error (field note M16)
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
@@ -69,6 +71,7 @@ class Database:
                 "server_settings": server_settings,
             },
         )
+        self._pool_timeout_seconds = pool_timeout_seconds
         self.listener = Listener(self._listening_connection, prefix=schema)
         self._hints: dict[tuple[str, str], None] = {}
         self._flushing: asyncio.Task[None] | None = None
@@ -81,7 +84,7 @@ class Database:
         off may have been done (field note M14), so whatever runs in here must be safe to run again.
         """
         with _translated_errors():
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + POOL_TIMEOUT_SECONDS):
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS + self._pool_timeout_seconds):
                 connection = await self.engine.connect()
             try:
                 async with connection.begin():

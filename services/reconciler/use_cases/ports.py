@@ -176,12 +176,16 @@ class Context:
     """What every use case of this service gets."""
 
     uow: UnitOfWorkFactory
+    settlement_uow: UnitOfWorkFactory
+    """For work on whole files: few connections, and statements that may take minutes."""
     payments: PaymentsClient
     clock: Clock
     ids: Ids
     randomness: Randomness
     timetable: Timetable
     rules: SweepRules
+    command_key: bytes | None = None
+    """What this service's commands are signed with. None: none are sent, and cases wait for a person."""
 
     def moment(self) -> Moment:
         return Moment(self.clock.now(), self.randomness.uniform(JITTER_LOW, JITTER_HIGH))
