@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -9,10 +10,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from services.order_service.domain.return_urls import origin_of
 from services.order_service.use_cases.dependencies import OrderRules, Shop
+from shared.command_keys import CommandKeys, CommandSigningKey, senders, signing_key
 from shared.settings import ServiceSettings, split_list
-
-MIN_KEY_BYTES = 32
-"""A key as long as the signature that it makes (HMAC-SHA256)."""
 
 
 class OrderSettings(ServiceSettings):
@@ -52,28 +51,21 @@ class OrderSettings(ServiceSettings):
     )
     mail_interval_seconds: float = Field(5.0, gt=0, description="how often due mails are looked for")
 
-    command_signing_key: SecretStr | None = Field(
+    command_signing_key: CommandSigningKey = Field(
         None,
         description="hex, at least 32 bytes; signs the commands that ask payment_service to give money back, whose "
         "COMMAND_KEYS lists it as order_service:<hex>. Unset: late and second payments wait for a person",
     )
+    command_keys: CommandKeys = Field(
+        None,
+        description="comma-separated <sender>:<hex key>: whose commands are obeyed (reconciler:0f…)",
+    )
 
-    @field_validator("smtp_url", "command_signing_key")
+    @field_validator("smtp_url")
     @classmethod
     def _blank_is_unset(cls, value: SecretStr | None) -> SecretStr | None:
         """A compose file hands on variables that nobody set as empty ones."""
         return value if value is not None and value.get_secret_value().strip() else None
-
-    @field_validator("command_signing_key")
-    @classmethod
-    def _key_is_long(cls, key: SecretStr | None) -> SecretStr | None:
-        try:
-            is_long = key is None or len(bytes.fromhex(key.get_secret_value())) >= MIN_KEY_BYTES
-        except ValueError:
-            is_long = False
-        if not is_long:
-            raise ValueError(f"COMMAND_SIGNING_KEY is at least {MIN_KEY_BYTES} bytes in hex: openssl rand -hex 32")
-        return key
 
     @model_validator(mode="after")
     def _origins_are_origins(self) -> OrderSettings:
@@ -86,7 +78,12 @@ class OrderSettings(ServiceSettings):
 
     @property
     def command_key(self) -> bytes | None:
-        return bytes.fromhex(self.command_signing_key.get_secret_value()) if self.command_signing_key else None
+        return signing_key(self.command_signing_key)
+
+    @property
+    def senders(self) -> Mapping[str, tuple[bytes, ...]]:
+        """Whose commands are obeyed, with the keys that sign them (several while one is rotated)."""
+        return senders(self.command_keys)
 
     @property
     def shop(self) -> Shop:
