@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,6 +46,10 @@ class OutboxPort(Protocol):
         causation_id: str | None = None,
         first_sequence: int = 1,
     ) -> EventEnvelope: ...
+
+    async def add_all(self, events: Sequence[tuple[str, EventData]]) -> None:
+        """Of each subject one event; in two statements, however many they are."""
+        ...
 
 
 class InboxPort(Protocol):

@@ -31,6 +31,26 @@ _INSERT = text(
     """
 )
 
+_NEXT_SEQUENCES = text(
+    """
+    INSERT INTO outbox_sequences (subject, last_sequence)
+    SELECT subject, 1 FROM unnest(CAST(:subjects AS text[])) AS given (subject) ORDER BY subject
+    ON CONFLICT (subject) DO UPDATE SET last_sequence = outbox_sequences.last_sequence + 1
+    RETURNING subject, last_sequence
+    """
+)
+"""In the order of subjects, so that two writers wait for each other instead of deadlocking."""
+
+_INSERT_ALL = text(
+    """
+    INSERT INTO outbox_messages (message_id, type, subject, sequence, body)
+    SELECT message_id, type, subject, sequence, body FROM unnest(
+        CAST(:ids AS text[]), CAST(:types AS text[]), CAST(:subjects AS text[]), CAST(:sequences AS bigint[]),
+        CAST(:bodies AS bytea[])) WITH ORDINALITY AS given (message_id, type, subject, sequence, body, place)
+    ORDER BY place
+    """
+)
+
 
 class Outbox:
     """Adds events to the open transaction. They exist if and only if it commits."""
@@ -56,19 +76,7 @@ class Outbox:
         that a hand-written statement has inserted already counts as number one).
         """
         statement = await self._connection.execute(_NEXT_SEQUENCE, {"subject": subject, "first": first_sequence})
-        correlation = current_correlation()
-        envelope = EventEnvelope(
-            id=self._ports.ids.new("evt"),
-            type=event.TYPE,
-            source=self._source,
-            subject=subject,
-            time=self._ports.clock.now(),
-            sequence=statement.scalar_one(),
-            correlationid=correlation_id,
-            causationid=causation_id,
-            traceparent=correlation.traceparent if correlation else None,
-            data=event.model_dump(mode="json"),
-        )
+        envelope = self._envelope(event, subject, statement.scalar_one(), correlation_id, causation_id)
         values = {
             "message_id": envelope.id,
             "type": envelope.type,
@@ -79,6 +87,47 @@ class Outbox:
         await self._connection.execute(_INSERT, values)
         self.added += 1
         return envelope
+
+    async def add_all(self, events: Sequence[tuple[str, EventData]]) -> None:
+        """Write one event of each subject, in this order; two statements, however many they are."""
+        subjects = [subject for subject, _ in events]
+        assert len(set(subjects)) == len(subjects), "one event of each subject"
+        if not events:
+            return
+        rows = await self._connection.execute(_NEXT_SEQUENCES, {"subjects": subjects})
+        sequences = {row.subject: row.last_sequence for row in rows}
+        envelopes = [self._envelope(event, subject, sequences[subject]) for subject, event in events]
+        values = {
+            "ids": [each.id for each in envelopes],
+            "types": [each.type for each in envelopes],
+            "subjects": subjects,
+            "sequences": [each.sequence for each in envelopes],
+            "bodies": [each.to_json() for each in envelopes],
+        }
+        await self._connection.execute(_INSERT_ALL, values)
+        self.added += len(envelopes)
+
+    def _envelope(
+        self,
+        event: EventData,
+        subject: str,
+        sequence: int,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> EventEnvelope:
+        correlation = current_correlation()
+        return EventEnvelope(
+            id=self._ports.ids.new("evt"),
+            type=event.TYPE,
+            source=self._source,
+            subject=subject,
+            time=self._ports.clock.now(),
+            sequence=sequence,
+            correlationid=correlation_id,
+            causationid=causation_id,
+            traceparent=correlation.traceparent if correlation else None,
+            data=event.model_dump(mode="json"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ reconciliation_runs = Table(
     Column("cases_resolved", BigInteger, nullable=False, server_default="0"),
     Column("totals", JSONB, nullable=False, server_default=text("'[]'::jsonb")),  # per gateway and currency
     Column("problem", Text),  # why it failed: a code
+    Column("attempts", Integer, nullable=False, server_default="0"),
     one_of("kind", ("sweep", "settlement", "orders")),
     one_of("status", _values(RunStatus)),
     CheckConstraint("matched >= 0 AND checked >= 0 AND changed >= 0 AND failed >= 0", name="counts_not_negative"),
@@ -390,6 +391,7 @@ cases = Table(
     CheckConstraint("(status = 'resolved') = (resolved_at IS NOT NULL)", name="resolved_has_time"),
     CheckConstraint("difference_minor = actual_minor - expected_minor", name="difference_is_signed"),
     Index("uq_cases_unresolved_key", "key", unique=True, postgresql_where=text("status <> 'resolved'")),
+    Index("ix_cases_accepted_key", "key", postgresql_where=text("resolution = 'accepted'")),
     Index("ix_cases_status", "status", "case_id"),
     Index("ix_cases_payment_id", "payment_id", postgresql_where=text("payment_id IS NOT NULL")),
     Index("ix_cases_order_id", "order_id", postgresql_where=text("order_id IS NOT NULL")),
