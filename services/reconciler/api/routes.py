@@ -16,9 +16,10 @@ from services.reconciler.api.schemas import (
     WatchedPaymentOut,
     WatchedPaymentPage,
 )
+from services.reconciler.domain.models import RunKind
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import WatchFilter
-from services.reconciler.use_cases.start_run import start_sweep_run
+from services.reconciler.use_cases.start_run import start_run as start
 from shared.errors import NotFound
 from shared.web.problems import problem_responses
 
@@ -30,11 +31,11 @@ _Limit = Annotated[int, Query(ge=1, le=200)]
 
 @router.post("/runs", status_code=202, responses={**_AUTH, **problem_responses(400, 413, 422, 503)})
 async def start_run(body: StartRunIn, context: UseCaseContext, writer: Writer, response: Response) -> RunOut:
-    """Check all matching watched payments now. The worker does it: ask for the run to see its progress.
+    """Start a run. The worker does it: ask for the run to see its progress.
 
     Asking again while such a run is running answers the run that is running.
     """
-    run = await start_sweep_run(body.to_request(), asked_by=writer.subject, context=context)
+    run = await start(body.kind, body.to_request(), asked_by=writer.subject, context=context)
     response.headers["Location"] = f"{router.prefix}/runs/{run.run_id}"
     return RunOut.of(run)
 
@@ -43,12 +44,13 @@ async def start_run(body: StartRunIn, context: UseCaseContext, writer: Writer, r
 async def list_runs(
     context: UseCaseContext,
     _: Reader,
+    kind: RunKind | None = None,
     cursor: Annotated[str | None, Query(pattern=r"^run_[0-9a-z]{26}$")] = None,
     limit: _Limit = 50,
 ) -> RunPage:
     """Runs, newest first. Scheduled rounds that had nothing to check left no run."""
     async with context.uow() as tx:
-        runs = await tx.runs.search(after=cursor, limit=limit + 1)
+        runs = await tx.runs.search(kind=kind, after=cursor, limit=limit + 1)
     page = [RunOut.of(run) for run in runs[:limit]]
     return RunPage(data=page, next_cursor=page[-1].run_id if len(runs) > limit else None)
 

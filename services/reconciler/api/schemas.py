@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.reconciler.domain.errors import RunKindNotAvailable
-from services.reconciler.domain.models import Run, RunRequest, WatchedPayment
+from services.reconciler.domain.models import Run, RunKind, RunRequest, WatchedPayment
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.payment_events import PaymentStatusName
 
@@ -27,11 +26,16 @@ InputTime = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_within
 
 
 class StartRunIn(BaseModel):
-    """What to check. The window is of the payments' creation, ``from`` included and ``to`` excluded."""
+    """What to check. The window, ``from`` included and ``to`` excluded, is of the payments' creation (sweep) or of what
+    is compared (orders); a settlement run has none."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    kind: Literal["sweep", "settlement", "orders"] = Field(description="only sweep is available in this version")
+    kind: RunKind = Field(
+        strict=False,
+        description="sweep: ask about payments; settlement: match what is unmatched and look at open cases again;"
+        " orders: compare orders with payments",
+    )
     gateway: GatewayName | None = None
     from_: InputTime | None = Field(None, alias="from")
     to: InputTime | None = None
@@ -42,10 +46,13 @@ class StartRunIn(BaseModel):
             raise ValueError("from must be before to")
         return self
 
+    @model_validator(mode="after")
+    def _window_has_a_use(self) -> StartRunIn:
+        if self.kind is RunKind.SETTLEMENT and (self.from_ is not None or self.to is not None):
+            raise ValueError("a settlement run looks at everything that is unmatched or open; it takes no window")
+        return self
+
     def to_request(self) -> RunRequest:
-        """Raises RunKindNotAvailable."""
-        if self.kind != "sweep":
-            raise RunKindNotAvailable
         return RunRequest(self.gateway, self.from_, self.to)
 
 
@@ -57,19 +64,29 @@ class WindowOut(BaseModel):
 
 
 class RunOut(BaseModel):
-    """A run and how far it is. Counts are of payments."""
+    """A run and how far it is. Counts are of payments (sweep), lines (settlement) or orders (orders)."""
 
     run_id: str
-    kind: Literal["sweep", "settlement", "orders"]
+    kind: RunKind
     status: Literal["running", "completed", "failed"]
     trigger: Literal["schedule", "request"]
     asked_by: str | None = Field(description="who asked for it; null for a scheduled run")
     gateway: str | None = Field(description="null: all")
     window: WindowOut
-    matched: int = Field(description="payments that the run took up")
-    checked: int = Field(description="payments that the gateway was asked about")
+    file_id: str | None = Field(description="the settlement file that it reads")
+    phase: str | None = Field(description="what it is at just now: pulling, reading, matching, comparing, …")
+    done: int = Field(description="of this phase")
+    total: int | None = Field(description="of this phase, where it is known")
+    matched: int = Field(description="what the run took up (sweep), or what agrees (settlement, orders)")
+    checked: int = Field(
+        description="payments that the gateway was asked about, or lines or orders that were looked at"
+    )
     changed: int = Field(description="payments of which the sweep learnt before any webhook did")
     failed: int = Field(description="payments that could not be asked about; they are asked again")
+    cases_opened: int
+    cases_resolved: int
+    totals: list[dict[str, Any]] = Field(description="per gateway and currency, minor units; once it has ended")
+    problem: str | None = Field(description="why it failed: a code")
     started_at: Rfc3339
     finished_at: Rfc3339 | None
 
@@ -77,7 +94,15 @@ class RunOut(BaseModel):
     def of(cls, run: Run) -> RunOut:
         return cls(
             run_id=run.run_id,
-            kind=run.kind.value,
+            kind=run.kind,
+            file_id=run.file_id,
+            phase=run.phase,
+            done=run.done,
+            total=run.total,
+            cases_opened=run.cases_opened,
+            cases_resolved=run.cases_resolved,
+            totals=[dict(total) for total in run.totals],
+            problem=run.problem,
             status=run.status.value,
             trigger="schedule" if run.asked_by is None else "request",
             asked_by=run.asked_by,

@@ -141,13 +141,14 @@ class Runs:
         row = (await self._connection.execute(statement)).mappings().one_or_none()
         return None if row is None else _run(row)
 
-    async def find_running(self, request: RunRequest) -> Run | None:
+    async def find_running(self, kind: RunKind, request: RunRequest) -> Run | None:
         # Two people who ask in the same moment must not both find nothing.
         await self._connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('reconciliation_runs'))"))
         columns = reconciliation_runs.c
         statement = (
             select(reconciliation_runs)
-            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_not(None))
+            .where(columns.status == RunStatus.RUNNING.value, columns.kind == kind.value)
+            .where(columns.asked_by.is_not(None), columns.file_id.is_(None))
             .where(columns.gateway.is_not_distinct_from(request.gateway))
             .where(columns.window_from.is_not_distinct_from(request.window_from))
             .where(columns.window_to.is_not_distinct_from(request.window_to))
@@ -172,7 +173,7 @@ class Runs:
             update(reconciliation_runs)
             .where(reconciliation_runs.c.run_id == run.run_id)
             .where(reconciliation_runs.c.status == RunStatus.RUNNING.value)
-            .values(status=run.status.value, finished_at=at)
+            .values(status=run.status.value, finished_at=at, **_outcome_values(run))
             .returning(reconciliation_runs)
         )
         row = (await self._connection.execute(statement)).mappings().one_or_none()
@@ -183,8 +184,8 @@ class Runs:
         waits = select(watched_payments.c.payment_id).where(watched_payments.c.asked_by_run == columns.run_id)
         statement = (
             select(reconciliation_runs)
-            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_not(None))
-            .where(~waits.exists())
+            .where(columns.status == RunStatus.RUNNING.value, columns.kind == RunKind.SWEEP.value)
+            .where(columns.asked_by.is_not(None), ~waits.exists())
             .order_by(columns.run_id)
         )
         return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
@@ -193,17 +194,71 @@ class Runs:
         columns = reconciliation_runs.c
         statement = (
             select(reconciliation_runs)
-            .where(columns.status == RunStatus.RUNNING.value, columns.asked_by.is_(None))
+            .where(columns.status == RunStatus.RUNNING.value, columns.kind == RunKind.SWEEP.value)
+            .where(columns.asked_by.is_(None))
             .order_by(columns.run_id)
         )
         return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
 
-    async def search(self, *, after: str | None, limit: int) -> list[Run]:
+    async def take_up(self, kind: RunKind, *, holder: str) -> Run | None:
+        """The oldest run of this kind that waits, or whose runner died; counts the attempt."""
+        columns = reconciliation_runs.c
+        oldest = (
+            select(columns.run_id)
+            .where(columns.status == RunStatus.RUNNING.value, columns.kind == kind.value)
+            .order_by(columns.run_id)
+            .limit(1)
+        )
+        statement = (
+            update(reconciliation_runs)
+            .where(columns.run_id == oldest.scalar_subquery())
+            .values(holder=holder, attempts=columns.attempts + 1, phase=None, done=0, total=None)
+            .returning(reconciliation_runs)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    async def files_without_run(self) -> list[str]:
+        statement = text(
+            """
+            SELECT f.file_id FROM settlement_files f
+            WHERE f.status = 'received' AND NOT EXISTS (
+                SELECT FROM reconciliation_runs r
+                WHERE r.file_id = f.file_id AND (r.status = 'running' OR r.problem = 'given_up'))
+            ORDER BY f.file_id LIMIT 100
+            """
+        )
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def save_progress(self, run_id: str, *, phase: str, done: int, total: int | None) -> None:
+        statement = (
+            update(reconciliation_runs)
+            .where(reconciliation_runs.c.run_id == run_id)
+            .where(reconciliation_runs.c.status == RunStatus.RUNNING.value)
+            .values(phase=phase, done=done, total=total)
+        )
+        await self._connection.execute(statement)
+
+    async def last_of_schedule(self, kind: RunKind) -> Run | None:
+        """The newest run that the schedule started, one for a file left out."""
+        columns = reconciliation_runs.c
+        statement = (
+            select(reconciliation_runs)
+            .where(columns.kind == kind.value, columns.asked_by.is_(None), columns.file_id.is_(None))
+            .order_by(columns.run_id.desc())
+            .limit(1)
+        )
+        row = (await self._connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else _run(row)
+
+    async def search(self, *, kind: RunKind | None = None, after: str | None, limit: int) -> list[Run]:
         """Newest first; ``after`` is the last id of the page before."""
         columns = reconciliation_runs.c
         statement = select(reconciliation_runs).order_by(columns.run_id.desc()).limit(limit)
         if after is not None:
             statement = statement.where(columns.run_id < after)
+        if kind is not None:
+            statement = statement.where(columns.kind == kind.value)
         return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def forget_ended(self, before: datetime, *, limit: int) -> int:
@@ -295,6 +350,21 @@ def _watched(row: RowMapping) -> WatchedPayment:
     )
 
 
+def _outcome_values(run: Run) -> dict[str, Any]:
+    """What only the end of a run says. The counts of a sweep are written as it goes."""
+    if run.kind is RunKind.SWEEP:
+        return {}
+    return {
+        "matched": run.matched,
+        "checked": run.checked,
+        "failed": run.failed,
+        "cases_opened": run.cases_opened,
+        "cases_resolved": run.cases_resolved,
+        "totals": [dict(total) for total in run.totals],
+        "problem": run.problem,
+    }
+
+
 def _run_values(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
@@ -311,6 +381,7 @@ def _run_values(run: Run) -> dict[str, Any]:
         "failed": run.failed,
         "asked_by": run.asked_by,
         "holder": run.holder,
+        "file_id": run.file_id,
     }
 
 
@@ -328,4 +399,13 @@ def _run(row: RowMapping) -> Run:
         checked=row["checked"],
         changed=row["changed"],
         failed=row["failed"],
+        file_id=row["file_id"],
+        attempts=row["attempts"],
+        phase=row["phase"],
+        done=row["done"],
+        total=row["total"],
+        cases_opened=row["cases_opened"],
+        cases_resolved=row["cases_resolved"],
+        totals=tuple(row["totals"]),
+        problem=row["problem"],
     )

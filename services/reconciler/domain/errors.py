@@ -5,13 +5,6 @@ from __future__ import annotations
 from shared.errors import DomainError, InfrastructureError
 
 
-class RunKindNotAvailable(DomainError):
-    """This kind of run is not available in this version; sweep is."""
-
-    code = "run_kind_not_available"
-    status = 422
-
-
 class SyncRefused(DomainError):
     """payment_service answered that it cannot ask about this payment, and why."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from services.reconciler.domain.schedule import MAX_FAILURE_WAIT_SECONDS, PLANS, PaymentStatus, Subject, Timetable
 from shared.money import Money
@@ -181,6 +183,8 @@ class WatchedPayment:
 
 class RunKind(StrEnum):
     SWEEP = "sweep"
+    SETTLEMENT = "settlement"
+    ORDERS = "orders"
 
 
 class RunStatus(StrEnum):
@@ -191,7 +195,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run on demand is about. The window is of the payments' creation; None is open."""
+    """What a run is about. The window is of the payments' creation (sweep) or of what is compared; None is open."""
 
     gateway: str | None = None
     window_from: datetime | None = None
@@ -200,7 +204,10 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. ``asked_by`` is who asked for it; None is the schedule. Counts are of payments."""
+    """One run. ``asked_by`` is who asked for it; None is the schedule.
+
+    Counts are of payments (sweep), lines (settlement) or orders (orders).
+    """
 
     run_id: str
     kind: RunKind
@@ -212,10 +219,23 @@ class Run:
     holder: str | None = None
     """The runner: of a run on demand, the one that worked on it last."""
     matched: int = 0
-    """What a run on demand has to check; of a scheduled one, what it took up."""
+    """Of a sweep on demand what it has to check, of a scheduled one what it took up; of other runs, what agrees."""
     checked: int = 0
     changed: int = 0
     failed: int = 0
+    file_id: str | None = None
+    """The settlement file that it reads."""
+    attempts: int = 0
+    """How often a runner took it up: one that ends its runner each time is given up."""
+    phase: str | None = None
+    done: int = 0
+    total: int | None = None
+    cases_opened: int = 0
+    cases_resolved: int = 0
+    totals: tuple[Mapping[str, Any], ...] = ()
+    """Per gateway and currency."""
+    problem: str | None = None
+    """Why it failed: a code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ async def finish_run(tx: ReconcilerTransaction, run: Run, context: Context) -> N
     finds what was expected is no news to anybody.
     """
     finished = await tx.runs.finish(run, at=context.clock.now())
-    if finished is None or (finished.asked_by is None and not finished.changed):
+    if finished is None or not _is_news(finished):
         return
     assert finished.finished_at is not None, "a finished run has its end"
     event = ReconciliationRunCompleted(
@@ -25,5 +25,13 @@ async def finish_run(tx: ReconcilerTransaction, run: Run, context: Context) -> N
         checked=finished.checked,
         changed=finished.changed,
         failed=finished.failed,
+        cases_opened=finished.cases_opened,
+        cases_resolved=finished.cases_resolved,
     )
     await tx.outbox.add(event, subject=finished.run_id)
+
+
+def _is_news(run: Run) -> bool:
+    """A run for a file is asked for by the file."""
+    asked = run.asked_by is not None or run.file_id is not None
+    return asked or run.changed > 0 or run.cases_opened > 0 or run.cases_resolved > 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from services.reconciler.domain.models import Counts, Moment, Run, RunRequest, SeenPayment, WatchedPayment
+from services.reconciler.domain.models import Counts, Moment, Run, RunKind, RunRequest, SeenPayment, WatchedPayment
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
 from shared.clock import Clock
 from shared.ids import Ids
@@ -19,6 +19,9 @@ SWEEP_CHANNEL = "sweep"
 """Hints that a run on demand waits."""
 
 SWEEP_LEASE = "sweep"
+
+RUNS_CHANNEL = "runs"
+"""Hints that a settlement or orders run waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class RunRepository(Protocol):
 
     async def get(self, run_id: str) -> Run | None: ...
 
-    async def find_running(self, request: RunRequest) -> Run | None:
+    async def find_running(self, kind: RunKind, request: RunRequest) -> Run | None:
         """A run on demand for the same request that has not ended; requests of the same shape are serialised here."""
         ...
 
@@ -89,7 +92,19 @@ class RunRepository(Protocol):
         """Scheduled runs that are still marked running; the caller holds the lease, so their runner died."""
         ...
 
-    async def search(self, *, after: str | None, limit: int) -> list[Run]: ...
+    async def take_up(self, kind: RunKind, *, holder: str) -> Run | None:
+        """The oldest run of this kind that waits, or whose runner died; counts the attempt."""
+        ...
+
+    async def files_without_run(self) -> list[str]:
+        """Received settlement files that no run reads, oldest first; one that took down its runners is left out."""
+        ...
+
+    async def save_progress(self, run_id: str, *, phase: str, done: int, total: int | None) -> None: ...
+
+    async def last_of_schedule(self, kind: RunKind) -> Run | None: ...
+
+    async def search(self, *, kind: RunKind | None = None, after: str | None, limit: int) -> list[Run]: ...
 
     async def forget_ended(self, before: datetime, *, limit: int) -> int: ...
 

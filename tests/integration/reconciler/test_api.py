@@ -122,9 +122,20 @@ async def test_a_run_waits_for_a_gateway_that_is_down_and_counts_who_was_asked_i
 
 
 @pytest.mark.parametrize("kind", ["settlement", "orders"])
-async def test_other_kinds_of_runs_are_not_available_yet(world: World, kind: str) -> None:
+async def test_a_run_of_another_kind_waits_for_the_worker(world: World, kind: str) -> None:
     answer = await start(world, kind=kind)
-    assert (answer.status_code, answer.json()["code"]) == (422, "run_kind_not_available")
+    assert (answer.status_code, answer.json()["kind"], answer.json()["status"]) == (202, kind, "running")
+    again = await start(world, kind=kind)
+    assert again.json()["run_id"] == answer.json()["run_id"]
+    await world.sweeps()  # which leaves it alone
+    assert (await read(world, f"{RUNS}/{answer.json()['run_id']}"))["status"] == "running"
+    listed = await read(world, f"{RUNS}?kind={kind}")
+    assert [run["run_id"] for run in listed["data"]] == [answer.json()["run_id"]]
+
+
+async def test_a_settlement_run_takes_no_window(world: World) -> None:
+    answer = await start(world, kind="settlement", **{"from": "2026-01-01T00:00:00Z"})
+    assert answer.status_code == 422
 
 
 @pytest.mark.parametrize(
