@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     ForeignKey,
     Identity,
     Index,
@@ -123,6 +124,18 @@ gateway_pauses = Table(
 )
 """A gateway that did not answer rests as a whole: its payments keep their dates and their counts of checks."""
 
+sweep_days = Table(
+    "sweep_days",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("day", Date, primary_key=True),  # UTC, of the check
+    Column("checked", BigInteger, nullable=False, server_default="0"),
+    Column("learnt_first", BigInteger, nullable=False, server_default="0"),
+    Column("failed", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("learnt_first <= checked", name="learnt_were_checked"),
+)
+"""What the sweep learnt before any webhook did: how many webhooks a gateway loses."""
+
 # What the owners say: pulled from their exports, newest version wins.
 
 known_payments = Table(
@@ -142,6 +155,7 @@ known_payments = Table(
     timestamp("unknown_since", nullable=True),
     Column("conflict", Text),
     Column("duplicate_of", Text),
+    Column("gateway_reference", Text),
     timestamp("created_at"),
     timestamp("updated_at"),
     one_of("status", _values(PaymentStatus)),
@@ -220,6 +234,7 @@ known_parked_events = Table(
     Column("status", Text, nullable=False),
     Column("refs", ARRAY(Text), nullable=False),
     timestamp("received_at"),
+    timestamp("seen_at"),  # when the pull that last saw it began; what a later whole pull lacks is gone
 )
 
 pull_marks = Table(

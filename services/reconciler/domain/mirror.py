@@ -55,6 +55,8 @@ class KnownPayment:
     references: tuple[str, ...]
     """Every id by which the gateway, or we at the gateway, know it."""
     movements: tuple[Movement, ...]
+    gateway_reference: str | None = None
+    """The gateway's id of the session or payment, as payment_service shows it."""
 
 
 @dataclass(frozen=True, slots=True)
