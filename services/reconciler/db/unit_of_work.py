@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.reconciler.db.cases import Cases
 from services.reconciler.db.repositories import Leases, Pauses, Runs, Watched
 from shared.db.session import Database
 from shared.db.unit_of_work import Transaction, UnitOfWork
@@ -17,6 +18,7 @@ class ReconcilerTransaction(Transaction):
         self.runs = Runs(connection)
         self.pauses = Pauses(connection)
         self.leases = Leases(connection)
+        self.cases = Cases(connection)
 
 
 def unit_of_work(database: Database, ports: Ports) -> UnitOfWork[ReconcilerTransaction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -39,8 +40,27 @@ class CaseCounts:
 
 
 class CaseRepository(Protocol):
-    async def put(self, finding: Finding, *, case_id: str, run_id: str | None, at: datetime) -> tuple[Case, bool]:
-        """The unresolved case of the finding's key, with what is seen now; True: it was opened by this."""
+    async def lock(self, *, keys: Sequence[str], case_ids: Sequence[str]) -> list[Case]:
+        """The unresolved cases among these, as they are now, held until the commit; in the order of their keys."""
+        ...
+
+    async def accepted(self, findings: Sequence[Finding]) -> AbstractSet[str]:
+        """Keys of those that a person has accepted with just these amounts: explained, and not reported again."""
+        ...
+
+    async def put_all(
+        self, findings: Sequence[Finding], *, case_ids: Sequence[str], run_id: str | None, at: datetime
+    ) -> list[tuple[Case, bool]]:
+        """The unresolved case of each finding's key, with what is seen now; True: it was opened by this.
+
+        In the order of keys. ``case_ids``: one for each finding, for those that are opened.
+        """
+        ...
+
+    async def resolve_all(
+        self, case_ids: Sequence[str], *, resolution: str, resolved_by: str, at: datetime
+    ) -> list[Case]:
+        """Those of them that were unresolved, as they are now."""
         ...
 
     async def get(self, case_id: str, *, for_update: bool = False) -> Case | None: ...
@@ -55,15 +75,21 @@ class CaseRepository(Protocol):
         """Newest first; ``after`` is the last id of the page before."""
         ...
 
+    async def sent(self, case_ids: Sequence[str]) -> AbstractSet[tuple[str, Action]]:
+        """Which actions of which cases were sent."""
+        ...
+
     async def add_action(self, action: CaseAction) -> bool:
-        """False: a command of this key was sent before; nothing is changed then."""
+        """False: a command of this key was sent before; nothing is changed then. Its number is given here."""
         ...
 
     async def actions_of(self, case_id: str) -> list[CaseAction]: ...
 
-    async def verify_actions(self, case_id: str, *, at: datetime) -> None: ...
+    async def verify_actions(self, *case_ids: str, at: datetime) -> None: ...
 
-    async def add_note(self, note: CaseNote) -> None: ...
+    async def add_note(self, note: CaseNote) -> None:
+        """Its number is given here."""
+        ...
 
     async def notes_of(self, case_id: str) -> list[CaseNote]: ...
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.reconciler.domain.models import Counts, Moment, Run, RunKind, RunRequest, SeenPayment, WatchedPayment
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
+from services.reconciler.use_cases.case_ports import CaseRepository
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.randomness import Randomness
@@ -141,6 +142,9 @@ class ReconcilerTransaction(TransactionPort, Protocol):
 
     @property
     def leases(self) -> LeasePort: ...
+
+    @property
+    def cases(self) -> CaseRepository: ...
 
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[ReconcilerTransaction]]
