@@ -13,8 +13,7 @@ from services.order_service.clients.mail import MailboxMailer, SmtpMailer, mail_
 from services.order_service.clients.payments import HttpPaymentsClient
 from services.order_service.db.unit_of_work import SERVICE, OrderTransaction, build_unit_of_work
 from services.order_service.invoicing.renderer import InvoicePages
-from services.order_service.messaging.bindings import QUEUES
-from services.order_service.messaging.handlers import PaymentEventsHandler
+from services.order_service.messaging.bindings import subscriptions
 from services.order_service.settings import OrderSettings
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.order_watch import OrderWatch
@@ -25,7 +24,7 @@ from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.health import HealthCheck
 from shared.http import HttpClient, build_http_client
-from shared.messaging.bus import EventBus, Subscription
+from shared.messaging.bus import EventBus
 from shared.ports import Ports
 from shared.web.auth import Authenticator, TokenSigner, build_signer, build_verifier
 
@@ -102,8 +101,8 @@ async def build(
         watch = OrderWatch()
         # Whichever process this is in: hints reach it from its own commits and, through the listener, from others'.
         stack.enter_context(database.listener.subscribe(ORDER_CHANGED, watch.on_hint))
-        for queue in QUEUES:
-            bus.subscribe(Subscription(queue, PaymentEventsHandler(deps), database))
+        for subscription in subscriptions(deps, database, settings.senders):
+            bus.subscribe(subscription)
         verifier = build_verifier(settings, service=SERVICE, ports=ports, client=client)
         yield Container(
             settings=settings,

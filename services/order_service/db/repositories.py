@@ -509,6 +509,8 @@ def _changing_values(order: Order) -> dict[str, Any]:
         "confirmed_at": order.confirmed_at,
         "closed_at": order.closed_at,
         "refunded_at": order.refunded_at,
+        "revoked_payment": order.revoked_payment,
+        "revoked_at": order.revoked_at,
         "version": order.version,
     }
 
@@ -536,6 +538,8 @@ def _order(row: Row[Any], lines: Sequence[Row[Any]]) -> Order:
         confirmed_at=row.confirmed_at,
         closed_at=row.closed_at,
         refunded_at=row.refunded_at,
+        revoked_payment=row.revoked_payment,
+        revoked_at=row.revoked_at,
         version=row.version,
         expiry_attempts=row.expiry_attempts,
     )

@@ -94,6 +94,8 @@ orders = Table(
     timestamp("confirmed_at", nullable=True),
     timestamp("closed_at", nullable=True),
     timestamp("refunded_at", nullable=True),
+    Column("revoked_payment", Text),  # had confirmed it and was not there: the order is canceled for good
+    timestamp("revoked_at", nullable=True),
     Column("version", BigInteger, nullable=False),
     one_of("status", tuple(OrderStatus)),
     one_of("payment_status", tuple(OrderPaymentStatus)),
@@ -107,7 +109,14 @@ orders = Table(
         " AND (closed_as IS NOT NULL OR reopened_by IS NULL)",
         name="status_follows_facts",
     ),
-    CheckConstraint("refunded_at IS NULL OR confirmed_by IS NOT NULL", name="refunded_was_confirmed"),
+    CheckConstraint(
+        "refunded_at IS NULL OR confirmed_by IS NOT NULL OR revoked_payment IS NOT NULL", name="refunded_was_confirmed"
+    ),
+    CheckConstraint(
+        "num_nonnulls(revoked_payment, revoked_at) IN (0, 2) AND (revoked_payment IS NULL"
+        " OR (confirmed_by IS NULL AND reopened_by IS NULL AND closed_as IS NOT DISTINCT FROM 'canceled'))",
+        name="revoked_stays_canceled",
+    ),
     CheckConstraint(f"total_minor BETWEEN 1 AND {MAX_AMOUNT_MINOR}", name="total_in_bounds"),
     CheckConstraint("octet_length(secret_digest) = 32", name="secret_is_a_digest"),
     Index("ix_orders_due", "next_expiry_attempt_at", postgresql_where=text("status = 'open'")),
@@ -117,6 +126,7 @@ orders = Table(
     ),
     Index("ix_orders_customer_email", text("lower(customer_email)"), "id"),
     Index("ix_orders_attention", "id", postgresql_where=text("attention IS NOT NULL")),
+    Index("ix_orders_updated_at", "updated_at", "id"),
 )
 
 order_items = Table(

@@ -15,6 +15,7 @@ grow (``WAITS``); then a person is called.
 | confirmed by another payment | held funds | release, `duplicate_payment` |
 | confirmed, and its own payment was taken back by the gateway | anything | nothing: a person looks |
 | canceled or expired | all its money captured, products say `fulfil`, stock suffices | the order is reopened by it |
+| canceled, because what had confirmed it was not there | any, that very payment's too | back, `order_canceled` |
 | canceled or expired | captured money otherwise | refund, `order_canceled` or `late_payment` |
 | canceled or expired | held funds of an automatic capture, and it could be fulfilled | nothing: the capture comes |
 | canceled or expired | held funds otherwise | release, `order_canceled` or `late_payment` |
@@ -82,7 +83,8 @@ def can_fulfil(items: Sequence[LineItem], shelf: Mapping[str, Product]) -> bool:
 def asks_the_shelf(order: Order, payments: Sequence[OrderPayment]) -> bool:
     """Whether ``decide`` depends on ``fulfillable``: products need not be locked for anything else."""
     is_closed = order.closed_as is not None and order.reopened_by is None
-    return is_closed and any(
+    may_be_reopened = is_closed and order.revoked_payment is None
+    return may_be_reopened and any(
         payment.resolution is None and _wanted_back(payment, order) is not None for payment in payments
     )
 
@@ -95,6 +97,8 @@ def decide(
         return ()
     if confirmed_by is not None and not _keeps_its_money(confirmed_by, payments):
         return ()
+    # Its shopper was told that nothing comes; whatever had confirmed it, and came after all, goes back like the rest.
+    fulfillable = fulfillable and order.revoked_payment is None
     decisions: list[Decision] = []
     for payment in sorted(payments, key=lambda payment: payment.payment_id):
         resolution = _next_step(payment, order, now)

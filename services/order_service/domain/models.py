@@ -232,8 +232,10 @@ class OrderPayment:
 @dataclass(frozen=True, slots=True)
 class Order:
     """``status``, ``payment_status`` and ``attention`` are written by ``transitions.derive`` and nowhere else;
-    ``closed_as``, ``reopened_by`` and ``confirmed_by`` are the facts that it reads. A reopened order stays one that was
-    closed: ``closed_as`` says how, ``reopened_by`` which late payment it was confirmed by after all."""
+    ``closed_as``, ``reopened_by``, ``confirmed_by`` and ``revoked_payment`` are the facts that it reads. A reopened
+    order stays one that was closed: ``closed_as`` says how, ``reopened_by`` which late payment it was confirmed by
+    after all. A revoked one is canceled for good: ``revoked_payment`` says which payment had confirmed it without being
+    there, and neither that payment nor another buys it any more."""
 
     id: str
     total: Money
@@ -257,5 +259,7 @@ class Order:
     closed_at: datetime | None = None
     refunded_at: datetime | None = None
     """When all that had confirmed it had gone back for the first time: its stock went back then, and does so once."""
+    revoked_payment: str | None = None
+    revoked_at: datetime | None = None
     version: int = 1
     expiry_attempts: int = 0

@@ -1,8 +1,8 @@
 """One pure function says what an order's state is; nothing else assigns ``status``, ``payment_status``, ``attention``.
 
-Its inputs are the facts that were decided once (closed as canceled or expired; reopened or confirmed by which payment)
-and the newest known state of every payment of the order. The same inputs always give the same state, in whatever order
-the payments' events arrived.
+Its inputs are the facts that were decided once (closed as canceled or expired; reopened or confirmed by which payment;
+which confirmation was revoked) and the newest known state of every payment of the order. The same inputs always give
+the same state, in whatever order the payments' events arrived.
 """
 
 from __future__ import annotations
@@ -81,11 +81,18 @@ class OrderState:
     confirmed_by: str | None
     was_refunded: bool = False
     """All that confirmed the order has gone back, now or earlier."""
+    was_revoked: bool = False
+    """What had confirmed the order was not there: it is canceled, and nothing confirms it any more."""
 
 
 def state_of(order: Order) -> OrderState:
     return OrderState(
-        order.status, order.payment_status, order.attention, order.confirmed_by, order.refunded_at is not None
+        order.status,
+        order.payment_status,
+        order.attention,
+        order.confirmed_by,
+        was_refunded=order.refunded_at is not None,
+        was_revoked=order.revoked_payment is not None,
     )
 
 
@@ -103,6 +110,7 @@ def derive(order: Order, payments: Sequence[OrderPayment]) -> OrderState:
         attention=_attention(order, confirmed_by, payments),
         confirmed_by=confirmed_by,
         was_refunded=order.refunded_at is not None or is_refunded,
+        was_revoked=order.revoked_payment is not None,
     )
 
 
@@ -209,6 +217,7 @@ class Consequence(Enum):
     REFUNDED = auto()
     CANCELED = auto()
     EXPIRED = auto()
+    REVOKED = auto()
     ATTENTION = auto()
 
 
@@ -221,11 +230,17 @@ _ENTERING: Mapping[OrderStatus, Consequence] = {
 
 def consequences(before: OrderState, after: OrderState) -> tuple[Consequence, ...]:
     """What a change of state sets off, in the order in which it is done. Each but the last happens at most once: an
-    order leaves ``open`` once, late money reopens it once, and what was refunded is remembered."""
+    order leaves ``open`` once, late money reopens it once, what was refunded is remembered, and a confirmation that was
+    revoked never comes back: that is the one way out of ``confirmed``."""
     happened = []
-    if before.status is not after.status:
+    if before.status is OrderStatus.CONFIRMED and after.status is not before.status:
+        assert after.status is OrderStatus.CANCELED, f"an order never goes from {before.status} to {after.status}"
+        assert after.was_revoked, "a confirmed order is canceled only when what confirmed it is not there"
+        happened.append(Consequence.REVOKED)
+    elif before.status is not after.status:
         if before.status is not OrderStatus.OPEN:
             assert after.status is OrderStatus.CONFIRMED, f"an order never goes from {before.status} to {after.status}"
+            assert not after.was_revoked, "a revoked order is never confirmed again"
             happened.append(Consequence.REOPENED)
         happened.append(_ENTERING[after.status])
     if after.was_refunded and not before.was_refunded:

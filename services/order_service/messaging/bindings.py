@@ -1,7 +1,20 @@
-"""The queues that order_service consumes, as data."""
+"""This service's queues and what handles their messages, as data."""
 
 from __future__ import annotations
 
-from shared.contracts.topology import ORDER_PAYMENTS, Queue
+from collections.abc import Mapping, Sequence
 
-QUEUES: tuple[Queue, ...] = (ORDER_PAYMENTS,)
+from services.order_service.messaging.handlers import CommandsHandler, PaymentEventsHandler
+from services.order_service.use_cases.dependencies import Dependencies
+from shared.contracts.topology import ORDER_COMMANDS, ORDER_PAYMENTS
+from shared.db.session import Database
+from shared.messaging.bus import Subscription
+
+
+def subscriptions(
+    deps: Dependencies, database: Database, senders: Mapping[str, Sequence[bytes]]
+) -> tuple[Subscription, ...]:
+    return (
+        Subscription(ORDER_PAYMENTS, PaymentEventsHandler(deps), database),
+        Subscription(ORDER_COMMANDS, CommandsHandler(deps, senders), database, concurrency=2),
+    )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import structlog
 
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus, Refund, RefundStatus
 from services.order_service.use_cases.dependencies import Dependencies
+from services.order_service.use_cases.obey_commands import cancel_order_without_payment, confirm_order
 from services.order_service.use_cases.settle_order import apply_payment
 from shared.contracts.catalogue import read_event
+from shared.contracts.commands import OrderCancelRequested, OrderConfirmRequested
 from shared.contracts.envelope import EventEnvelope
 from shared.contracts.payment_events import PaymentEventData, RefundEventData
+from shared.messaging.commands import require_signature
 from shared.money import Money
 from shared.unit_of_work import InboxClaim
 
@@ -40,6 +45,30 @@ class PaymentEventsHandler:
                 refund=_refund(event) if isinstance(event, RefundEventData) else None,
                 causation_id=envelope.id,
             )
+
+
+class CommandsHandler:
+    """The consumer of commands. Write access to the broker is not power over orders: the signature is checked first."""
+
+    def __init__(self, deps: Dependencies, senders: Mapping[str, Sequence[bytes]]) -> None:
+        self._deps = deps
+        self._senders = senders
+
+    async def __call__(self, envelope: EventEnvelope, claim: InboxClaim) -> None:
+        """Raises UnsignedCommand: the message is set aside for a person, and nothing has changed. Raises
+        pydantic.ValidationError for data that is not what its type promises."""
+        command = read_event(envelope)
+        if isinstance(command, OrderConfirmRequested):
+            require_signature(command, self._senders)
+            await confirm_order(command, _snapshot(command.payment), claim, self._deps, causation_id=envelope.id)
+        elif isinstance(command, OrderCancelRequested):
+            require_signature(command, self._senders)
+            payment = _snapshot(command.payment) if command.payment is not None else None
+            await cancel_order_without_payment(command, payment, claim, self._deps, causation_id=envelope.id)
+        else:  # of a newer release, or of no use here: one look is enough
+            async with self._deps.uow() as tx:
+                await tx.inbox.claim(claim)
+            log.info("event_type_ignored", event_type=envelope.type)
 
 
 def _snapshot(event: PaymentEventData) -> PaymentSnapshot:

@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 SENDER = "order_service"
 
+_WITHOUT_A_COMMAND = frozenset({Resolution.FULFILLED, Resolution.REFUND_FAILED})
+
 
 async def resolve_money(
     tx: OrderTransaction,
@@ -38,19 +40,13 @@ async def resolve_money(
 
     Without a key to sign with, nothing is asked back: the order's ``attention`` stays until a person has done it.
     """
-    fulfillable = False
-    if asks_the_shelf(order, payments):
-        shelf = await tx.products.lock([item.sku for item in order.items])
-        fulfillable = can_fulfil(order.items, shelf)
-    confirmed_by = derive(order, payments).confirmed_by
-    for decision in decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable, now=now):
+    for decision in await decide_now(tx, order, payments, now=now, deps=deps):
         if decision.resolution is Resolution.FULFILLED:
             order = replace(order, reopened_by=decision.payment_id)
         elif decision.resolution is Resolution.REFUND_FAILED:
             log.warning("refund_given_up", order_id=order.id, payment_id=decision.payment_id)
-        elif deps.command_key is None:
-            continue
         else:
+            assert deps.command_key is not None, "nothing is asked back without a key"
             await _ask_back(tx, order, decision, key=deps.command_key, cause=cause)
         payments = [await _resolved(tx, payment, decision, now=now) for payment in payments]
         log.info(
@@ -62,6 +58,19 @@ async def resolve_money(
             attempt=decision.asked.attempt if decision.asked else None,
         )
     return order, payments
+
+
+async def decide_now(
+    tx: OrderTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, deps: Dependencies
+) -> tuple[Decision, ...]:
+    """What ``resolve_money`` would do now; products that the decision depends on are locked."""
+    fulfillable = False
+    if asks_the_shelf(order, payments):
+        shelf = await tx.products.lock([item.sku for item in order.items])
+        fulfillable = can_fulfil(order.items, shelf)
+    confirmed_by = derive(order, payments).confirmed_by
+    decisions = decide(order, payments, confirmed_by=confirmed_by, fulfillable=fulfillable, now=now)
+    return tuple(each for each in decisions if deps.command_key is not None or each.resolution in _WITHOUT_A_COMMAND)
 
 
 async def _ask_back(tx: OrderTransaction, order: Order, decision: Decision, *, key: bytes, cause: Cause) -> None:

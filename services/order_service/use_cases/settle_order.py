@@ -28,7 +28,7 @@ from services.order_service.domain.transitions import CLOSABLE, Consequence, con
 from services.order_service.use_cases.dependencies import Dependencies, Shop
 from services.order_service.use_cases.invoice_snapshot import invoice_snapshot
 from services.order_service.use_cases.ports import ORDER_PAID, REFUND_SUCCEEDED, OrderTransaction
-from services.order_service.use_cases.resolve_money import resolve_money
+from services.order_service.use_cases.resolve_money import decide_now, resolve_money
 from services.order_service.use_cases.settling import Cause
 from shared.contracts.order_events import (
     OrderAttentionRequired,
@@ -52,8 +52,12 @@ _EVENTS: dict[Consequence, type[OrderEventData]] = {
     Consequence.REFUNDED: OrderRefunded,
     Consequence.CANCELED: OrderCanceled,
     Consequence.EXPIRED: OrderExpired,
+    Consequence.REVOKED: OrderCanceled,
     Consequence.ATTENTION: OrderAttentionRequired,
 }
+
+
+_ENDINGS = frozenset({Consequence.CANCELED, Consequence.EXPIRED, Consequence.REVOKED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ async def settle(
         confirmed_by=after.confirmed_by,
         confirmed_at=now if Consequence.PAID in happened else order.confirmed_at,
         refunded_at=now if Consequence.REFUNDED in happened else order.refunded_at,
-        closed_at=now if {Consequence.CANCELED, Consequence.EXPIRED} & set(happened) else order.closed_at,
+        closed_at=now if _ENDINGS & set(happened) else order.closed_at,
         updated_at=now,
         version=order.version + 1,
     )
@@ -128,21 +132,38 @@ async def apply_payment(
         log.warning("payment_of_unknown_order_ignored", order_id=news.order_id, payment_id=news.payment_id)
         return None
     payments = await tx.payments.of_order(order.id)
+    newest = await take_in(tx, payments, news, now=now)
+    is_refund_news = refund is not None and await _apply_refund(tx, refund, now=now)
+    if newest is None and not is_refund_news:
+        return Settled(order, tuple(payments))
+    cause = Cause(payment_id=news.payment_id, causation_id=causation_id)
+    return await settle(tx, order, newest or payments, now=now, deps=deps, cause=cause)
+
+
+async def take_in(
+    tx: OrderTransaction, payments: Sequence[OrderPayment], news: PaymentSnapshot, *, now: datetime
+) -> list[OrderPayment] | None:
+    """The order's payments with the newer state of one of them, which is saved; None: it is no news. The caller holds
+    the order's lock, and settles the order."""
     known = next((payment for payment in payments if payment.payment_id == news.payment_id), None)
     changed = _changed(known, news, now=now)
+    if changed is None:
+        return None
     if known is None:
-        assert changed is not None, "a payment that nobody knew is news"
         await tx.payments.add(changed)
-    elif changed is not None:
+    else:
         await tx.payments.save(changed)
-    is_refund_news = refund is not None and await _apply_refund(tx, refund, now=now)
-    if changed is None and not is_refund_news:
-        return Settled(order, tuple(payments))
     others = [payment for payment in payments if payment.payment_id != news.payment_id]
-    current = [payment for payment in (changed or known,) if payment is not None]
-    newest = sorted([*others, *current], key=lambda payment: payment.payment_id)
-    cause = Cause(payment_id=news.payment_id, causation_id=causation_id)
-    return await settle(tx, order, newest, now=now, deps=deps, cause=cause)
+    return sorted([*others, changed], key=lambda payment: payment.payment_id)
+
+
+async def is_settled(
+    tx: OrderTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, deps: Dependencies
+) -> bool:
+    """Whether settling the order now would leave it as it is. The caller holds the order's lock."""
+    if derive(order, payments) != state_of(order):
+        return False
+    return not await decide_now(tx, order, payments, now=now, deps=deps)
 
 
 async def forget_unopened_payment(
@@ -206,7 +227,7 @@ async def _follow(
         await tx.notifications.add(order.id, ORDER_PAID, now=now)
         # Last, because the counter's lock holds up every other sale until this transaction ends.
         await tx.invoices.issue(order.id, invoice_snapshot(order, payments, shop=shop), now=now)
-    elif consequence is Consequence.REFUNDED:
+    elif consequence in (Consequence.REFUNDED, Consequence.REVOKED):
         await tx.products.restore(order.id, now=now)
     elif consequence in (Consequence.CANCELED, Consequence.EXPIRED):
         await tx.products.end_reservations(order.id, ReservationStatus.RELEASED, now=now)
