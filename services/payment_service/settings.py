@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from services.payment_service.gateways.catalogue import gateway_definitions
 from services.payment_service.use_cases.ports import OperationRules
 from services.payment_service.use_cases.watch_authorizations import AuthorizationPolicy
+from shared.command_keys import CommandKeys, senders
 from shared.gateway_variables import read_gateway_variables
-from shared.settings import ServiceSettings, split_list
+from shared.settings import ServiceSettings
 
 
 def gateway_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,9 +74,9 @@ class PaymentSettings(ServiceSettings):
     ledger_check_seconds: float = Field(
         60.0, gt=0, description="how often the ledger is compared with the payments' totals; a round is cheap"
     )
-    command_keys: SecretStr | None = Field(
+    command_keys: CommandKeys = Field(
         None,
-        description="comma-separated <sender>:<hex key>: whose commands are obeyed (order_service:0f…)",
+        description="comma-separated <sender>:<hex key>: whose commands are obeyed (order_service:0f…,reconciler:1e…)",
     )
 
     @property
@@ -89,27 +89,13 @@ class PaymentSettings(ServiceSettings):
             self.authorization_policy,
             timedelta(hours=self.authorization_warning_hours),
             timedelta(hours=self.authorization_policy_hours),
-            orders_refuse=self.command_keys is not None,
+            orders_refuse="order_service" in self.senders,
         )
 
     @property
-    def senders(self) -> dict[str, tuple[bytes, ...]]:
-        """Whose commands are obeyed, with the keys that sign them (several while one is rotated)."""
-        keys: dict[str, tuple[bytes, ...]] = {}
-        listed = self.command_keys.get_secret_value() if self.command_keys else ""
-        for entry in split_list(listed):
-            sender, _, key = entry.partition(":")
-            keys[sender] = (*keys.get(sender, ()), bytes.fromhex(key))
-        return keys
-
-    @field_validator("command_keys")
-    @classmethod
-    def _keys_are_keys(cls, keys: SecretStr | None) -> SecretStr | None:
-        for entry in split_list(keys.get_secret_value() if keys else ""):
-            sender, _, key = entry.partition(":")
-            if not sender or not re.fullmatch(r"(?:[0-9a-fA-F]{2}){32,}", key):
-                raise ValueError("COMMAND_KEYS is a comma-separated list of <sender>:<at least 32 bytes in hex>")
-        return keys
+    def senders(self) -> Mapping[str, tuple[bytes, ...]]:
+        """Whose commands are obeyed, with the keys that sign them."""
+        return senders(self.command_keys)
 
     @property
     def tolerance_minor(self) -> int:

@@ -74,12 +74,15 @@ class LineOut(BaseModel):
 
 
 class EntryOut(BaseModel):
-    """One change of a payment's totals; its postings sum to zero."""
+    """One change of a payment's totals, or one settlement; its postings sum to zero."""
 
     entry_id: str
-    payment_id: str
-    payment_version: int = Field(description="the version that the change made")
-    cause: str = Field(description="where it was learnt: webhook, return, sweep, api, operator or resolver")
+    payment_id: str | None = Field(description="null: a settlement")
+    payment_version: int | None = Field(description="the version that the change made; null: a settlement")
+    source_key: str | None = Field(description="of a settlement: names its file, payout and currency")
+    cause: str = Field(
+        description="where it was learnt: webhook, return, sweep, api, operator, resolver; or settlement"
+    )
     at: Rfc3339
     postings: list[LineOut]
 
@@ -89,6 +92,7 @@ class EntryOut(BaseModel):
             entry_id=str(entry.entry_id),
             payment_id=entry.payment_id,
             payment_version=entry.payment_version,
+            source_key=entry.source_key,
             cause=entry.cause,
             at=entry.at,
             postings=[LineOut.of(line) for line in entry.lines],

@@ -30,6 +30,19 @@ _POST = text(
     """
 )
 
+_BOOK = text(
+    """
+    WITH entry AS (
+        INSERT INTO ledger_entries (source_key, cause, at) VALUES (:source_key, :cause, :at)
+        ON CONFLICT (source_key) DO NOTHING RETURNING entry_id)
+    INSERT INTO ledger_postings (entry_id, line, account, gateway, currency, amount_minor)
+    SELECT entry.entry_id, posting.line, posting.account, :gateway, :currency, posting.amount_minor
+    FROM entry, unnest(CAST(:accounts AS text[]), CAST(:amounts AS bigint[]))
+        WITH ORDINALITY AS posting(account, amount_minor, line)
+    RETURNING entry_id
+    """
+)
+
 _MARKS = text(
     """
     SELECT coalesce((SELECT max(entry_id) FROM ledger_entries), 0) AS entry,
@@ -40,7 +53,8 @@ _MARKS = text(
 
 _CHANGED = text(
     """
-    SELECT payment_id FROM ledger_entries WHERE entry_id > :entry_after AND entry_id <= :entry_until
+    SELECT payment_id FROM ledger_entries
+    WHERE entry_id > :entry_after AND entry_id <= :entry_until AND payment_id IS NOT NULL
     UNION SELECT payment_id FROM payment_facts WHERE position > :fact_after AND position <= :fact_until
     UNION SELECT payment_id FROM payment_timeline WHERE position > :timeline_after AND position <= :timeline_until
     """
@@ -93,7 +107,6 @@ class Ledger:
     async def post(self, payment: Payment, lines: Sequence[Posting], *, cause: str, at: datetime) -> None:
         if not lines:
             return
-        assert sum(line.amount_minor for line in lines) == 0, "an entry sums to zero"
         values = {
             "payment_id": payment.payment_id,
             "payment_version": payment.version,
@@ -101,10 +114,16 @@ class Ledger:
             "at": at,
             "gateway": payment.gateway,
             "currency": payment.amount.currency,
-            "accounts": [line.account.value for line in lines],
-            "amounts": [line.amount_minor for line in lines],
         }
-        await self._connection.execute(_POST, values)
+        await self._connection.execute(_POST, values | _columns(lines))
+
+    async def book(
+        self, source_key: str, gateway: str, currency: str, lines: Sequence[Posting], *, cause: str, at: datetime
+    ) -> bool:
+        if not lines:
+            return False
+        values = {"source_key": source_key, "gateway": gateway, "currency": currency, "cause": cause, "at": at}
+        return (await self._connection.execute(_BOOK, values | _columns(lines))).first() is not None
 
     async def balances(
         self, *, gateway: str | None = None, currency: str | None = None, at: datetime | None = None
@@ -174,6 +193,11 @@ class Ledger:
     async def unbalanced_entries(self, *, after: int, until: int, known: Sequence[int], limit: int) -> list[int]:
         values = {"after": after, "until": until, "known": list(known), "limit": limit}
         return list((await self._connection.execute(_UNBALANCED, values)).scalars())
+
+
+def _columns(lines: Sequence[Posting]) -> dict[str, list[str] | list[int]]:
+    assert sum(line.amount_minor for line in lines) == 0, "an entry sums to zero"
+    return {"accounts": [line.account.value for line in lines], "amounts": [line.amount_minor for line in lines]}
 
 
 def _line_conditions(filter_: LedgerFilter) -> list[ColumnElement[bool]]:

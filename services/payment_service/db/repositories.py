@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, exists, insert, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, Select, exists, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -123,10 +123,11 @@ class Payments:
         }
         return (await self._connection.execute(_FIND, values)).scalar()
 
-    async def add_references(self, payment: Payment, references: Sequence[str]) -> None:
+    async def add_references(self, payment: Payment, references: Sequence[str]) -> bool:
         known_by = {"gateway": payment.gateway, "account": payment.account or "", "payment_id": payment.payment_id}
         rows = [known_by | {"reference": each} for each in dict.fromkeys(references)]
-        await self._connection.execute(upsert(payment_references).values(rows).on_conflict_do_nothing())
+        statement = upsert(payment_references).values(rows).on_conflict_do_nothing()
+        return (await self._connection.execute(statement)).rowcount > 0
 
     async def references(self, payment_id: str) -> tuple[str, ...]:
         statement = (
@@ -214,6 +215,10 @@ class Payments:
 
     async def mark_asked(self, payment_id: str, at: datetime) -> None:
         await self._connection.execute(update(payments).where(payments.c.payment_id == payment_id).values(asked_at=at))
+
+    async def touch(self, payment_id: str, at: datetime) -> None:
+        statement = update(payments).where(payments.c.payment_id == payment_id)
+        await self._connection.execute(statement.values(updated_at=func.greatest(payments.c.updated_at, at)))
 
     async def _one(self, statement: Select[Any]) -> Payment | None:
         row = (await self._connection.execute(statement)).mappings().one_or_none()

@@ -116,6 +116,7 @@ payments = Table(
             "status IN ('created', 'requires_action', 'processing', 'authorized', 'partially_captured')"
         ),
     ),
+    Index("ix_payments_updated_at", "updated_at", "payment_id"),
 )
 
 payment_attempts = Table(
@@ -254,6 +255,12 @@ parked_events = Table(
     one_of("status", _values(ParkedStatus)),
     Index("ix_parked_events_refs", "refs", postgresql_using="gin"),
     Index("ix_parked_events_unsettled", "status", "parked_at", postgresql_where=text("status IN ('waiting', 'ready')")),
+    Index(
+        "ix_parked_events_for_a_person",
+        "received_at",
+        "parked_id",
+        postgresql_where=text("status IN ('unclaimed', 'unreadable')"),
+    ),
 )
 
 payment_timeline = Table(
@@ -280,10 +287,15 @@ ledger_entries = Table(
     "ledger_entries",
     metadata,
     Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("payment_id", Text, ForeignKey("payments.payment_id"), nullable=False),
-    Column("payment_version", Integer, nullable=False),
+    Column("payment_id", Text, ForeignKey("payments.payment_id")),
+    Column("payment_version", Integer),
+    Column("source_key", Text, unique=True),  # of a settlement: the command that booked it, once
     Column("cause", Text, nullable=False),
     timestamp("at"),
+    CheckConstraint(
+        "(payment_id IS NULL) = (payment_version IS NULL) AND (payment_id IS NULL) = (source_key IS NOT NULL)",
+        name="of_payment_or_settlement",
+    ),
     Index("ix_ledger_entries_payment_id", "payment_id", "entry_id"),
 )
 

@@ -1,7 +1,8 @@
-"""The double-entry sub-ledger: what a change of a payment's totals posts, as a pure function.
+"""The double-entry sub-ledger: what a change of a payment's totals posts, and what a settlement posts: pure functions.
 
-Postings follow from totals, and totals from facts, so the ledger ties to the totals by construction: the sum of every
-posting of a payment is ``postings(PaymentState(), state)``, whatever path led there.
+Postings of a payment follow from its totals, and totals from facts, so the ledger ties to the totals by construction:
+the sum of every posting of a payment is ``postings(PaymentState(), state)``, whatever path led there. What a settlement
+says beside payments (fees, reserves, payouts) is booked once per command and belongs to no payment.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Account(StrEnum):
     AUTHORIZATIONS_DUE = "authorizations_due"
     """Memo: the other side of it."""
     GATEWAY_RECEIVABLE = "gateway_receivable"
-    """What the gateway owes us before fees: captured, less refunds, disputes and what it took beyond, less payouts."""
+    """What the gateway still owes us: captured, less refunds, disputes and what it took beyond, less what settlement
+    brought: fees and their taxes, reserves, adjustments, payouts."""
     CUSTOMER_PAYMENTS = "customer_payments"
     """What shoppers paid for orders, less what is going back to them."""
     REFUNDS_PENDING = "refunds_pending"
@@ -33,9 +35,15 @@ class Account(StrEnum):
     RETURNED_IN_EXCESS = "returned_in_excess"
     """What refunds and disputes took beyond what was captured: the gateway has it, and a person has to look."""
     GATEWAY_FEES = "gateway_fees"
-    """Brought by settlement."""
+    """Brought by settlement, like all that follow: what the gateway kept, its taxes not included."""
+    GATEWAY_FEE_TAXES = "gateway_fee_taxes"
+    """GST or VAT on those fees: a receivable from the tax office rather than a cost, where it can be deducted."""
+    RESERVES_HELD = "reserves_held"
+    """Ours, and kept back by the gateway for a while."""
+    SETTLEMENT_ADJUSTMENTS = "settlement_adjustments"
+    """Taken (or, in credit, given) by the gateway for reasons that no payment explains."""
     PAYOUTS = "payouts"
-    """Brought by settlement: on its way to, or on, our bank account."""
+    """On its way to, or on, our bank account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,14 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """One change of a payment's totals. ``cause`` is the source of the fact that changed them."""
+    """One change of a payment's totals, or one settlement. ``cause`` is the source of the fact that changed the totals,
+    or ``settlement``."""
 
     entry_id: int
-    payment_id: str
-    payment_version: int
+    payment_id: str | None
+    payment_version: int | None
+    source_key: str | None
+    """Of a settlement: the key of the command that booked it. Exactly one of this and the payment is there."""
     cause: str
     at: datetime
     lines: tuple[LedgerLine, ...]
@@ -70,6 +81,30 @@ class Balance:
     gateway: str
     account: Account
     amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementTotals:
+    """What a settlement says beside payments, in minor units. Positive is taken from what the gateway owes us."""
+
+    fees_minor: int = 0
+    tax_minor: int = 0
+    reserve_minor: int = 0
+    adjustment_minor: int = 0
+    payout_minor: int = 0
+
+
+def settlement_postings(totals: SettlementTotals) -> tuple[Posting, ...]:
+    """Sums to zero; no line for what is zero. What is given back (a negative amount) is posted the other way round."""
+    taken = (
+        (Account.GATEWAY_FEES, totals.fees_minor),
+        (Account.GATEWAY_FEE_TAXES, totals.tax_minor),
+        (Account.RESERVES_HELD, totals.reserve_minor),
+        (Account.SETTLEMENT_ADJUSTMENTS, totals.adjustment_minor),
+        (Account.PAYOUTS, totals.payout_minor),
+    )
+    owed_less = Posting(Account.GATEWAY_RECEIVABLE, -sum(amount for _, amount in taken))
+    return tuple(line for line in (*(Posting(*each) for each in taken), owed_less) if line.amount_minor)
 
 
 def postings(before: PaymentState, after: PaymentState) -> tuple[Posting, ...]:

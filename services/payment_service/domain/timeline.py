@@ -1,4 +1,5 @@
-"""A payment's timeline: what happened, in time order. Entries are built here, by pure functions, and nowhere else.
+"""A payment's timeline: what happened, in time order. Entries are built by pure functions, here and (those about the
+reconciler's cases) in case_timeline.py, and nowhere else.
 
 Summaries are sentences for an operator. Neither they nor ``details`` ever hold a body, a secret or personal data: what
 a gateway or a caller wrote freely is left out unless it has the form of a code.
@@ -37,6 +38,8 @@ class EntryKind(StrEnum):
     """An event was published with the change."""
     DECISION = "decision"
     """A policy or a person decided something: an automatic refund, an escalation, an override."""
+    CASE = "case"
+    """The reconciler found a disagreement about the payment, or saw it settled."""
 
 
 @dataclass(frozen=True, slots=True)

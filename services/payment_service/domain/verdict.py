@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from services.payment_service.domain.case_timeline import scenario_of
 from services.payment_service.domain.models import (
     ENDED_WITHOUT_MONEY,
     Attempt,
@@ -22,7 +23,7 @@ from services.payment_service.domain.operations import (
     OperationStatus,
     Origin,
 )
-from services.payment_service.domain.timeline import code
+from services.payment_service.domain.timeline import TimelineEntry, code
 from shared.money import Money
 
 T = TypeVar("T")
@@ -45,16 +46,19 @@ def verdict(
     disputes: Sequence[Dispute] = (),
     *,
     late_after: PaymentStatus | None = None,
+    open_cases: Sequence[TimelineEntry] = (),
 ) -> str:
     """One sentence: where the money is first, then everything that is open or that a person should know.
 
-    ``late_after``: the status in which the payment had been given up when its money came.
+    ``late_after``: the status in which the payment had been given up when its money came. ``open_cases``: what the
+    reconciler found and nobody has settled.
     """
     clauses = [_CLAUSES[payment.status](payment, attempt)]
     clauses.extend(_returned(payment))
     clauses.extend(_about_operations(payment, operations))
     clauses.extend(_about_disputes(disputes))
     clauses.extend(_for_a_person(payment, late_after))
+    clauses.extend(_named(open_cases, _case, "cases of the reconciler are open"))
     return "; ".join(clauses) + "."
 
 
@@ -277,6 +281,12 @@ def _for_a_person(payment: Payment, late_after: PaymentStatus | None) -> Iterato
         yield f"what was returned does not fit ({code(state.conflict) or 'conflict'}), a person has to look"
     if payment.session_unknown and payment.status is not PaymentStatus.CREATED:
         yield "a call that opens its payment page was not answered"
+
+
+def _case(opened: TimelineEntry) -> str:
+    amount = opened.amount
+    signed = f" ({'+' if amount.amount_minor > 0 else ''}{amount})" if amount is not None else ""
+    return f"reconciliation found {scenario_of(opened)}{signed}, which is not settled"
 
 
 def _named(found: Sequence[T], sentence: Callable[[T], str], many: str) -> Iterator[str]:

@@ -102,7 +102,8 @@ async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: Gate
             return False
     payment = await tx.payments.get_for_update(payment_id)
     assert payment is not None
-    learnt = Learnt(FactSource.WEBHOOK, webhook.received_at, by=webhook.delivery_id)
+    now = context.clock.now()
+    learnt = Learnt(FactSource.WEBHOOK, webhook.received_at, by=webhook.delivery_id, recorded_at=now)
     observations = _about(payment, event.observations)
     await record_facts(tx, payment, observations, learnt, references=event.references)
     return True

@@ -57,8 +57,8 @@ class PaymentRepository(Protocol):
         (its newest payment at that gateway)."""
         ...
 
-    async def add_references(self, payment: Payment, references: Sequence[str]) -> None:
-        """What the gateway calls it; ids of two accounts may be the same."""
+    async def add_references(self, payment: Payment, references: Sequence[str]) -> bool:
+        """What the gateway calls it; ids of two accounts may be the same. Whether one of them is new."""
         ...
 
     async def references(self, payment_id: str) -> tuple[str, ...]:
@@ -93,6 +93,11 @@ class PaymentRepository(Protocol):
         ...
 
     async def mark_asked(self, payment_id: str, at: datetime) -> None: ...
+
+    async def touch(self, payment_id: str, at: datetime) -> None:
+        """Something that belongs to a locked payment has changed though its own row has not: readers of what changed
+        since have to see it again."""
+        ...
 
 
 class FactRepository(Protocol):
@@ -202,6 +207,13 @@ class LedgerMarks:
 class LedgerRepository(Protocol):
     async def post(self, payment: Payment, lines: Sequence[Posting], *, cause: str, at: datetime) -> None:
         """One entry with its lines, in the caller's transaction. Does nothing for no lines."""
+        ...
+
+    async def book(
+        self, source_key: str, gateway: str, currency: str, lines: Sequence[Posting], *, cause: str, at: datetime
+    ) -> bool:
+        """One entry that belongs to no payment. False, and nothing is done, where that key has booked before or there
+        are no lines."""
         ...
 
     async def balances(

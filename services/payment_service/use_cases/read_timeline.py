@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from services.payment_service.domain.case_timeline import unresolved
 from services.payment_service.domain.models import Payment, PaymentStatus
 from services.payment_service.domain.timeline import EntryKind, TimelineEntry, in_time_order, without_told
 from services.payment_service.domain.transitions import is_late_success
@@ -41,7 +42,14 @@ async def read_timeline(payment_id: str, context: Context) -> PaymentTimeline:
     entries = in_time_order(written, untold)
     return PaymentTimeline(
         payment=payment,
-        verdict=verdict(payment, attempt, operations, disputes, late_after=_given_up_as(written)),
+        verdict=verdict(
+            payment,
+            attempt,
+            operations,
+            disputes,
+            late_after=_given_up_as(written),
+            open_cases=unresolved(written),
+        ),
         entries=entries[-MAX_ENTRIES:],
         is_complete=len(entries) <= MAX_ENTRIES,
     )

@@ -58,11 +58,20 @@ _ID_PREFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """Where facts come from: ``by`` is the delivery, request or run that brought them."""
+    """Where facts come from: ``by`` is the delivery, request or run that brought them.
+
+    ``at``: when it arrived here. ``recorded_at``: when it is written down, where that is later: a webhook may have been
+    parked for days, and whoever asks what has changed since yesterday must be shown what it changes today.
+    """
 
     source: FactSource
     at: datetime
     by: str | None = None
+    recorded_at: datetime | None = None
+
+    @property
+    def updated_at(self) -> datetime:
+        return max(self.at, self.recorded_at or self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +100,7 @@ async def record_facts(
     ``session_known``: the call that opens its session has been answered by now. ``entries``: what else the timeline
     tells. ``derive_again``: the caller has changed an operation's call, so derive even if no fact is new.
     """
-    if references:
-        await tx.payments.add_references(payment, references)
+    has_new_reference = bool(references) and await tx.payments.add_references(payment, references)
     fresh: list[Fact] = []
     for observation in dict.fromkeys(observations):
         fact = Fact(observation, learnt.source, learnt.at)
@@ -102,6 +110,8 @@ async def record_facts(
     reference = session_reference or payment.gateway_reference or next(iter(references), None)
     named = replace(payment, gateway_reference=reference, session_unknown=payment.session_unknown and not session_known)
     if not fresh and named == payment and not derive_again:
+        if has_new_reference:
+            await tx.payments.touch(payment.payment_id, learnt.updated_at)
         if entries:
             await tx.timeline.add(payment.payment_id, *entries)
         return Recorded(payment, changed=False)
@@ -109,7 +119,8 @@ async def record_facts(
         await tx.operations.look_now(payment.payment_id, learnt.at)
         tx.hint(OPERATIONS_CHANNEL)
     told = [*entries, *(fact_entry(fact, learnt.by) for fact in fresh)]
-    return await settle(tx, payment, learnt, after=named, entries=told)
+    has_more = bool(fresh) or has_new_reference
+    return await settle(tx, payment, learnt, after=named, entries=told, has_more=has_more)
 
 
 async def settle(
@@ -120,11 +131,13 @@ async def settle(
     after: Payment | None = None,
     added: Sequence[Operation] = (),
     entries: Sequence[TimelineEntry] = (),
+    has_more: bool = False,
 ) -> Recorded:
     """Derive from all facts and calls, and write what has changed. The caller holds the payment's lock.
 
     ``after``: the payment with what the caller has changed of it. ``added``: operations that begin with this
-    transaction. ``entries``: what else the timeline tells.
+    transaction. ``entries``: what else the timeline tells. ``has_more``: it has a new fact or reference, which readers
+    of its movements have to see even if its state stays as it is.
     """
     payment = after or before
     for operation in added:
@@ -143,10 +156,12 @@ async def settle(
         session_unknown=payment.session_unknown and derived.state.status in OPEN,
     )
     if payment == before and not changes.operations and not changes.disputes:
+        if has_more or written != list(known):
+            await tx.payments.touch(payment.payment_id, learnt.updated_at)
         if entries:
             await tx.timeline.add(payment.payment_id, *entries)
         return Recorded(before, changed=False, operations=tuple(written))
-    payment = await _mark_duplicate(tx, before, replace(payment, updated_at=max(before.updated_at, learnt.at)))
+    payment = await _mark_duplicate(tx, before, replace(payment, updated_at=max(before.updated_at, learnt.updated_at)))
     events = events_of_change(payment, changes)
     if events:  # a version is what an event tells of: what no event tells of is no new one
         payment = replace(payment, version=before.version + 1)

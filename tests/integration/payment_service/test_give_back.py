@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from services.payment_service.messaging.handlers import CommandHandler, UnsignedCommand
+from services.payment_service.messaging.handlers import CommandHandler
 from services.payment_service.use_cases.give_back import give_back
 from shared.contracts.commands import RefundRequested
 from shared.contracts.envelope import EventEnvelope
 from shared.errors import NotFound
+from shared.messaging.commands import UnsignedCommand
 from shared.unit_of_work import InboxClaim
 from tests.integration.payment_service.conftest import BuildWorld
 from tests.integration.payment_service.fake_money import ORDERED, Do, Shop, open_shop
