@@ -10,6 +10,12 @@ SWEEP_CHECKS = Counter(
     ["gateway", "result"],
     registry=REGISTRY,
 )
+CHANGES_LEARNT = Counter(
+    "payrail_payment_changes_learnt_total",
+    "Changes of status, by what told us first; sweep against webhook is the rate of missed webhooks",
+    ["gateway", "learnt_from"],
+    registry=REGISTRY,
+)
 SWEEP_LAST_ROUND = Gauge(
     "payrail_sweep_last_round_timestamp_seconds", "When this replica last ended a round of the sweep", registry=REGISTRY
 )

@@ -12,6 +12,7 @@ from shared.command_keys import CommandSigningKey, signing_key
 from shared.settings import ServiceSettings
 
 MOST_LOOKS = 50
+MOST_CALLS = 1000
 MAX_LOOK_HOURS = 2 * 365 * 24
 
 
@@ -38,6 +39,10 @@ class ReconcilerSettings(ServiceSettings):
     )
     sweep_calls_per_gateway: int = Field(
         50, ge=1, le=1000, description="calls in one round to one gateway: the pace of a backlog (failure RC14)"
+    )
+    sweep_calls_by_gateway: str = Field(
+        "",
+        description="exceptions from SWEEP_CALLS_PER_GATEWAY, where a gateway allows more or less: phonepe=10,tabby=20",
     )
     sweep_concurrency_per_gateway: int = Field(
         4, ge=1, le=50, description="calls at once; gateways limit rates per account, and shoppers come first"
@@ -70,6 +75,14 @@ class ReconcilerSettings(ServiceSettings):
         description="hex, at least 32 bytes; signs the commands to order_service and payment_service, whose "
         "COMMAND_KEYS list it as reconciler:<hex>. Unset: cases are found, and wait for a person",
     )
+
+    @field_validator("sweep_calls_by_gateway")
+    @classmethod
+    def _calls_are_numbers(cls, value: str) -> str:
+        for gateway, calls in _pairs(value):
+            if not gateway or not calls.isdecimal() or not 1 <= int(calls) <= MOST_CALLS:
+                raise ValueError(f"a list of <gateway>=<1 to {MOST_CALLS}>, separated by commas")
+        return value
 
     @field_validator("sweep_captured_looks_hours")
     @classmethod
@@ -104,12 +117,18 @@ class ReconcilerSettings(ServiceSettings):
     def rules(self) -> SweepRules:
         return SweepRules(
             calls_per_gateway=self.sweep_calls_per_gateway,
+            calls_by_gateway={gateway: int(calls) for gateway, calls in _pairs(self.sweep_calls_by_gateway)},
             concurrency_per_gateway=self.sweep_concurrency_per_gateway,
             batch_size=self.sweep_batch_size,
             gateway_pause_seconds=self.sweep_gateway_pause_seconds,
             lease_seconds=self.sweep_lease_seconds,
             pull_interval_seconds=self.sweep_pull_interval_seconds,
         )
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    parts = (part.partition("=") for part in text.split(",") if part.strip())
+    return [(name.strip(), value.strip()) for name, _, value in parts]
 
 
 def _hours(text: str) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ class PaymentDocument(BaseModel):
     amount_dispute_lost: MinorUnits = 0
     amount_excess: MinorUnits = 0
     outcome_unknown: bool = Field(False, strict=True)
+    method: str | None = Field(None, max_length=40)
 
     @field_validator("amount")
     @classmethod

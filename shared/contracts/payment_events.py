@@ -45,6 +45,7 @@ class PaymentEventData(EventData):
     outcome_unknown: bool = Field(
         default=False, description="a call to the gateway for this payment is unanswered: money may have moved"
     )
+    method: str | None = Field(default=None, description="how the shopper pays, where that was chosen with the payment")
     reason: str | None = Field(default=None, description="a stable code: why, where the type alone does not say it")
     learnt_from: str | None = Field(default=None, description="webhook, return, sweep, api or operator")
     occurred_at: Rfc3339 | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -13,6 +14,8 @@ from services.reconciler.api.schemas import (
     RunOut,
     RunPage,
     StartRunIn,
+    SweepDayOut,
+    SweepDays,
     WatchedPaymentOut,
     WatchedPaymentPage,
 )
@@ -63,6 +66,19 @@ async def get_run(run_id: RunId, context: UseCaseContext, _: Reader) -> RunOut:
     if run is None:
         raise NotFound
     return RunOut.of(run)
+
+
+@router.get("/sweep-days", responses={**_AUTH, **problem_responses(422, 503)})
+async def list_sweep_days(
+    context: UseCaseContext,
+    _: Reader,
+    days: Annotated[int, Query(ge=1, le=400, description="so many days back, today included")] = 30,
+) -> SweepDays:
+    """How many webhooks each gateway loses: what the sweep learnt before any webhook did, day by day."""
+    today = context.clock.now().astimezone(UTC).date()
+    async with context.uow() as tx:
+        found = await tx.sweep_days.between(today - timedelta(days=days - 1), today)
+    return SweepDays(data=[SweepDayOut.of(day) for day in found])
 
 
 @router.get("/watched-payments", responses={**_AUTH, **problem_responses(422, 503)})

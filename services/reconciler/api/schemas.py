@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from services.reconciler.domain.models import Run, RunKind, RunRequest, WatchedPayment
+from services.reconciler.domain.models import Run, RunKind, RunRequest, SweepDay, WatchedPayment
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.payment_events import PaymentStatusName
 
@@ -115,6 +116,27 @@ class RunOut(BaseModel):
             started_at=run.started_at,
             finished_at=run.finished_at,
         )
+
+
+class SweepDayOut(BaseModel):
+    """What the sweep found at a gateway on a day (UTC)."""
+
+    gateway: str
+    day: date
+    checked: int
+    learnt_first: int = Field(description="payments of which it learnt before any webhook did")
+    failed: int
+    payments: int = Field(description="of that gateway, created that day, with money, as far as they were pulled")
+    missed_webhooks_basis_points: int | None = Field(description="learnt_first of payments; null: there were none")
+
+    @classmethod
+    def of(cls, found: SweepDay) -> SweepDayOut:
+        rate = found.learnt_first * 10_000 // found.payments if found.payments else None
+        return cls(**asdict(found), missed_webhooks_basis_points=rate)
+
+
+class SweepDays(BaseModel):
+    data: list[SweepDayOut]
 
 
 class RunPage(BaseModel):

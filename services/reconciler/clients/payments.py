@@ -54,6 +54,7 @@ class _PaymentAnswer(PaymentDocument):
                 outcome_unknown=self.outcome_unknown,
             ),
             capture_before=self.capture_before,
+            method=self.method,
             is_document=True,
         )
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import RowMapping, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.reconciler.db.tables import gateway_pauses, reconciliation_runs, watched_payments
-from services.reconciler.domain.models import Counts, Run, RunKind, RunRequest, RunStatus, Standing, WatchedPayment
+from services.reconciler.db.tables import gateway_pauses, reconciliation_runs, sweep_days, watched_payments
+from services.reconciler.domain.models import (
+    Counts,
+    Run,
+    RunKind,
+    RunRequest,
+    RunStatus,
+    Standing,
+    SweepDay,
+    WatchedPayment,
+)
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import KnownVersion, WatchFilter
 from shared.db.leases import acquire_lease, release_lease
@@ -41,7 +51,7 @@ _DUE = text(
               AND NOT EXISTS (SELECT FROM gateway_pauses p WHERE p.gateway = w.gateway AND p.paused_until > :now)
         ) AS rated
     ) AS ranked
-    WHERE ranked.place <= :per_gateway
+    WHERE ranked.place <= coalesce(CAST(CAST(:by_gateway AS jsonb) ->> ranked.gateway AS integer), :per_gateway)
     ORDER BY ranked.risk >= 2, ranked.place, ranked.gateway LIMIT :limit
     """
 )
@@ -77,8 +87,11 @@ class Watched:
         )
         await self._connection.execute(statement)
 
-    async def due(self, now: datetime, *, per_gateway: int, limit: int) -> list[WatchedPayment]:
-        rows = await self._connection.execute(_DUE, {"now": now, "per_gateway": per_gateway, "limit": limit})
+    async def due(
+        self, now: datetime, *, per_gateway: int, by_gateway: Mapping[str, int], limit: int
+    ) -> list[WatchedPayment]:
+        values = {"now": now, "per_gateway": per_gateway, "by_gateway": json.dumps(dict(by_gateway)), "limit": limit}
+        rows = await self._connection.execute(_DUE, values)
         return [_watched(row) for row in rows.mappings()]
 
     async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
@@ -271,6 +284,36 @@ class Runs:
         return (await self._connection.execute(statement, {"before": before, "limit": limit})).rowcount
 
 
+_DAYS = text(
+    """
+    SELECT d.gateway, d.day, d.checked, d.learnt_first, d.failed, (
+        SELECT count(*) FROM known_payments p
+        WHERE p.gateway = d.gateway AND (p.amount_authorized > 0 OR p.amount_captured > 0)
+          AND p.created_at >= d.day AND p.created_at < d.day + 1) AS payments
+    FROM sweep_days d WHERE d.day BETWEEN :first AND :last ORDER BY d.day DESC, d.gateway
+    """
+)
+
+
+class SweepDays:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def count(self, gateway: str, day: date, counts: Counts) -> None:
+        added = {"checked": counts.checked, "learnt_first": counts.changed, "failed": counts.failed}
+        columns = sweep_days.c
+        statement = upsert(sweep_days).values(gateway=gateway, day=day, **added)
+        statement = statement.on_conflict_do_update(
+            index_elements=[columns.gateway, columns.day],
+            set_={name: columns[name] + number for name, number in added.items()},
+        )
+        await self._connection.execute(statement)
+
+    async def between(self, first: date, last: date) -> list[SweepDay]:
+        rows = await self._connection.execute(_DAYS, {"first": first, "last": last})
+        return [SweepDay(**row) for row in rows.mappings()]
+
+
 class Pauses:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -324,6 +367,7 @@ def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
         "last_error": watched.last_error,
         "asked_by_run": watched.asked_by_run,
         "capture_before": watched.capture_before,
+        "method": watched.method,
         **asdict(watched.standing),
     }
 
@@ -347,6 +391,7 @@ def _watched(row: RowMapping) -> WatchedPayment:
         asked_by_run=row["asked_by_run"],
         standing=Standing(**{name: row[name] for name in _STANDING}),
         capture_before=row["capture_before"],
+        method=row["method"],
     )
 
 

@@ -69,6 +69,7 @@ watched_payments = Table(
     *(Column(name, BigInteger, nullable=False, server_default="0") for name in TOTALS),
     Column("outcome_unknown", Boolean, nullable=False, server_default="false"),
     timestamp("capture_before", nullable=True),
+    Column("method", Text),
     one_of("status", _values(PaymentStatus)),
     CheckConstraint(" AND ".join(f"{name} >= 0" for name in TOTALS), name="totals_not_negative"),
     CheckConstraint("version > 0", name="version_positive"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.cases import Cases
-from services.reconciler.db.repositories import Leases, Pauses, Runs, Watched
+from services.reconciler.db.repositories import Leases, Pauses, Runs, SweepDays, Watched
+from services.reconciler.db.settlement_files import Files
 from shared.db.session import Database
 from shared.db.unit_of_work import Transaction, UnitOfWork
 from shared.ports import Ports
@@ -17,7 +18,9 @@ class ReconcilerTransaction(Transaction):
         self.watched = Watched(connection)
         self.runs = Runs(connection)
         self.pauses = Pauses(connection)
+        self.sweep_days = SweepDays(connection)
         self.leases = Leases(connection)
+        self.files = Files(connection)
         self.cases = Cases(connection)
 
 

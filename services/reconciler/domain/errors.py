@@ -20,3 +20,87 @@ class LeaseLost(InfrastructureError):
     """Another runner has taken the sweep over; nothing that was learnt meanwhile is written by this one."""
 
     code = "lease_lost"
+
+
+class FileRefused(DomainError):
+    """The file cannot be read as a settlement file; nothing of it was stored."""
+
+    code = "file_unreadable"
+    status = 422
+
+    @staticmethod
+    def because(code: str, detail: str) -> FileRefused:
+        """What a reader found wrong, with a code of its own where a caller may want to tell it from others."""
+        kind = _REFUSALS.get(code)
+        return FileRefused(f"{detail} ({code})") if kind is None else kind(detail)
+
+
+class FileEmpty(FileRefused):
+    """The file is empty."""
+
+    code = "empty"
+
+
+class FileIsBinary(FileRefused):
+    """The file is neither text nor a spreadsheet."""
+
+    code = "binary"
+
+
+class FileTruncated(FileRefused):
+    """The file ends too early; a part of it is missing."""
+
+    code = "truncated"
+
+
+class FormatUnknown(FileRefused):
+    """No settlement format knows these columns."""
+
+    code = "format_unknown"
+
+
+class WrongGateway(FileRefused):
+    """This is a settlement file of another gateway."""
+
+    code = "wrong_gateway"
+
+
+class ArchiveRefused(FileRefused):
+    """The archive holds something else than one settlement file."""
+
+    code = "archive_refused"
+
+
+class FileTooLarge(FileRefused):
+    """The file is larger than SETTLEMENT_MAX_BYTES, or expands to more than SETTLEMENT_MAX_CONTENT_BYTES."""
+
+    code = "too_large"
+    status = 413
+
+
+class ReaderTimedOut(FileRefused):
+    """Reading the file took longer than SETTLEMENT_READING_TIMEOUT_SECONDS."""
+
+    code = "reading_timeout"
+
+
+class ReaderDied(FileRefused):
+    """The process that read the file ended before it was done; the file may need more memory than is allowed."""
+
+    code = "reader_died"
+
+
+_REFUSALS: dict[str, type[FileRefused]] = {
+    kind.code: kind
+    for kind in (
+        FileEmpty,
+        FileIsBinary,
+        FileTruncated,
+        FormatUnknown,
+        WrongGateway,
+        ArchiveRefused,
+        FileTooLarge,
+        ReaderTimedOut,
+        ReaderDied,
+    )
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -60,6 +60,8 @@ class SeenPayment:
     standing: Standing = Standing()
     capture_before: datetime | None = None
     """When the hold ends, where that is told."""
+    method: str | None = None
+    """How the shopper pays, where that was chosen."""
     is_document: bool = False
     """The whole document; an event does not say what of the disputes is lost, nor when a hold ends."""
 
@@ -89,6 +91,7 @@ class WatchedPayment:
     """The run on demand that waits for this payment's check."""
     standing: Standing = Standing()
     capture_before: datetime | None = None
+    method: str | None = None
 
     @classmethod
     def first_seen(cls, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
@@ -105,6 +108,7 @@ class WatchedPayment:
             next_check_at=None,
             standing=seen.standing,
             capture_before=seen.capture_before,
+            method=seen.method,
         )
         return watched._scheduled(timetable, moment)
 
@@ -120,6 +124,7 @@ class WatchedPayment:
             status=seen.status,
             standing=self._standing_after(seen),
             capture_before=seen.capture_before or self.capture_before,
+            method=seen.method or self.method,
         )
         if now._course != self._course:
             begun = replace(now, status_since=min(seen.changed_at, moment.now), checks=0, failures=0)
@@ -176,6 +181,7 @@ class WatchedPayment:
             is_unsettled=self.standing.is_unsettled,
             is_taken=self.standing.is_taken,
             capture_before=self.capture_before,
+            method=self.method,
         )
         due = timetable.next_check_at(subject, now=moment.now, jitter=moment.jitter)
         return replace(self, next_check_at=due, asked_by_run=None if due is None else self.asked_by_run)
@@ -236,6 +242,20 @@ class Run:
     """Per gateway and currency."""
     problem: str | None = None
     """Why it failed: a code."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDay:
+    """What the sweep found at a gateway on a day (UTC), and how many of that day's payments have money."""
+
+    gateway: str
+    day: date
+    checked: int
+    learnt_first: int
+    """Payments of which it learnt before any webhook did."""
+    failed: int
+    payments: int
+    """Of that gateway, created that day, with money, as far as they were pulled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,12 +97,40 @@ PLANS: Mapping[PaymentStatus, Plan] = {
     PaymentStatus.CONFLICTED: _CONFLICTED,
 }
 
+_LATE_AUTHORIZATION = Plan((HOUR, 5 * HOUR, 18 * HOUR, *(DAY,) * 5), repeats=False)
+"""1, 6 and 24 hours after its end, then daily until the sixth day."""
+
 GATEWAY_PLANS: Mapping[tuple[str, PaymentStatus], Plan] = {
+    # Razorpay authorizes a payment that failed for want of a bank's answer up to five days later, by one of its pages.
+    **{("razorpay", status): _LATE_AUTHORIZATION for status in (PaymentStatus.FAILED, PaymentStatus.EXPIRED)},
+    ("razorpay", PaymentStatus.CANCELED): _LATE_AUTHORIZATION,
     # Stripe's delayed-notification methods (bank debits) are processing for days; hurrying learns nothing.
     ("stripe", PaymentStatus.PROCESSING): Plan(
         (MINUTE, 10 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, DAY), repeats=True, is_open=True
     ),
 }
+
+_BY_BANK = Plan((10 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, DAY), repeats=True, is_open=True)
+_IN_AN_APP = Plan(
+    (MINUTE, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 40 * MINUTE, HOUR, 4 * HOUR, 12 * HOUR, DAY),
+    repeats=True,
+    is_open=True,
+)
+
+METHOD_PLANS: Mapping[tuple[str, PaymentStatus], Plan] = {
+    # Money that a bank moves overnight, or that the shopper carries to a counter: hurrying learns nothing.
+    **{
+        (method, PaymentStatus.PROCESSING): _BY_BANK
+        for method in ("bank_debit", "bank_transfer", "sepa_debit", "ach_debit", "boleto", "oxxo", "konbini", "cash")
+    },
+    # The shopper agrees in another app within minutes, and the page in the browser is often closed by then.
+    **{
+        (method, status): _IN_AN_APP
+        for method in ("upi", "wallet")
+        for status in (PaymentStatus.REQUIRES_ACTION, PaymentStatus.PROCESSING)
+    },
+}
+"""By the payment's ``method``, as the caller named it; it counts before the gateway's own plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +149,8 @@ class Subject:
     is_taken: bool = False
     """All that was held was captured, or what was not was given back: a hold that is none any more."""
     capture_before: datetime | None = None
+    method: str | None = None
+    """How the shopper pays, where that was chosen with the payment."""
 
     @property
     def is_held(self) -> bool:
@@ -139,7 +169,8 @@ class Timetable:
     captured_looks: tuple[int, ...] = CAPTURED_LOOKS
 
     def plan_for(self, subject: Subject) -> Plan:
-        plan = GATEWAY_PLANS.get((subject.gateway, subject.status), PLANS[subject.status])
+        by_gateway = GATEWAY_PLANS.get((subject.gateway, subject.status), PLANS[subject.status])
+        plan = METHOD_PLANS.get((subject.method or "", subject.status), by_gateway)
         if plan.is_open:
             return plan
         if subject.is_unsettled:

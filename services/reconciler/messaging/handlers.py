@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.reconciler.domain.models import SeenPayment, Standing
 from services.reconciler.domain.schedule import PaymentStatus
+from services.reconciler.metrics import CHANGES_LEARNT
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.watch_payments import watch_payments
 from shared.contracts.catalogue import read_event
@@ -11,6 +12,8 @@ from shared.contracts.envelope import EventEnvelope
 from shared.contracts.payment_events import PaymentAuthorizationExpiring, PaymentEventData
 from shared.money import Money
 from shared.unit_of_work import InboxClaim
+
+SOURCES = frozenset({"webhook", "return", "sweep", "api", "operator", "resolver"})
 
 
 class PaymentEventsHandler:
@@ -23,8 +26,15 @@ class PaymentEventsHandler:
         """Raises pydantic.ValidationError for data that is not what its type promises."""
         event = read_event(envelope)
         async with self._context.uow() as tx:
-            if await tx.inbox.claim(claim) and isinstance(event, PaymentEventData):
-                await watch_payments(tx, [_seen(event, envelope)], self._context)
+            if not await tx.inbox.claim(claim) or not isinstance(event, PaymentEventData):
+                return
+            await watch_payments(tx, [_seen(event, envelope)], self._context)
+        if event.status != event.previous_status:
+            CHANGES_LEARNT.labels(event.gateway, _source(event.learnt_from)).inc()
+
+
+def _source(learnt_from: str | None) -> str:
+    return learnt_from if learnt_from in SOURCES else "other"
 
 
 def _seen(event: PaymentEventData, envelope: EventEnvelope) -> SeenPayment:
@@ -45,5 +55,6 @@ def _seen(event: PaymentEventData, envelope: EventEnvelope) -> SeenPayment:
             amount_disputed=event.amount_disputed,
             outcome_unknown=event.outcome_unknown,
         ),
+        method=event.method,
         capture_before=event.capture_before if isinstance(event, PaymentAuthorizationExpiring) else None,
     )

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
-from services.reconciler.domain.models import Counts, Moment, Run, RunKind, RunRequest, SeenPayment, WatchedPayment
+from services.reconciler.domain.models import (
+    Counts,
+    Moment,
+    Run,
+    RunKind,
+    RunRequest,
+    SeenPayment,
+    SweepDay,
+    WatchedPayment,
+)
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
 from services.reconciler.use_cases.case_ports import CaseRepository
+from services.reconciler.use_cases.settlement_ports import FileRepository, Intake, SettlementReader
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.randomness import Randomness
@@ -55,8 +65,11 @@ class WatchedRepository(Protocol):
 
     async def save(self, watched: WatchedPayment) -> None: ...
 
-    async def due(self, now: datetime, *, per_gateway: int, limit: int) -> list[WatchedPayment]:
-        """What is due at gateways that are not paused, most money at risk first, at most ``per_gateway`` of each."""
+    async def due(
+        self, now: datetime, *, per_gateway: int, by_gateway: Mapping[str, int], limit: int
+    ) -> list[WatchedPayment]:
+        """What is due at gateways that are not paused, most money at risk first, at most so many of each gateway:
+        ``by_gateway`` names exceptions from ``per_gateway``."""
         ...
 
     async def ask_for(self, run_id: str, request: RunRequest, now: datetime) -> int:
@@ -110,6 +123,14 @@ class RunRepository(Protocol):
     async def forget_ended(self, before: datetime, *, limit: int) -> int: ...
 
 
+class SweepDayRepository(Protocol):
+    async def count(self, gateway: str, day: date, counts: Counts) -> None: ...
+
+    async def between(self, first: date, last: date) -> list[SweepDay]:
+        """Newest first, both days included."""
+        ...
+
+
 class PauseRepository(Protocol):
     """Gateways that are left alone for a while, because they did not answer."""
 
@@ -141,7 +162,13 @@ class ReconcilerTransaction(TransactionPort, Protocol):
     def pauses(self) -> PauseRepository: ...
 
     @property
+    def sweep_days(self) -> SweepDayRepository: ...
+
+    @property
     def leases(self) -> LeasePort: ...
+
+    @property
+    def files(self) -> FileRepository: ...
 
     @property
     def cases(self) -> CaseRepository: ...
@@ -183,6 +210,8 @@ class SweepRules:
     """Limits of a round."""
 
     calls_per_gateway: int
+    calls_by_gateway: Mapping[str, int]
+    """Exceptions from it."""
     concurrency_per_gateway: int
     batch_size: int
     gateway_pause_seconds: float
@@ -197,6 +226,8 @@ class Context:
     uow: UnitOfWorkFactory
     settlement_uow: UnitOfWorkFactory
     """For work on whole files: few connections, and statements that may take minutes."""
+    reader: SettlementReader
+    intake: Intake
     payments: PaymentsClient
     clock: Clock
     ids: Ids

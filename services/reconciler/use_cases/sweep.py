@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from itertools import groupby
 
 import structlog
@@ -119,7 +119,12 @@ class Sweeper:
         rules = self._context.rules
         started_at = self._context.clock.now()
         async with self._context.uow() as tx:
-            due = await tx.watched.due(started_at, per_gateway=rules.calls_per_gateway, limit=rules.batch_size)
+            due = await tx.watched.due(
+                started_at,
+                per_gateway=rules.calls_per_gateway,
+                by_gateway=rules.calls_by_gateway,
+                limit=rules.batch_size,
+            )
             pauses = await tx.pauses.lengths()
         scheduled = sum(1 for payment in due if payment.asked_by_run is None)
         run = Run(
@@ -189,6 +194,7 @@ class Sweeper:
         if known.asked_by_run is not None:
             run = replace(run, run_id=known.asked_by_run, holder=self.holder)
         await tx.runs.count(run, counts)
+        await tx.sweep_days.count(asked.gateway, moment.now.astimezone(UTC).date(), counts)
 
     async def _pause(self, tx: ReconcilerTransaction, lane: _Lane, outcome: Outcome) -> None:
         lane.is_paused = True  # before the first await: the lane's other workers look at it

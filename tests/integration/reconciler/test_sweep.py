@@ -277,3 +277,33 @@ class DyingClient:
 
     async def not_final(self, cursor: str | None) -> PaymentsPage:
         return await self._client.not_final(cursor)
+
+
+async def test_missed_webhooks_are_counted_per_gateway_and_day(world: World) -> None:
+    lost, seen = await world.watches(), await world.watches()
+    world.payments.gateway_says[lost] = "captured"
+    await world.sweeps(after_seconds=70)
+    await world.execute(
+        """
+        INSERT INTO known_payments (payment_id, order_id, gateway, status, version, amount_minor, currency,
+            amount_captured, created_at, updated_at)
+        SELECT id, 'ord_1', 'generic', 'captured', 2, 100, 'EUR', 100, :now, :now FROM unnest(CAST(:ids AS text[])) id
+        """,
+        ids=[lost, seen],
+        now=world.clock.now(),
+    )
+    headers = world.token("recon:read")
+    answer = await world.http.get("/api/v1/reconciliation/sweep-days", params={"days": 2}, headers=headers)
+    [day] = answer.json()["data"]
+    assert (day["gateway"], day["checked"], day["learnt_first"], day["payments"]) == ("generic", 2, 1, 2)
+    assert day["missed_webhooks_basis_points"] == 5_000
+
+
+async def test_a_gateway_may_have_a_budget_of_its_own(build_world: BuildWorld) -> None:
+    world = await build_world(sweep_calls_per_gateway=4, sweep_calls_by_gateway="stripe=1")
+    for gateway in ("stripe", "generic"):
+        for _ in range(5):
+            await world.watches(gateway=gateway)
+    await world.sweeps(after_seconds=70)
+    gateways = [(await world.watched(each))["gateway"] for each in world.payments.synced]
+    assert (gateways.count("stripe"), gateways.count("generic")) == (1, 4)

@@ -277,3 +277,18 @@ def test_the_plan_of_the_unsettled_is_what_the_readme_says() -> None:
 def test_a_jitter_out_of_range_is_a_bug() -> None:
     with pytest.raises(AssertionError, match="jitter"):
         next_check(PaymentStatus.CREATED, jitter=2)
+
+
+def test_a_bank_debit_is_not_hurried_whatever_its_gateway() -> None:
+    by_bank = replace(a_subject(PaymentStatus.PROCESSING), gateway="razorpay", method="bank_debit", checks=2)
+    usual = replace(by_bank, method=None)
+    assert Timetable().wait_seconds(by_bank, A_MOMENT) == 4 * HOUR
+    assert Timetable().wait_seconds(usual, A_MOMENT) == 5 * MINUTE
+
+
+def test_a_payment_that_razorpay_gave_up_on_is_looked_at_until_late_authorization_is_over() -> None:
+    looks, at = 0, 0.0
+    subject = replace(a_subject(PaymentStatus.FAILED), gateway="razorpay")
+    while (wait := Timetable().wait_seconds(replace(subject, checks=looks), A_MOMENT)) is not None:
+        looks, at = looks + 1, at + wait
+    assert at == 6 * DAY

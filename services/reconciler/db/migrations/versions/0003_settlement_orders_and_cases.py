@@ -397,6 +397,7 @@ def upgrade() -> None:
             "payment_id IS NULL AND NOT repeats AND kind IN ('sale', 'refund', 'refund_reversal', 'chargeback', 'chargeback_reversal')"
         ),
     )
+    op.add_column("watched_payments", sa.Column("method", sa.Text(), nullable=True))
     op.add_column("reconciliation_runs", sa.Column("file_id", sa.Text(), nullable=True))
     op.add_column("reconciliation_runs", sa.Column("phase", sa.Text(), nullable=True))
     op.add_column("reconciliation_runs", sa.Column("done", sa.BigInteger(), server_default="0", nullable=False))
@@ -430,6 +431,7 @@ def downgrade() -> None:
     op.drop_column("reconciliation_runs", "done")
     op.drop_column("reconciliation_runs", "phase")
     op.drop_column("reconciliation_runs", "file_id")
+    op.drop_column("watched_payments", "method")
     op.drop_index(
         "ix_settlement_lines_unmatched",
         table_name="settlement_lines",
