@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from services.reconciler.clients.payments import HttpPaymentsClient
 from services.reconciler.db.unit_of_work import unit_of_work
 from services.reconciler.messaging.bindings import subscriptions
 from services.reconciler.settings import ReconcilerSettings
+from services.reconciler.settlement_formats.process import ChildReader
 from services.reconciler.use_cases.ports import Context
+from services.reconciler.use_cases.settlement_ports import Intake
 from services.reconciler.use_cases.sweep import Sweeper
 from shared.db.session import Database
 from shared.health import HealthCheck
@@ -93,6 +96,12 @@ async def build(
         context = Context(
             uow=unit_of_work(database, ports),
             settlement_uow=unit_of_work(settlement_database, ports),
+            reader=ChildReader(settings.reading),
+            intake=Intake(
+                asyncio.Semaphore(settings.settlement_files_at_once),
+                settings.settlement_max_bytes,
+                settings.settlement_folder,
+            ),
             payments=payments,
             clock=ports.clock,
             ids=ports.ids,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
 from services.reconciler.domain.schedule import HOUR, Timetable
+from services.reconciler.settlement_formats.limits import ReadingLimits
+from services.reconciler.settlement_formats.process import ReadingOptions
 from services.reconciler.use_cases.ports import SweepRules
 from shared.command_keys import CommandSigningKey, signing_key
 from shared.settings import ServiceSettings
@@ -69,6 +72,34 @@ class ReconcilerSettings(ServiceSettings):
     settlement_statement_timeout_seconds: float = Field(
         900.0, gt=0, le=7200, description="one statement over a whole settlement file: a million lines take minutes"
     )
+    settlement_max_bytes: int = Field(
+        1024 * 1024 * 1024, ge=1, description="a settlement file as it comes: a million lines are 100 to 300 MB"
+    )
+    settlement_max_content_bytes: int = Field(
+        4 * 1024 * 1024 * 1024, ge=1, description="what a packed settlement file may expand to"
+    )
+    settlement_max_expansion_ratio: int = Field(
+        200,
+        ge=2,
+        description="expanded bytes for each packed byte: tables pack 5 to 50 times, a bomb 1000 (failure RC16)",
+    )
+    settlement_max_rows: int = Field(20_000_000, ge=1, description="rows of one settlement file")
+    settlement_max_columns: int = Field(500, ge=1, le=16_384, description="columns of a settlement file's table")
+    settlement_max_cell_length: int = Field(
+        32_767, ge=64, le=1_000_000, description="characters of one cell; a spreadsheet holds no more either"
+    )
+    settlement_reader_memory_bytes: int = Field(
+        1024 * 1024 * 1024, ge=256 * 1024 * 1024, description="address space of the process that reads a file"
+    )
+    settlement_reading_timeout_seconds: float = Field(
+        1800.0, gt=0, le=86_400, description="reading one file in all; a million rows take half a minute"
+    )
+    settlement_files_at_once: int = Field(
+        2, ge=1, le=20, description="uploads that are recognised and stored at the same time: each takes a core"
+    )
+    settlement_folder: Path | None = Field(
+        None, description="watched for files in <folder>/<gateway>[__<account>]/; unset: no folder is watched"
+    )
 
     command_signing_key: CommandSigningKey = Field(
         None,
@@ -112,6 +143,19 @@ class ReconcilerSettings(ServiceSettings):
             factor=self.sweep_schedule_factor,
             captured_looks=tuple(hours * HOUR for hours in _hours(self.sweep_captured_looks_hours)),
         )
+
+    @property
+    def reading(self) -> ReadingOptions:
+        limits = ReadingLimits(
+            max_bytes=self.settlement_max_bytes,
+            max_content_bytes=self.settlement_max_content_bytes,
+            max_expansion_ratio=self.settlement_max_expansion_ratio,
+            max_rows=self.settlement_max_rows,
+            max_columns=self.settlement_max_columns,
+            max_cell_length=self.settlement_max_cell_length,
+            memory_bytes=self.settlement_reader_memory_bytes,
+        )
+        return ReadingOptions(limits, self.settlement_reading_timeout_seconds)
 
     @property
     def rules(self) -> SweepRules:

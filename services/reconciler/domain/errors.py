@@ -16,6 +16,27 @@ class SyncRefused(DomainError):
         self.reason = reason
 
 
+class CaseAlreadyResolved(DomainError):
+    """The case is resolved; if the disagreement is still there, the next run opens another one."""
+
+    code = "case_resolved"
+    status = 409
+
+
+class SecondPersonNeeded(DomainError):
+    """You have asked for this already; it moves money, so another person has to ask for the same."""
+
+    code = "second_person_needed"
+    status = 409
+
+
+class ActionNotPossible(DomainError):
+    """The command cannot be sent: what it is about is not known here, or COMMAND_SIGNING_KEY is not set."""
+
+    code = "action_not_possible"
+    status = 422
+
+
 class LeaseLost(InfrastructureError):
     """Another runner has taken the sweep over; nothing that was learnt meanwhile is written by this one."""
 

@@ -1,0 +1,200 @@
+"""Reads settlement files in a process of its own: what is wrong with a file ends that process, and never this one.
+
+The child gets the file as its standard input and nothing else: no database, no secret, no variable of the environment.
+It may use so much memory and processor time, may write no file, and is killed when the reading is given up. Rows come
+back on its standard output; what it has to say at the end on its standard error, as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services.reconciler.domain.settlement import BadRow, SettlementFile, StatedPayout, StatedTotal
+from services.reconciler.settlement_formats.limits import ReadingLimits
+from services.reconciler.settlement_formats.port import Incomplete, Unreadable
+from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, ReadingReport
+
+log = structlog.get_logger()
+
+CHILD = "services.reconciler.settlement_formats.child"
+PIECE_BYTES = 256 * 1024
+PIPE_BYTES = 1024 * 1024
+"""What waits in this process at most before the child has to wait."""
+
+_ROOT = str(Path(__file__).resolve().parents[3])
+"""Where the child finds this package, wherever it was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingOptions:
+    """What an installation says about its files. ``header_maps``: per gateway, logical column → header in the file."""
+
+    limits: ReadingLimits
+    timeout_seconds: float
+    header_maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    default_currencies: Mapping[str, str] = field(default_factory=dict)
+
+
+class ChildReader:
+    """The SettlementReader of production."""
+
+    def __init__(self, options: ReadingOptions) -> None:
+        self._options = options
+
+    async def inspect(self, raw: RawFile, *, gateway: str, account: str, format_name: str | None) -> Inspection:
+        request = self._request("inspect", gateway=gateway, account=account, format_name=format_name)
+        async with _child(raw, request, self._options.timeout_seconds) as child:
+            report = await child.report()
+        return Inspection(
+            format=report["format"],
+            format_version=report["format_version"],
+            content_bytes=report["content_bytes"],
+            content_sha256=bytes.fromhex(report["content_sha256"]),
+        )
+
+    @asynccontextmanager
+    async def read(self, file: SettlementFile, content: AsyncIterator[bytes]) -> AsyncIterator[ChildReading]:
+        request = self._request("read", gateway=file.gateway, account=file.account, format_name=file.format)
+        # It has no name in any directory, so that nothing is left of it whatever happens to this process.
+        with tempfile.TemporaryFile() as raw:
+            async for piece in content:
+                raw.write(piece)
+            raw.flush()
+            async with _child(raw, request, self._options.timeout_seconds) as child:
+                yield ChildReading(child)
+
+    def _request(self, task: str, *, gateway: str, account: str, format_name: str | None) -> dict[str, Any]:
+        return {
+            "task": task,
+            "gateway": gateway,
+            "account": account,
+            "format": format_name,
+            "header_map": dict(self._options.header_maps.get(gateway, {})),
+            "default_currency": self._options.default_currencies.get(gateway),
+            "limits": asdict(self._options.limits),
+            "processor_seconds": int(self._options.timeout_seconds) + 1,
+        }
+
+
+class ChildReading:
+    """Satisfies ``Reading``."""
+
+    def __init__(self, child: _Child) -> None:
+        self._child = child
+        self._report: ReadingReport | None = None
+        self.lines: AsyncIterator[bytes] = self._read_lines()
+
+    async def _read_lines(self) -> AsyncIterator[bytes]:
+        while piece := await self._child.output.read(PIECE_BYTES):
+            yield piece
+        self._report = _reading_report(await self._child.report())
+
+    def report(self) -> ReadingReport:
+        assert self._report is not None, "asked for the report before the lines were read"
+        return self._report
+
+
+class _Child:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None, "it was started with pipes"
+        assert process.stderr is not None, "it was started with pipes"
+        self._process = process
+        self.output = process.stdout
+        self._reports = process.stderr
+        self._timed_out = False
+
+    def time_out(self) -> None:
+        self._timed_out = True
+        self.kill()
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def report(self) -> dict[str, Any]:
+        """What it says at its end. Raises Unreadable or Incomplete: what it says, or that it cannot say anything."""
+        text = await self._reports.read()
+        status = await self._process.wait()
+        if self._timed_out:
+            raise Unreadable("reading_timeout", "reading the file took too long")
+        try:
+            report: dict[str, Any] = json.loads(text)
+        except ValueError:
+            log.warning("settlement_reader_died", status=status)
+            raise Unreadable("reader_died", "the process that read the file ended before it was done") from None
+        if "refused" in report:
+            kind = Incomplete if report["refused"] == "incomplete" else Unreadable
+            raise kind(report["code"], report["detail"])
+        if "failed" in report:
+            log.error("settlement_reader_failed", error=report["failed"], where=report["where"])
+            raise Unreadable("reader_died", "the file could not be read because of an error in its reader")
+        return report
+
+
+@asynccontextmanager
+async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: float) -> AsyncIterator[_Child]:
+    """Runs for as long as the block, and never longer."""
+    raw.seek(0)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-B",
+        "-m",
+        CHILD,
+        json.dumps(request),
+        stdin=raw.fileno(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=PIPE_BYTES,
+        cwd="/",
+        env={"PYTHONPATH": _ROOT, "PYTHONUTF8": "1"},
+        start_new_session=True,  # Ctrl-C is ours to decide about
+    )
+    child = _Child(process)
+    timer = asyncio.get_running_loop().call_later(timeout_seconds, child.time_out)
+    try:
+        yield child
+    finally:
+        timer.cancel()
+        child.kill()
+        await asyncio.shield(_ended(process))
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Takes what is left in the pipes, so that their transports close, and its status, so that no zombie stays."""
+    for pipe in (process.stdout, process.stderr):
+        while pipe is not None and await pipe.read(PIECE_BYTES):
+            pass
+    await process.wait()
+
+
+def _reading_report(report: Mapping[str, Any]) -> ReadingReport:
+    return ReadingReport(
+        rows=report["rows"],
+        lines=report["lines"],
+        bad_rows=report["bad_rows"],
+        problems=tuple(BadRow(*problem) for problem in report["problems"]),
+        payouts=tuple(_payout(payout) for payout in report["payouts"]),
+        totals=tuple(StatedTotal(*total) for total in report["totals"]),
+        covers_from=_time(report["covers_from"]),
+        covers_until=_time(report["covers_until"]),
+    )
+
+
+def _payout(values: list[Any]) -> StatedPayout:
+    payout = StatedPayout(*values)
+    return payout._replace(paid_at=_time(values[StatedPayout._fields.index("paid_at")]))
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

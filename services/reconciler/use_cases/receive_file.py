@@ -1,0 +1,102 @@
+"""Take a settlement file in, wherever it came from: the API, the watched folder, a gateway's report, the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from services.reconciler.domain.errors import FileRefused
+from services.reconciler.domain.settlement import FileStatus, SettlementFile
+from services.reconciler.settlement_formats.port import Unreadable
+from services.reconciler.use_cases.ports import Context, UnitOfWorkFactory
+from services.reconciler.use_cases.settlement_ports import SETTLEMENT_CHANNEL, RawFile
+
+CHUNK_BYTES = 1024 * 1024
+CHUNKS_AT_ONCE = 4
+MAX_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A file that somebody or something brought. ``raw`` stays open, and whoever opened it closes it."""
+
+    raw: RawFile
+    name: str
+    source: str
+    """``upload``, ``folder`` or ``report_api``."""
+    received_by: str
+    gateway: str
+    account: str = ""
+    format_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    file: SettlementFile
+    is_duplicate: bool
+
+
+async def receive_file(arrival: Arrival, context: Context) -> Received:
+    """Recognise, hash and store it; the worker is woken to read it. The same content again is the file that is known.
+
+    Recognition comes before anything is stored, so that what cannot be read leaves nothing behind. File and content
+    commit together. Raises FileRefused.
+    """
+    async with context.intake.turn:
+        size = arrival.raw.seek(0, 2)
+        try:
+            seen = await context.reader.inspect(
+                arrival.raw, gateway=arrival.gateway, account=arrival.account, format_name=arrival.format_name
+            )
+        except Unreadable as error:
+            raise FileRefused.because(error.code, error.detail) from error
+        file = SettlementFile(
+            file_id=context.ids.new("stf"),
+            gateway=arrival.gateway,
+            account=arrival.account,
+            format=seen.format,
+            format_version=seen.format_version,
+            name=_shown(arrival.name),
+            source=arrival.source,
+            received_by=arrival.received_by,
+            size_bytes=size,
+            content_bytes=seen.content_bytes,
+            content_sha256=seen.content_sha256,
+            status=FileStatus.RECEIVED,
+            received_at=context.clock.now(),
+        )
+        return await _store(file, arrival.raw, context)
+
+
+async def _store(file: SettlementFile, raw: RawFile, context: Context) -> Received:
+    async with context.settlement_uow() as tx:
+        stored, is_new = await tx.files.receive(file, _pieces(raw))
+        if is_new:
+            tx.hint(SETTLEMENT_CHANNEL, stored.file_id)
+    return Received(stored, is_duplicate=not is_new)
+
+
+async def content_of(file_id: str, uow: UnitOfWorkFactory) -> AsyncIterator[bytes]:
+    """The file as it came, in pieces, each few of them in a transaction of their own: readers are slow."""
+    number = 0
+    while True:
+        async with uow() as tx:
+            pieces = await tx.files.chunks(file_id, after=number, limit=CHUNKS_AT_ONCE)
+        for piece in pieces:
+            yield piece
+        number += len(pieces)
+        if len(pieces) < CHUNKS_AT_ONCE:
+            return
+
+
+async def _pieces(raw: RawFile) -> AsyncIterator[bytes]:
+    raw.seek(0)
+    while piece := raw.read(CHUNK_BYTES):
+        yield piece
+
+
+def _shown(name: str) -> str:
+    """Only its last part, and nothing in it that a terminal or a header would act on."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    printable = "".join(character if character.isprintable() else "_" for character in last)
+    return printable[:MAX_NAME_LENGTH] or "file"
