@@ -8,7 +8,8 @@ Keep httpx behind this module: its development has moved on and we may follow (f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -91,6 +92,25 @@ class CallPolicy:
     max_wait_seconds: float = 2.0
     reads_problems: bool = False
     """A status of 500 and above is an answer too: our own services say with it what may have happened, and where."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPolicy:
+    """How long a streamed answer may take in all, how long one read of it, and how large it may get."""
+
+    budget_seconds: float
+    stall_seconds: float = 30.0
+    max_bytes: int = 4 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStream:
+    """An answer whose body is read while it comes. Reading raises GatewayOutcomeUnknown where it breaks off, stalls,
+    outlasts its budget or is too large: what was read before is all there is."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
 
 
 class RetryBudget:
@@ -195,6 +215,54 @@ class HttpCaller:
             raise
         raise AssertionError("tenacity ends by returning or raising")
 
+    @asynccontextmanager
+    async def stream(
+        self,
+        url: str,
+        *,
+        policy: StreamPolicy,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[HttpStream]:
+        """GET an answer that is too large to hold. It is asked for once: who reads it knows where to go on.
+
+        Raises as ``send`` does before the first byte. The budget counts the time of reading only against the clock, so
+        that the reader's own work is never cut short in the middle.
+        """
+        assert not in_transaction(), "a foreign call inside a unit of work"
+        deadline = self._ports.clock.monotonic() + policy.budget_seconds
+        request_headers = dict(headers or {})
+        correlation = current_correlation()
+        if correlation is not None:
+            request_headers.setdefault("traceparent", correlation.traceparent)
+        request = self._client.build_request("GET", url, headers=request_headers, params=params)
+        with _stream_errors():
+            async with asyncio.timeout(policy.stall_seconds):
+                response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code == 429:
+                raise GatewayRateLimited(retry_after_seconds=self._retry_after(response))
+            yield HttpStream(response.status_code, response.headers, self._chunks(response, policy, deadline))
+        finally:
+            await response.aclose()
+
+    async def _chunks(self, response: httpx.Response, policy: StreamPolicy, deadline: float) -> AsyncIterator[bytes]:
+        chunks = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+        size = 0
+        while True:
+            left = deadline - self._ports.clock.monotonic()
+            if left <= 0:
+                raise GatewayOutcomeUnknown("the answer takes longer than is accepted")
+            with _stream_errors():
+                async with asyncio.timeout(min(left, policy.stall_seconds)):
+                    chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            size += len(chunk)
+            if size > policy.max_bytes:
+                raise GatewayOutcomeUnknown("the answer is larger than is accepted")
+            yield chunk
+
     async def _send_once(
         self,
         method: str,
@@ -232,6 +300,18 @@ class HttpCaller:
 
     def _retry_after(self, response: httpx.Response) -> int | None:
         return parse_retry_after(response.headers.get("retry-after"), self._ports.clock.now())
+
+
+@contextmanager
+def _stream_errors() -> Iterator[None]:
+    try:
+        yield
+    except httpx.PoolTimeout as error:
+        raise GatewayCallsExhausted from error
+    except _NEVER_SENT as error:
+        raise GatewayUnavailable from error
+    except (httpx.HTTPError, TimeoutError) as error:
+        raise GatewayOutcomeUnknown from error
 
 
 class ResponseTooLarge(ValueError):
