@@ -43,6 +43,12 @@ class LeaseLost(InfrastructureError):
     code = "lease_lost"
 
 
+class ExportBroken(InfrastructureError):
+    """An export broke off or is not understood; what came whole before is kept, and it is read again from there."""
+
+    code = "export_broken"
+
+
 class FileRefused(DomainError):
     """The file cannot be read as a settlement file; nothing of it was stored."""
 
