@@ -33,6 +33,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -60,6 +61,7 @@ class NewPaySandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes)
     """Satisfies SandboxGateway."""
 
     name = "newpay"
+    payouts = PayoutTerms(("USD", "EUR"), "np_{day:%Y%m%d}{currency}")
 
     def __init__(self, site: Site, webhook_secret: str) -> None:
         self._secret_key = site.text("NEWPAY_SECRET_KEY") or ""
@@ -217,11 +219,12 @@ class NewPaySandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes)
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow("kind id payment_id reference at currency amount fee tax net".split())
+        writer.writerow("payout kind id payment_id reference at currency amount fee tax net".split())
         for line in lines:
-            entry, amounts = line.entry, (line.amount_minor, line.fee_minor, line.tax_minor, line.net_minor)
+            entry, gross = line.entry, line.written(line.gross_minor)
+            amounts = (gross, line.fee_minor, line.tax_minor, line.net_minor)
             names = (line.object_id, entry.gateway_reference, line.reference or entry.reference)
-            writer.writerow((line.kind, *names, to_rfc3339(line.at), entry.currency, *amounts))
+            writer.writerow((line.payout.reference, line.kind, *names, to_rfc3339(line.at), entry.currency, *amounts))
         return SettlementFile(f"settlement-{day:%Y-%m-%d}.csv", "text/csv", text.getvalue().encode())
 
     # --- the buyer, the dashboard, time ------------------------------------------------------------------------

@@ -16,9 +16,12 @@ from services.gateway_sandbox.api.schemas import (
     DisputeStatusBody,
     FaultBody,
     HoldBody,
+    MovementView,
     OutcomeBody,
     PaymentView,
     RefundStatusBody,
+    SettlementBody,
+    SettlementView,
     fault_view,
 )
 from services.gateway_sandbox.domain.models import BookEntry
@@ -32,7 +35,7 @@ from services.gateway_sandbox.use_cases.control import (
 )
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
 from services.gateway_sandbox.use_cases.settle_checkout import settle
-from services.gateway_sandbox.use_cases.write_settlement import write_settlement
+from services.gateway_sandbox.use_cases.write_settlement import read_movements, settle_period, write_settlement
 from shared.web.problems import problem_responses
 
 router = APIRouter(prefix="/sandbox/control", tags=["control"], responses=problem_responses(404, 422))
@@ -108,6 +111,23 @@ async def settlement_file(
     made = await write_settlement(gateway, sandbox, since=since, until=until)
     headers = {"Content-Disposition": f'attachment; filename="{made.name}"'}
     return Response(made.body, media_type=made.content_type, headers=headers)
+
+
+@router.post("/{gateway}/settlement")
+async def settlement_with_faults(gateway: str, body: SettlementBody, sandbox: SandboxDependency) -> SettlementView:
+    """The same file, with faults sown into what is written and never into the books, and what was paid out for it."""
+    sow = [each.to_sow() for each in body.sow]
+    made = await settle_period(gateway, sandbox, since=body.since, until=body.until, sow=sow)
+    return SettlementView.of_settlement(made)
+
+
+@router.get("/{gateway}/movements")
+async def movements(
+    gateway: str, sandbox: SandboxDependency, since: AwareDatetime, until: AwareDatetime
+) -> list[MovementView]:
+    """What the books really moved in `[since, until)`, oldest first."""
+    lines = await read_movements(gateway, sandbox, since=since, until=until)
+    return [MovementView.of(line) for line in lines]
 
 
 @router.put("/{gateway}/faults")

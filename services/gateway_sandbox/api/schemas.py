@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.gateway_sandbox.domain.deliveries import Delivery
 from services.gateway_sandbox.domain.faults import Fault, FaultKind
@@ -19,7 +20,10 @@ from services.gateway_sandbox.domain.models import (
     Outcome,
     RefundStatus,
 )
+from services.gateway_sandbox.gateways.port import Payout, SettlementFile, SettlementLine
 from services.gateway_sandbox.use_cases.control import BooksView, EntryWithRecords
+from services.gateway_sandbox.use_cases.sow_settlement import SettlementFault, Sow, Sown
+from services.gateway_sandbox.use_cases.write_settlement import Settlement
 
 OperationName = Literal[
     "create_session",
@@ -253,3 +257,107 @@ class BooksBody(BaseModel):
 
 def fault_view(fault: Fault) -> dict[str, Any]:
     return {"operation": fault.operation, "kind": fault.kind, "remaining": fault.remaining, **fault.params}
+
+
+class SowBody(BaseModel):
+    """``line``: the n-th that the fault can hit and no fault before it has; for ``payout_off`` the n-th payout."""
+
+    model_config = ConfigDict(extra="forbid")
+    fault: SettlementFault
+    line: int = Field(0, ge=0)
+    by_minor: int | None = Field(None, ge=1, description="wrong_amount, payout_off (default 1), fee_changed (7)")
+
+    def to_sow(self) -> Sow:
+        return Sow(self.fault, self.line, self.by_minor)
+
+
+class SettlementBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    since: AwareDatetime
+    until: AwareDatetime
+    sow: list[SowBody] = Field([], max_length=1000)
+
+
+class FileView(BaseModel):
+    name: str
+    content_type: str
+    content: str
+    """Base64."""
+
+    @classmethod
+    def of(cls, file: SettlementFile) -> FileView:
+        return cls(name=file.name, content_type=file.content_type, content=b64encode(file.body).decode())
+
+
+class PayoutView(BaseModel):
+    payout_reference: str
+    currency: str
+    amount_minor: int
+
+    @classmethod
+    def of(cls, payout: Payout) -> PayoutView:
+        return cls(payout_reference=payout.reference, currency=payout.currency, amount_minor=payout.amount_minor)
+
+
+class SownView(BaseModel):
+    """``difference_minor``: what the gateway says more than its books."""
+
+    model_config = ConfigDict(from_attributes=True)
+    fault: SettlementFault
+    kind: str
+    object_id: str | None
+    gateway_reference: str | None
+    reference: str | None
+    currency: str
+    difference_minor: int | None
+
+    @classmethod
+    def of(cls, sown: Sown) -> SownView:
+        return cls.model_validate(sown)
+
+
+class SettlementView(FileView):
+    payout_statement: FileView
+    payouts: list[PayoutView]
+    sown: list[SownView]
+
+    @classmethod
+    def of_settlement(cls, made: Settlement) -> SettlementView:
+        return cls(
+            **FileView.of(made.file).model_dump(),
+            payout_statement=FileView.of(made.statement),
+            payouts=[PayoutView.of(payout) for payout in made.payouts],
+            sown=[SownView.of(sown) for sown in made.sown],
+        )
+
+
+class MovementView(BaseModel):
+    """``amount_minor`` and ``net_minor``: negative for what went back to buyers."""
+
+    kind: str
+    object_id: str
+    parent_id: str | None
+    gateway_reference: str
+    reference: str | None
+    amount_minor: int
+    fee_minor: int
+    tax_minor: int
+    net_minor: int
+    currency: str
+    at: datetime
+
+    @classmethod
+    def of(cls, line: SettlementLine) -> MovementView:
+        return cls(
+            kind=line.kind,
+            object_id=line.object_id,
+            parent_id=line.parent_id,
+            gateway_reference=line.entry.gateway_reference,
+            reference=line.reference,
+            amount_minor=line.gross_minor,
+            fee_minor=line.fee_minor,
+            tax_minor=line.tax_minor,
+            net_minor=line.net_minor,
+            currency=line.entry.currency,
+            at=line.at,
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.domain.models import (
@@ -236,9 +236,51 @@ SettlementKind = Literal["capture", "refund", "dispute"]
 
 
 @dataclass(frozen=True, slots=True)
+class Payout:
+    """What the gateway says that it paid out, in one currency; negative where the shop owes it."""
+
+    reference: str
+    currency: str
+    amount_minor: int
+    bank_reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class PayoutTerms:
+    """In which currencies a gateway settles, its home currency first, and what it calls a day's payout in each.
+
+    The patterns know ``day``, ``currency`` and ``number``: 1 for the home currency, 2 for the next. Several patterns of
+    one kind are for the home currency and the others. A gateway whose file has no column for a currency has just one.
+    """
+
+    currencies: tuple[str, ...]
+    reference: str
+    bank_reference: str | None = None
+    foreign_reference: str | None = None
+
+    def payout(self, currency: str, day: date, amount_minor: int) -> Payout:
+        known = self.currencies
+        number = known.index(currency) + 1 if currency in known else int(currency, 36)
+        is_home = currency == known[0]
+        pattern = self.reference if is_home else self.foreign_reference or self.reference
+        reference = pattern.format(day=day, currency=currency, number=number)
+        bank_pattern = self.bank_reference or reference
+        bank_reference = bank_pattern.format(day=day, currency=currency, number=number)
+        return Payout(reference, currency, amount_minor, bank_reference)
+
+
+NO_PAYOUT = Payout("", "", 0, "")
+UNREADABLE = "n/a"
+
+_Amount = TypeVar("_Amount", int, str)
+
+
+@dataclass(frozen=True, slots=True)
 class SettlementLine:
     """One movement of money that a settlement reports. Minor units; ``amount_minor`` is what the buyer paid, or got
-    back, and is positive. ``object_id``: the gateway's id of the capture, refund or dispute."""
+    back, and is positive. ``object_id``: the gateway's id of the capture, refund or dispute. ``parent_id``: its id of
+    the captured object that a refund or dispute takes from, where the books know which. ``is_unreadable``: the row's
+    amount is to be written as something that is no number."""
 
     kind: SettlementKind
     entry: BookEntry
@@ -248,12 +290,23 @@ class SettlementLine:
     fee_minor: int
     tax_minor: int
     at: datetime
+    parent_id: str | None = None
+    payout: Payout = NO_PAYOUT
+    is_unreadable: bool = False
+
+    @property
+    def gross_minor(self) -> int:
+        """Negative for what goes back to buyers."""
+        return self.amount_minor if self.kind == "capture" else -self.amount_minor
 
     @property
     def net_minor(self) -> int:
         """What the shop's balance changes by: negative for what goes back to buyers."""
-        gross = self.amount_minor if self.kind == "capture" else -self.amount_minor
-        return gross - self.fee_minor - self.tax_minor
+        return self.gross_minor - self.fee_minor - self.tax_minor
+
+    def written(self, gross: _Amount) -> _Amount | str:
+        """The cell of the gross amount."""
+        return UNREADABLE if self.is_unreadable else gross
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +319,7 @@ class SettlementFile:
 class SandboxGateway(Protocol):
     name: str
     routes: Sequence[WireRoute]
+    payouts: PayoutTerms
 
     def authenticate(self, call: WireCall) -> None:
         """Raises WireError."""
@@ -341,5 +395,8 @@ class SandboxGateway(Protocol):
         ...
 
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
-        """The file that the gateway gives the shop for a day, as its fact sheet writes it; oldest line first."""
+        """The file that the gateway gives the shop for a day, as its fact sheet writes it; oldest line first.
+
+        Each line knows its payout. Totals that the file states about itself follow from the payouts.
+        """
         ...

@@ -1,44 +1,135 @@
-"""A gateway's settlement file for a window of time, written from its books."""
+"""A gateway's settlement file for a window of time, written from its books, with what it paid out for it.
+
+Faults may be sown into what is written (use_cases/sow_settlement.py), never into the books.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 
 from services.gateway_sandbox.domain.models import BookEntry
-from services.gateway_sandbox.gateways.port import EntryFilter, SettlementFile, SettlementLine
+from services.gateway_sandbox.gateways.port import (
+    EntryFilter,
+    Payout,
+    PayoutTerms,
+    SandboxGateway,
+    SettlementFile,
+    SettlementLine,
+)
 from services.gateway_sandbox.use_cases.control import EntryWithRecords, with_records
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
+from services.gateway_sandbox.use_cases.sow_settlement import Field, Sow, Sown, cut_short, in_order
+from shared.clock import to_rfc3339
+from shared.money import Money
 
 FEE_BASIS_POINTS = 250
 TAX_PERCENT = 18
 """Of the fee. Real gateways' fees differ by contract; what matters is that there are some, and that they add up."""
 
+_STATEMENT = ("payout_reference", "paid_at", "amount", "currency", "bank_reference")
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """``payouts`` are those of the statement: what the bank, so to speak, says that it got."""
+
+    file: SettlementFile
+    statement: SettlementFile
+    payouts: Sequence[Payout]
+    sown: Sequence[Sown]
+
 
 async def write_settlement(gateway_name: str, sandbox: Sandbox, *, since: datetime, until: datetime) -> SettlementFile:
     """Everything that was captured, refunded or lost to a dispute in ``[since, until)``. Raises NotFound."""
-    gateway = sandbox.gateway(gateway_name)
+    return (await settle_period(gateway_name, sandbox, since=since, until=until)).file
+
+
+async def settle_period(
+    gateway_name: str, sandbox: Sandbox, *, since: datetime, until: datetime, sow: Sequence[Sow] = ()
+) -> Settlement:
+    """The same books, window and faults give the same bytes. Raises NotFound, NothingToSow."""
+    lines = await read_movements(gateway_name, sandbox, since=since, until=until)
+    return settle(sandbox.gateway(gateway_name), lines, since.date(), paid_at=until, sow=sow)
+
+
+def settle(
+    gateway: SandboxGateway, moved: Sequence[SettlementLine], day: date, *, paid_at: datetime, sow: Sequence[Sow] = ()
+) -> Settlement:
+    """What the gateway writes about these movements. Raises NothingToSow."""
+    terms, field = gateway.payouts, Field(moved, gateway.payouts)
+    sown = [field.sow(each) for each in sow if not each.is_about_payouts]
+    lines = field.written()
+    payouts = pay_out(lines, terms, day)
+    off = [field.sow_payout(each, list(payouts.values())) for each in sow if each.is_about_payouts]
+    for each in off:
+        payout = payouts[each.currency]
+        payouts[each.currency] = replace(payout, amount_minor=payout.amount_minor + (each.difference_minor or 0))
+    paid = [replace(line, payout=payouts[line.entry.currency]) for line in lines]
+    file = gateway.settlement(paid, day)
+    if field.is_truncated:
+        file = cut_short(file, paid)
+    stated = list(payouts.values())
+    return Settlement(file, _statement(stated, day, paid_at), stated, [*sown, *off])
+
+
+async def read_movements(
+    gateway_name: str, sandbox: Sandbox, *, since: datetime, until: datetime
+) -> list[SettlementLine]:
+    """What the books really moved in ``[since, until)``, oldest first. Raises NotFound."""
+    sandbox.gateway(gateway_name)
     async with sandbox.uow() as tx:
         entries = await tx.entries.search(gateway_name, EntryFilter())
         found = await with_records(gateway_name, entries, tx)
-    lines = [line for records in found for line in _lines(records) if since <= line.at < until]
-    lines.sort(key=lambda line: (line.at, line.object_id))
-    return gateway.settlement(lines, since.date())
+    return in_order(line for records in found for line in movements_of(records) if since <= line.at < until)
 
 
-def _lines(found: EntryWithRecords) -> Iterator[SettlementLine]:
-    yield from _captures(found)
-    entry = found.entry
+def pay_out(lines: Sequence[SettlementLine], terms: PayoutTerms, day: date) -> dict[str, Payout]:
+    """By currency: what the readable lines come to."""
+    totals: dict[str, int] = {}
+    for line in lines:
+        moved_minor = 0 if line.is_unreadable else line.net_minor
+        totals[line.entry.currency] = totals.get(line.entry.currency, 0) + moved_minor
+    return {currency: terms.payout(currency, day, total) for currency, total in sorted(totals.items())}
+
+
+def _statement(payouts: Sequence[Payout], day: date, paid_at: datetime) -> SettlementFile:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_STATEMENT)
+    for payout in payouts:
+        amount = f"{Money(payout.amount_minor, payout.currency).as_major():f}"
+        writer.writerow((payout.reference, to_rfc3339(paid_at), amount, payout.currency, payout.bank_reference))
+    return SettlementFile(f"payouts-{day:%Y-%m-%d}.csv", "text/csv", text.getvalue().encode())
+
+
+def movements_of(found: EntryWithRecords) -> Iterator[SettlementLine]:
+    entry, captures = found.entry, list(_captures(found))
+    yield from captures
+    taken = {line.object_id for line in captures}
     for refund in found.refunds:
         if refund.status == "succeeded":
-            yield SettlementLine(
+            line = SettlementLine(
                 "refund", entry, refund.refund_id, refund.reference, refund.amount_minor, 0, 0, refund.created_at
             )
+            yield replace(line, parent_id=_parent(refund.details, taken))
     for dispute in found.disputes:
         if dispute.status == "lost" and dispute.closed_at is not None:
-            yield SettlementLine(
+            line = SettlementLine(
                 "dispute", entry, dispute.dispute_id, None, dispute.amount_minor, 0, 0, dispute.closed_at
             )
+            yield replace(line, parent_id=_parent(dispute.details, taken))
+
+
+def _parent(details: Mapping[str, object], taken: set[str]) -> str | None:
+    """Where a payment was captured in several pieces, only some gateways say from which one money goes back."""
+    named = details.get("capture_id")
+    if isinstance(named, str) and named in taken:
+        return named
+    return next(iter(taken)) if len(taken) == 1 else None
 
 
 def _captures(found: EntryWithRecords) -> Iterator[SettlementLine]:

@@ -161,7 +161,10 @@ async def test_the_sandbox_is_strict_and_its_statement_adds_up(shop: Shop) -> No
     query = {name: moment.isoformat() for name, moment in window.items()}
     answer = await shop.sandbox.client.get("/sandbox/control/tabby/settlement", params=query)
     header, *rows = [line.split(",") for line in answer.text.splitlines()]
-    assert header == "statement_date payment_id order_reference type gross fee fee_vat net currency".split()
+    names = (
+        "statement_date payment_id order_reference type gross fee fee_vat net currency reference statement_reference"
+    )
+    assert header == names.split()
     assert [row[:5] for row in rows] == [
         [day, payment, REFERENCE, "capture", "340.00"],
         [day, payment, REFERENCE, "refund", "-40.00"],

@@ -200,8 +200,8 @@ async def test_refunds_of_ours_and_of_the_portal_and_one_under_way_are_told_apar
     file = await shop.sandbox.client.get("/sandbox/control/tamara/settlement", params=window)
     rows = [line.split(",")[2:] for line in file.text.splitlines()[1:]]
     assert [row[2] for row in rows] == ["capture", "refund", "refund"]
-    assert rows[0] == [order_id, REFERENCE, "capture", "300.00", "7.50", "1.35", "291.15", "SAR"]
-    assert rows[1][3:] in (["-40.00", "0.00", "0.00", "-40.00", "SAR"], ["-100.00", "0.00", "0.00", "-100.00", "SAR"])
+    assert rows[0][:8] == [order_id, REFERENCE, "capture", "300.00", "7.50", "1.35", "291.15", "SAR"]
+    assert rows[1][3:8] in (["-40.00", "0.00", "0.00", "-40.00", "SAR"], ["-100.00", "0.00", "0.00", "-100.00", "SAR"])
 
 
 async def test_a_completion_whose_capture_was_refused_leaves_the_money_held_and_a_repetition_takes_it(

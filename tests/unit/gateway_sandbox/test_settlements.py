@@ -4,15 +4,22 @@ them."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 from services.gateway_sandbox.domain.models import BookEntry, CaptureMode, EntryStatus
-from services.gateway_sandbox.gateways.generic.settlement import settlement_file as generic_file
-from services.gateway_sandbox.gateways.paypal.settlement import settlement_file as paypal_file
-from services.gateway_sandbox.gateways.port import SettlementKind, SettlementLine
-from services.gateway_sandbox.gateways.razorpay.settlement import settlement_file as razorpay_file
-from services.gateway_sandbox.gateways.stripe.settlement import settlement_file as stripe_file
+from services.gateway_sandbox.gateways.generic.gateway import GenericSandbox
+from services.gateway_sandbox.gateways.generic.settlement import settlement_file as generic_settlement
+from services.gateway_sandbox.gateways.paypal.gateway import PayPalSandbox
+from services.gateway_sandbox.gateways.paypal.settlement import settlement_file as paypal_settlement
+from services.gateway_sandbox.gateways.port import PayoutTerms, SettlementFile, SettlementKind, SettlementLine
+from services.gateway_sandbox.gateways.razorpay.gateway import RazorpaySandbox
+from services.gateway_sandbox.gateways.razorpay.settlement import settlement_file as razorpay_settlement
+from services.gateway_sandbox.gateways.stripe.gateway import StripeSandbox
+from services.gateway_sandbox.gateways.stripe.settlement import settlement_file as stripe_settlement
+from services.gateway_sandbox.use_cases.write_settlement import pay_out
 
 DAY = date(2026, 1, 1)
 PAID_AT = datetime(2026, 1, 1, 8, 0, 1, tzinfo=UTC)
@@ -48,14 +55,35 @@ def lines_of(entry: BookEntry, capture: str, refund: str, dispute: str) -> list[
 
     def line(kind: SettlementKind, object_id: str, reference: str | None, *amounts: int) -> SettlementLine:
         amount_minor, fee_minor, tax_minor = amounts
-        at = PAID_AT if kind == "capture" else LATER
-        return SettlementLine(kind, entry, object_id, reference, amount_minor, fee_minor, tax_minor, at)
+        at, parent = (PAID_AT, None) if kind == "capture" else (LATER, capture)
+        return SettlementLine(kind, entry, object_id, reference, amount_minor, fee_minor, tax_minor, at, parent)
 
     return [
         line("capture", capture, REFERENCE, entry.amount_minor, 75, 13),
         line("refund", refund, REFUND_REFERENCE, 500, 0, 0),
         line("dispute", dispute, None, 1499, 1500, 0),
     ]
+
+
+def paid_out(lines: Sequence[SettlementLine], terms: PayoutTerms) -> list[SettlementLine]:
+    payouts = pay_out(lines, terms, DAY)
+    return [replace(line, payout=payouts[line.entry.currency]) for line in lines]
+
+
+def stripe_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    return stripe_settlement(paid_out(lines, StripeSandbox.payouts), day)
+
+
+def paypal_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    return paypal_settlement(paid_out(lines, PayPalSandbox.payouts), day)
+
+
+def razorpay_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    return razorpay_settlement(paid_out(lines, RazorpaySandbox.payouts), day)
+
+
+def generic_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    return generic_settlement(paid_out(lines, GenericSandbox.payouts), day)
 
 
 def test_stripes_payout_reconciliation() -> None:
@@ -96,7 +124,11 @@ def test_paypals_settlement_report() -> None:
     entry = an_entry("paypal", "ORDER1", "CAP1", 1999, "USD", custom_id=REFERENCE, invoice_id="INV-1")
     file = paypal_file(lines_of(entry, "CAP1", "REF1", "PP-D-1"), DAY)
     assert (file.name, file.content_type) == ("STL-20260101.01.009.CSV", "text/csv")
-    paid, later, rest = "2026/01/01 00:00:01 -0800", "2026/01/01 09:00:00 -0800", ',""' * 7
+    paid, later, rest = (
+        "2026/01/01 00:00:01 -0800",
+        "2026/01/01 09:00:00 -0800",
+        ',""' * 3 + ',"PPOUT20260101USD"' + ',""' * 3,
+    )
     assert file.body.decode().splitlines() == [
         '"RH","2026/01/02 05:00:00 -0800","A","SANDBOXMERCHANT","009"',
         '"FH",01',
@@ -167,11 +199,11 @@ def test_the_generic_gateways_settlement() -> None:
     assert file.body.decode().splitlines() == [
         "settlement_id,type,id,payment_id,reference,session_reference,order_id,created_at,currency,amount,fee,tax,net",
         (
-            f"gs_20260101,capture,gc_T1,gp_T1,{REFERENCE},{REFERENCE},ord_1,2026-01-01T08:00:01Z,KWD,"
+            f"gs_20260101KWD,capture,gc_T1,gp_T1,{REFERENCE},{REFERENCE},ord_1,2026-01-01T08:00:01Z,KWD,"
             "12.500,0.075,0.013,12.412"
         ),
-        f"gs_20260101,refund,gr_T1,gp_T1,{REFUND_REFERENCE},{REFERENCE},ord_1,{later},KWD,-0.500,0.000,0.000,-0.500",
-        f"gs_20260101,dispute,gd_T1,gp_T1,,{REFERENCE},ord_1,{later},KWD,-1.499,1.500,0.000,-2.999",
+        f"gs_20260101KWD,refund,gr_T1,gp_T1,{REFUND_REFERENCE},{REFERENCE},ord_1,{later},KWD,-0.500,0.000,0.000,-0.500",
+        f"gs_20260101KWD,dispute,gd_T1,gp_T1,,{REFERENCE},ord_1,{later},KWD,-1.499,1.500,0.000,-2.999",
     ]
 
 

@@ -36,6 +36,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     EntryFilter,
     FormPost,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -56,6 +57,7 @@ class BillDeskSandbox(WithoutKeys, WithoutHolds, WithoutDisputes):
     """Satisfies SandboxGateway. Without a ``merchant_id`` any will do."""
 
     name = "billdesk"
+    payouts = PayoutTerms(("INR",), "UTR{day:%Y%m%d}")
 
     def __init__(self, *, merchant_id: str | None, envelope: Envelope, public_base_url: str, merchant: str) -> None:
         self._merchant_id = merchant_id

@@ -168,16 +168,17 @@ def settlement(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
 
 def _row(line: SettlementLine, day: date) -> tuple[str, ...]:
     is_sale = line.kind == "capture"
-    gross_minor = line.amount_minor if is_sale else -line.amount_minor
-    amounts = (gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    amounts = (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    gross, *rest = (rupees(amount, line.entry.currency) for amount in amounts)
     return (
         line.object_id if is_sale else line.entry.payment_reference or "",
         line.entry.reference or "",
         _TYPES[line.kind],
         f"{line.at.astimezone(IST):%Y-%m-%d %H:%M:%S}",
         f"{day:%Y-%m-%d}",
-        *(rupees(amount, line.entry.currency) for amount in amounts),
-        f"UTR{day:%Y%m%d}",
+        line.written(gross),
+        *rest,
+        line.payout.reference,
         "" if is_sale else line.object_id,
         line.reference or "" if line.kind == "refund" else "",
     )

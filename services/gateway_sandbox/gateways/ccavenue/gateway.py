@@ -31,6 +31,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     FormPost,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -49,6 +50,7 @@ class CCAvenueSandbox(WithoutKeys, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without a merchant id or access codes any will do."""
 
     name = "ccavenue"
+    payouts = PayoutTerms(("INR", "USD"), "{day:%Y%m%d}{number}", "UTR{day:%Y%m%d}{number}")
 
     def __init__(
         self,

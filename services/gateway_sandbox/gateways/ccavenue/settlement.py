@@ -12,36 +12,34 @@ from datetime import date, timedelta
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.gateways.ccavenue.objects import major
 from services.gateway_sandbox.gateways.ccavenue.wire import INDIA, Json
-from services.gateway_sandbox.gateways.port import SettlementFile, SettlementLine
+from services.gateway_sandbox.gateways.port import Payout, SettlementFile, SettlementLine
 
 _TYPES = {"capture": "Shipped", "refund": "Refunded", "dispute": "Chargeback"}
 
 
 def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
-    currencies = sorted({line.entry.currency for line in lines})
     by_payout = {
-        f"{day:%Y%m%d}{number}": [line for line in lines if line.entry.currency == currency]
-        for number, currency in enumerate(currencies, 1)
+        payout: [line for line in lines if line.payout == payout]
+        for payout in sorted({line.payout for line in lines}, key=lambda payout: payout.reference)
     }
-    summary = [_payout(pay_id, rows, day) for pay_id, rows in by_payout.items()]
+    summary = [_payout(payout, day) for payout in by_payout]
     body: Json = {
         "payoutSummary": {"Payout_Summary_Result": {"pauyout_summary_list": {"pauyout_summary_details": summary}}},
-        "payIdDetails": {pay_id: _details(rows) for pay_id, rows in by_payout.items()},
+        "payIdDetails": {payout.reference: _details(rows) for payout, rows in by_payout.items()},
     }
     return SettlementFile(f"ccavenue-payouts-{day:%Y-%m-%d}.json", "application/json", to_json(body).encode())
 
 
-def _payout(pay_id: str, lines: Sequence[SettlementLine], day: date) -> Json:
-    currency = lines[0].entry.currency
+def _payout(payout: Payout, day: date) -> Json:
     return {
-        "pay_Id": pay_id,
-        "pay_amount": major(sum(line.net_minor for line in lines), currency),
+        "pay_Id": payout.reference,
+        "pay_amount": major(payout.amount_minor, payout.currency),
         "settlement_date": f"{day + timedelta(days=1):%d-%m-%Y}",
         "settlement_bank": "Test bank",
-        "settlement_currency": currency,
-        "trans_currency": currency,
+        "settlement_currency": payout.currency,
+        "trans_currency": payout.currency,
         "sub_acc_Id": "",
-        "utr_no": f"UTR{pay_id}",
+        "utr_no": payout.bank_reference,
     }
 
 
@@ -57,7 +55,7 @@ def _row(line: SettlementLine) -> Json:
         "ccavenue_ref_no": line.entry.gateway_reference,
         "order_no": line.entry.reference,
         "txn_type": _TYPES[line.kind],
-        "amount": major(line.amount_minor, currency),
+        "amount": line.written(major(line.amount_minor, currency)),
         "fees": major(line.fee_minor, currency),
         "tax": major(line.tax_minor, currency),
         "amt_payable": major(line.net_minor, currency),

@@ -42,6 +42,7 @@ from services.gateway_sandbox.gateways.port import (
     Announcement,
     Books,
     CheckoutView,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -79,6 +80,7 @@ class GenericSandbox:
     """Satisfies SandboxGateway. Without an ``api_key`` any bearer key will do."""
 
     name = "generic"
+    payouts = PayoutTerms(("USD", "EUR"), "gs_{day:%Y%m%d}{currency}")
 
     def __init__(
         self, *, api_key: str | None, webhook_secrets: Sequence[str], public_base_url: str, merchant: str

@@ -32,16 +32,18 @@ def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFil
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(_row(line, day) for line in lines)
+    writer.writerows(_row(line) for line in lines)
     return SettlementFile(f"settlement-{day:%Y-%m-%d}.csv", "text/csv", text.getvalue().encode())
 
 
-def _row(line: SettlementLine, day: date) -> tuple[str, ...]:
+def _row(line: SettlementLine) -> tuple[str, ...]:
     entry = line.entry
-    amount_minor = line.amount_minor if line.kind == "capture" else -line.amount_minor
-    amounts = (amount_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    gross, *deducted = (
+        f"{Money(minor, entry.currency).as_major():f}"
+        for minor in (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    )
     return (
-        f"gs_{day:%Y%m%d}",
+        line.payout.reference,
         line.kind,
         line.object_id,
         entry.gateway_reference,
@@ -50,5 +52,6 @@ def _row(line: SettlementLine, day: date) -> tuple[str, ...]:
         entry.order_id or "",
         to_rfc3339(line.at),
         entry.currency,
-        *(f"{Money(minor, entry.currency).as_major():f}" for minor in amounts),
+        line.written(gross),
+        *deducted,
     )

@@ -41,6 +41,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -77,6 +78,8 @@ class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers, WithoutPendingCaptures):
         self._api_token = api_token
         self._webhook_secret = webhook_secrets[0]
         self._currency = currency
+        foreign = "SAR" if currency == "AED" else "AED"
+        self.payouts = PayoutTerms((currency, foreign), "{day:%Y%m%d}", foreign_reference="{day:%Y%m%d}{currency}")
         self._zone = zone
         self._public_base_url = public_base_url.rstrip("/")
         self._merchant = merchant
@@ -279,10 +282,9 @@ class MyFatoorahSandbox(WithoutKeys, WithJsonAnswers, WithoutPendingCaptures):
 
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
         """What ``GetDepositedInvoices`` answers for a day's deposit."""
-        reference = f"{day:%Y%m%d}"
-        deposited = [objects.deposited(line, reference, self._zone) for line in lines]
+        deposited = [objects.deposited(line, self._zone) for line in lines]
         body = {"IsSuccess": True, "Message": "", "ValidationErrors": None, "Data": deposited}
-        return SettlementFile(f"myfatoorah-deposit-{reference}.json", "application/json", to_json(body).encode())
+        return SettlementFile(f"myfatoorah-deposit-{day:%Y%m%d}.json", "application/json", to_json(body).encode())
 
 
 def _way_back(entry: BookEntry, url: str | None) -> str | None:

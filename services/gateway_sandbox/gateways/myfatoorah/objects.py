@@ -237,10 +237,10 @@ def refund_event_v1(entry: BookEntry, record: BookRefund, zone: timezone) -> Jso
 # --- deposits --------------------------------------------------------------------------------------------------------
 
 
-def deposited(line: SettlementLine, reference: str, zone: timezone) -> Json:
+def deposited(line: SettlementLine, zone: timezone) -> Json:
     """One invoice of a deposit. That refunds appear, and negative, is our guess: nothing documents them here."""
-    entry, sign = line.entry, 1 if line.kind == "capture" else -1
-    amount = plain(sign * line.amount_minor, entry.currency)
+    entry = line.entry
+    amount = line.written(plain(line.gross_minor, entry.currency))
     return {
         "InvoiceId": int(entry.gateway_reference),
         "PaymentGateway": entry.details["method"],
@@ -256,7 +256,7 @@ def deposited(line: SettlementLine, reference: str, zone: timezone) -> Json:
         "PaidDate": local(line.at, zone),
         "TotalServiceCharge": plain(line.fee_minor + line.tax_minor, entry.currency),
         "DueDeposit": plain(line.net_minor, entry.currency),
-        "DepositReference": reference,
+        "DepositReference": line.payout.reference,
         "DepositDate": local(line.at, zone),
     }
 

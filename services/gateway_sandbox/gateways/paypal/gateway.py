@@ -48,6 +48,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutLine,
     CheckoutView,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -75,6 +76,7 @@ class PayPalSandbox:
     """Satisfies SandboxGateway. Without client id and secret any will do, and any bearer token too."""
 
     name = "paypal"
+    payouts = PayoutTerms(("USD", "EUR"), "PPOUT{day:%Y%m%d}{currency}")
 
     def __init__(
         self,

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
 
-from services.gateway_sandbox.domain.models import CaptureMode
 from services.gateway_sandbox.gateways.port import SettlementFile, SettlementLine
 from shared.money import Money
 
@@ -60,7 +59,7 @@ def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFil
 
 def _row(line: SettlementLine) -> tuple[Any, ...]:
     entry, fee = line.entry, _fee(line)
-    parent = _parent(line)
+    parent = line.parent_id or ""
     return (
         line.object_id,
         line.reference or entry.details.get("invoice_id") or "",
@@ -70,28 +69,27 @@ def _row(line: SettlementLine) -> tuple[Any, ...]:
         _written(line.at),
         _written(line.at),
         "CR" if line.kind == "capture" else "DR",
-        _hundredths(line.amount_minor, entry.currency),
+        line.written(_hundredths(line.amount_minor, entry.currency)),
         entry.currency,
         "DR" if fee else "",
         fee,
         entry.currency,
         (line.reference if line.kind == "refund" else None) or entry.details.get("custom_id") or "",
-        *[""] * 7,
+        *[""] * 3,
+        line.payout.reference,
+        *[""] * 3,
     )
 
 
-def _parent(line: SettlementLine) -> str:
-    """The capture that a refund or a dispute is about, where there is only one; a held payment may have several."""
-    is_known = line.kind != "capture" and line.entry.capture is CaptureMode.AUTOMATIC
-    return (line.entry.payment_reference or "") if is_known else ""
-
-
 def _totals(lines: Sequence[SettlementLine]) -> Iterator[tuple[Any, ...]]:
-    for currency in sorted({line.entry.currency for line in lines}):
-        own = [line for line in lines if line.entry.currency == currency]
+    """Of the rows that can be read. Where the payout is not what its rows come to, credits are what makes them so."""
+    for payout in sorted({line.payout for line in lines}, key=lambda payout: payout.currency):
+        currency = payout.currency
+        own = [line for line in lines if line.payout == payout and not line.is_unreadable]
+        off_minor = payout.amount_minor - sum(line.net_minor for line in own)
         credited = sum(_hundredths(line.amount_minor, currency) for line in own if line.kind == "capture")
         debited = sum(_hundredths(line.amount_minor, currency) for line in own if line.kind != "capture")
-        yield currency, credited, debited, 0, sum(map(_fee, own))
+        yield currency, credited + _hundredths(off_minor, currency), debited, 0, sum(map(_fee, own))
 
 
 def _fee(line: SettlementLine) -> int:

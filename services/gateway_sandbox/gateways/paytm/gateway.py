@@ -29,6 +29,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     Departure,
     FormPost,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -44,6 +45,7 @@ class PaytmSandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes):
     """Satisfies SandboxGateway."""
 
     name = "paytm"
+    payouts = PayoutTerms(("INR",), "UTR{day:%Y%m%d}0001")
 
     def __init__(self, wire: Wire, *, website: str | None, public_base_url: str, merchant: str) -> None:
         self._wire = wire

@@ -37,17 +37,16 @@ def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFil
 
 
 def _row(line: SettlementLine, day: date) -> tuple[str, ...]:
-    gross_minor = line.amount_minor if line.kind == "capture" else -line.amount_minor
     return (
         line.entry.gateway_reference,
         line.object_id,
         _TYPES[line.kind],
         f"{line.at.astimezone(IST):%Y-%m-%d %H:%M:%S}",
-        rupees(gross_minor),
+        line.written(rupees(line.gross_minor)),
         rupees(line.fee_minor),
         rupees(line.tax_minor),
         rupees(line.net_minor),
         f"{day:%Y-%m-%d}",
-        f"UTR{day:%Y%m%d}0001",
+        line.payout.reference,
         "PAYOUT_SETTLED",
     )

@@ -42,6 +42,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     Departure,
     FormPost,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -57,6 +58,7 @@ class PayuSandbox(WithoutKeys, WithJsonAnswers):
     """Satisfies SandboxGateway."""
 
     name = "payu"
+    payouts = PayoutTerms(("INR",), "UTR{day:%Y%m%d}01")
 
     def __init__(self, *, merchant_key: str, salt: str, public_base_url: str, merchant: str) -> None:
         self._key = merchant_key

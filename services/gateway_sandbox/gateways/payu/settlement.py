@@ -15,12 +15,12 @@ _ACTION = {"capture": "capture", "refund": "refund", "dispute": "chargeback"}
 
 
 def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
-    rows = {str(number): _row(line, day) for number, line in enumerate(lines, start=1)}
+    rows = {str(number): _row(line) for number, line in enumerate(lines, start=1)}
     body = {"status": 1, "msg": f"{len(rows)} transactions settled on {day}", "Txn_details": rows}
     return SettlementFile(f"payu_settlement_{day}.json", "application/json", to_json(body).encode())
 
 
-def _row(line: SettlementLine, day: date) -> dict[str, Any]:
+def _row(line: SettlementLine) -> dict[str, Any]:
     entry = line.entry
     is_own_request = line.object_id != entry.payment_reference
     half, other_half = line.tax_minor // 2, line.tax_minor - line.tax_minor // 2
@@ -33,8 +33,8 @@ def _row(line: SettlementLine, day: date) -> dict[str, Any]:
         "requestid": line.object_id if is_own_request else entry.details.get("capture_request_id", ""),
         "requestdate": written(line.at),
         "requestaction": _ACTION[line.kind],
-        "requestamount": rupees(line.amount_minor),
-        "mer_utr": f"UTR{day:%Y%m%d}01",
+        "requestamount": line.written(rupees(line.amount_minor)),
+        "mer_utr": line.payout.reference,
         "mer_service_fee": _four_digits(line.fee_minor),
         "mer_service_tax": _four_digits(line.tax_minor),
         "mer_net_amount": _four_digits(line.net_minor),

@@ -30,6 +30,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     Departure,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -52,6 +53,7 @@ class PhonepeSandbox(WithoutKeys, WithJsonAnswers, WithoutHolds, WithoutDisputes
     """Satisfies SandboxGateway."""
 
     name = "phonepe"
+    payouts = PayoutTerms(("INR",), "UTR{day:%Y%m%d}0001")
 
     def __init__(self, client: Client, *, webhook_credentials: str, public_base_url: str, merchant: str) -> None:
         self._client = client

@@ -112,9 +112,8 @@ def _shown_try(entry: BookEntry, attempt: Json) -> Json:
 
 
 def _row(line: SettlementLine, day: date) -> list[str]:
-    gross = line.amount_minor if line.kind == "capture" else -line.amount_minor
-    amounts = [f"{Money(each, line.entry.currency).as_major():f}" for each in (gross, line.fee_minor, line.tax_minor)]
-    net = f"{Money(line.net_minor, line.entry.currency).as_major():f}"
+    amounts = (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    gross, *rest = (f"{Money(each, line.entry.currency).as_major():f}" for each in amounts)
     at = f"{line.at.astimezone(UTC) + _INDIA:%Y-%m-%d %H:%M:%S}"
     named = [line.entry.reference or "", line.object_id, _TYPES[line.kind], at, f"{day:%Y-%m-%d}"]
-    return [*named, *amounts, net, f"UTR{day:%Y%m%d}0001"]
+    return [*named, line.written(gross), *rest, line.payout.reference]

@@ -33,6 +33,7 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -61,6 +62,7 @@ class RazorpaySandbox(WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without ``key_id`` and ``key_secret`` any test key will do."""
 
     name = "razorpay"
+    payouts = PayoutTerms(("INR", "USD"), "setl_{day:%Y%m%d}{number:06d}", "UTR{day:%Y%m%d}{number:04d}")
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ def _row(line: SettlementLine, day: date) -> Json:
         "type": _TYPE[line.kind],
         "debit": max(-line.net_minor, 0),
         "credit": max(line.net_minor, 0),
-        "amount": line.amount_minor,
+        "amount": line.written(line.amount_minor),
         "currency": entry.currency,
         "fee": line.fee_minor + line.tax_minor,
         "tax": line.tax_minor,
@@ -34,8 +34,8 @@ def _row(line: SettlementLine, day: date) -> Json:
         "settled": True,
         "created_at": objects.unix(line.at),
         "settled_at": objects.unix(datetime.combine(day, time(), UTC) + timedelta(days=1, seconds=-1)),
-        "settlement_id": f"setl_{day:%Y%m%d}000001",
-        "settlement_utr": f"UTR{day:%Y%m%d}0001",
+        "settlement_id": line.payout.reference,
+        "settlement_utr": line.payout.bank_reference,
         "payment_id": None if is_payment else entry.payment_reference,
     }
     if line.kind == "dispute":  # adjustments lack the rest

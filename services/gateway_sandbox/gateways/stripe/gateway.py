@@ -32,6 +32,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutLine,
     CheckoutView,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -86,6 +87,7 @@ class StripeSandbox:
     """Satisfies SandboxGateway. ``webhook_secrets`` sign in turn: one ``v1`` each."""
 
     name = "stripe"
+    payouts = PayoutTerms(("USD", "EUR"), "po_{day:%Y%m%d}{currency}", "ST{day:%Y%m%d}{currency}")
 
     def __init__(self, *, webhook_secrets: Sequence[str], public_base_url: str, merchant: str) -> None:
         self._webhook_secrets = webhook_secrets

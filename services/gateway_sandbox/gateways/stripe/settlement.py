@@ -46,14 +46,13 @@ def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFil
 def _row(line: SettlementLine, day: date) -> tuple[str, ...]:
     entry, charge = line.entry, objects.latest_charge_id(line.entry) or ""
     effective_at = datetime.combine(day, time(), UTC) + timedelta(days=1)
-    gross_minor = line.amount_minor if line.kind == "capture" else -line.amount_minor
     return (
-        f"po_{day:%Y%m%d}{entry.currency}",
+        line.payout.reference,
         _written(effective_at),
         f"txn_{line.object_id.partition('_')[2]}",
         _written(line.at),
         entry.currency.lower(),
-        _major(gross_minor, entry.currency),
+        line.written(_major(line.gross_minor, entry.currency)),
         _major(line.fee_minor + line.tax_minor, entry.currency),
         _major(line.net_minor, entry.currency),
         _CATEGORY[line.kind],

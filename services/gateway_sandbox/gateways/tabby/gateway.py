@@ -32,6 +32,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     Departure,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -51,12 +52,14 @@ _LIST_QUERY = frozenset({"created_at__gte", "created_at__lte", "limit", "offset"
 _DISPUTES_QUERY = frozenset({"statuses", "created_at_gte", "created_at_lte", "page_token"})
 _LISTED_WITHOUT_STATUS = ("AUTHORIZED", "CLOSED")
 _STATEMENT = "statement_date payment_id order_reference type gross fee fee_vat net currency".split()
+_STATEMENT += ["reference", "statement_reference"]
 
 
 class TabbySandbox(WithoutKeys, WithJsonAnswers, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without a ``secret_key`` any test key will do."""
 
     name = "tabby"
+    payouts = PayoutTerms(("AED", "SAR"), "TB-{day:%Y%m%d}-{currency}")
 
     def __init__(
         self,
@@ -332,8 +335,8 @@ def _way_back(entry: BookEntry, url: str) -> str:
 
 def _statement_row(line: SettlementLine, day: date) -> list[str]:
     kind = "adjustment" if line.kind == "dispute" else line.kind
-    gross = line.amount_minor if line.kind == "capture" else -line.amount_minor
-    amounts = (gross, line.fee_minor, line.tax_minor, line.net_minor)
-    written = [objects.major(each, line.entry) for each in amounts]
+    amounts = (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    gross, *rest = (objects.major(each, line.entry) for each in amounts)
     payment, order = line.entry.gateway_reference, line.entry.reference or ""
-    return [f"{day:%Y-%m-%d}", payment, order, kind, *written, line.entry.currency]
+    last = [line.entry.currency, line.object_id, line.payout.reference]
+    return [f"{day:%Y-%m-%d}", payment, order, kind, line.written(gross), *rest, *last]

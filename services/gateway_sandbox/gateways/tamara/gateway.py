@@ -31,6 +31,7 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     Departure,
     EntryFilter,
+    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -75,6 +76,7 @@ class TamaraSandbox(WithoutKeys, WithJsonAnswers, WithoutDisputes):
     """Satisfies SandboxGateway. Without an ``api_token`` any bearer token will do."""
 
     name = "tamara"
+    payouts = PayoutTerms(("SAR", "AED"), "ST-{day:%Y%m%d}-{currency}")
 
     def __init__(
         self,

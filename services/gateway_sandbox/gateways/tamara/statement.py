@@ -10,13 +10,14 @@ from io import StringIO
 from services.gateway_sandbox.gateways.port import SettlementFile, SettlementLine
 from shared.money import Money
 
-_COLUMNS = "statement_date,statement_reference,order_id,order_reference_id,type,gross,fee,fee_vat,net,currency"
+_COLUMNS = "statement_date statement_reference order_id order_reference_id type gross fee fee_vat net currency".split()
+_COLUMNS += ["reference"]
 
 
 def statement(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS.split(","))
+    writer.writerow(_COLUMNS)
     for line in lines:
         writer.writerow(_row(line, day))
     return SettlementFile(f"tamara-statement-{day:%Y-%m-%d}.csv", "text/csv; charset=utf-8", text.getvalue().encode())
@@ -24,8 +25,7 @@ def statement(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
 
 def _row(line: SettlementLine, day: date) -> list[str]:
     entry = line.entry
-    gross_minor = line.amount_minor if line.kind == "capture" else -line.amount_minor
-    amounts = (gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
+    amounts = (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor)
     gross, fee, vat, net = (f"{Money(amount, entry.currency).as_major():f}" for amount in amounts)
-    names = [day.isoformat(), f"ST-{day:%Y%m%d}", entry.gateway_reference, entry.reference or "", line.kind]
-    return [*names, gross, fee, vat, net, entry.currency]
+    names = [day.isoformat(), line.payout.reference, entry.gateway_reference, entry.reference or "", line.kind]
+    return [*names, line.written(gross), fee, vat, net, entry.currency, line.object_id]

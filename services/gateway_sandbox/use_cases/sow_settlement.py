@@ -1,0 +1,265 @@
+"""Faults in what a gateway writes about its books: each is one disagreement with them, and is told with its size.
+
+A line is hit by at most one fault. What is paid out follows the lines as they are written, except for ``payout_off``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+from services.gateway_sandbox.domain.models import BookEntry
+from services.gateway_sandbox.gateways.port import Payout, PayoutTerms, SettlementFile, SettlementLine
+from shared.errors import InvalidRequest
+from shared.money import CURRENCY_EXPONENT
+
+
+class SettlementFault(StrEnum):
+    MISSING = "missing"
+    """A capture's line is left out."""
+    EXTRA = "extra"
+    """A sale that exists nowhere, with ids as the gateway gives them; a copy of the chosen capture's."""
+    DUPLICATED = "duplicated"
+    """A line is there twice, with its own id both times."""
+    WRONG_AMOUNT = "wrong_amount"
+    """A capture's gross and net are ``by_minor`` (1) more."""
+    WRONG_CURRENCY = "wrong_currency"
+    """A capture is told, and paid out, in another currency that the gateway settles in."""
+    FEE_CHANGED = "fee_changed"
+    """A capture's fee is ``by_minor`` (7) more, and its net as much less."""
+    REFUND_NETTED = "refund_netted"
+    """A refund's line is left out, and its sale's gross and net are less by it."""
+    PAYOUT_OFF = "payout_off"
+    """A payout, and what the file itself states of it, is ``by_minor`` (1) more than its lines; ``line`` counts
+    payouts."""
+    TRUNCATED = "truncated"
+    """The file ends in the middle of its last line."""
+    BAD_ROW = "bad_row"
+    """A line's amount is no number. It is not paid out."""
+
+
+_USUAL_MINOR = {SettlementFault.WRONG_AMOUNT: 1, SettlementFault.FEE_CHANGED: 7, SettlementFault.PAYOUT_OFF: 1}
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]")
+_SHORTEST_ID = 6
+
+
+class NothingToSow(InvalidRequest):
+    """There is no such line left in this window, or this gateway's file cannot tell this fault."""
+
+    code = "nothing_to_sow"
+
+
+@dataclass(frozen=True, slots=True)
+class Sow:
+    """``line``: which of the lines that the fault can hit and no fault before it has, from 0."""
+
+    fault: SettlementFault
+    line: int = 0
+    by_minor: int | None = None
+
+    @property
+    def is_about_payouts(self) -> bool:
+        return self.fault is SettlementFault.PAYOUT_OFF
+
+    @property
+    def minor(self) -> int:
+        return self.by_minor or _USUAL_MINOR.get(self.fault, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sown:
+    """``difference_minor``: what the gateway says more than the books, of the gross amount (of the net where only a fee
+    differs, of the payout where that does); None where two amounts cannot be compared."""
+
+    fault: SettlementFault
+    kind: str
+    object_id: str | None
+    gateway_reference: str | None
+    reference: str | None
+    currency: str
+    difference_minor: int | None
+
+
+def in_order(lines: Iterable[SettlementLine]) -> list[SettlementLine]:
+    return sorted(lines, key=lambda line: (line.at, line.object_id))
+
+
+class Field:
+    """The lines of the books, and what is written in the place of each."""
+
+    def __init__(self, lines: Sequence[SettlementLine], terms: PayoutTerms) -> None:
+        self._lines = lines
+        self._terms = terms
+        self._written = [[line] for line in lines]
+        self._hit: set[int] = set()
+        self._extra: list[SettlementLine] = []
+        self.is_truncated = False
+
+    def written(self) -> list[SettlementLine]:
+        lines = [line for place in self._written for line in place]
+        return in_order([*lines, *self._extra])
+
+    def sow(self, sow: Sow) -> Sown:
+        """Raises NothingToSow."""
+        return _SOWERS[sow.fault](self, sow)
+
+    def sow_payout(self, sow: Sow, payouts: Sequence[Payout]) -> Sown:
+        if sow.line >= len(payouts):
+            raise NothingToSow
+        payout = payouts[sow.line]
+        return Sown(sow.fault, "payout", payout.reference, None, None, payout.currency, sow.minor)
+
+    def miss(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow)
+        self._written[place] = []
+        return _sown(sow, line, -line.gross_minor)
+
+    def invent(self, sow: Sow) -> Sown:
+        captures = [line for line in self._lines if line.kind == "capture"]
+        if sow.line >= len(captures):
+            raise NothingToSow
+        line = _invented(captures[sow.line])
+        self._extra.append(line)
+        return _sown(sow, line, line.gross_minor)
+
+    def repeat(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow, of_any_kind=True)
+        self._written[place] = [line, line]
+        return _sown(sow, line, line.gross_minor)
+
+    def change_amount(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow)
+        self._written[place] = [replace(line, amount_minor=line.amount_minor + sow.minor)]
+        return _sown(sow, line, sow.minor)
+
+    def change_currency(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow)
+        own = line.entry.currency
+        others = [currency for currency in self._terms.currencies if currency != own]
+        if not others:
+            raise NothingToSow("this gateway settles in one currency, and its file does not name it")
+        others.sort(key=lambda currency: CURRENCY_EXPONENT[currency] != CURRENCY_EXPONENT[own])
+        self._written[place] = [replace(line, entry=replace(line.entry, currency=others[0]))]
+        return _sown(sow, line, None)
+
+    def change_fee(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow)
+        self._written[place] = [replace(line, fee_minor=line.fee_minor + sow.minor)]
+        return _sown(sow, line, -sow.minor)
+
+    def net_a_refund(self, sow: Sow) -> Sown:
+        """Only where the sale still comes to something: a line of nothing would be another fault."""
+        sales = {line.object_id: place for place, line in self._left() if line.kind == "capture"}
+        pairs = [
+            (sales[line.parent_id], place)
+            for place, line in self._left()
+            if line.kind == "refund"
+            and line.parent_id in sales
+            and line.amount_minor < self._lines[sales[line.parent_id]].amount_minor
+        ]
+        if sow.line >= len(pairs):
+            raise NothingToSow
+        sale_place, refund_place = pairs[sow.line]
+        sale, refund = self._lines[sale_place], self._lines[refund_place]
+        self._written[refund_place] = []
+        self._written[sale_place] = [replace(sale, amount_minor=sale.amount_minor - refund.amount_minor)]
+        self._hit |= {sale_place, refund_place}
+        return _sown(sow, sale, -refund.amount_minor)
+
+    def truncate(self, sow: Sow) -> Sown:
+        if not self._lines:
+            raise NothingToSow
+        self.is_truncated = True
+        return Sown(sow.fault, "file", None, None, None, self._lines[-1].entry.currency, None)
+
+    def spoil(self, sow: Sow) -> Sown:
+        place, line = self._choose(sow, of_any_kind=True)
+        self._written[place] = [replace(line, is_unreadable=True)]
+        return _sown(sow, line, -line.gross_minor)
+
+    def _left(self) -> list[tuple[int, SettlementLine]]:
+        return [(place, line) for place, line in enumerate(self._lines) if place not in self._hit]
+
+    def _choose(self, sow: Sow, *, of_any_kind: bool = False) -> tuple[int, SettlementLine]:
+        left = [(place, line) for place, line in self._left() if of_any_kind or line.kind == "capture"]
+        if sow.line >= len(left):
+            raise NothingToSow
+        self._hit.add(left[sow.line][0])
+        return left[sow.line]
+
+
+_SOWERS: dict[SettlementFault, Callable[[Field, Sow], Sown]] = {
+    SettlementFault.MISSING: Field.miss,
+    SettlementFault.EXTRA: Field.invent,
+    SettlementFault.DUPLICATED: Field.repeat,
+    SettlementFault.WRONG_AMOUNT: Field.change_amount,
+    SettlementFault.WRONG_CURRENCY: Field.change_currency,
+    SettlementFault.FEE_CHANGED: Field.change_fee,
+    SettlementFault.REFUND_NETTED: Field.net_a_refund,
+    SettlementFault.TRUNCATED: Field.truncate,
+    SettlementFault.BAD_ROW: Field.spoil,
+}
+
+
+def cut_short(file: SettlementFile, lines: Sequence[SettlementLine]) -> SettlementFile:
+    """The file as far as the middle of the last id of its last line."""
+    last, body = lines[-1], file.body
+    ids = {last.object_id, last.entry.payment_reference, last.entry.gateway_reference, last.entry.reference} - {None}
+    places = [(body.rfind(each.encode()), len(each)) for each in ids if each]
+    start, length = max(places, default=(-1, 0))
+    end = start + length // 2 if start >= 0 else len(body) * 3 // 4
+    return replace(file, body=body[:end])
+
+
+def _sown(sow: Sow, line: SettlementLine, difference_minor: int | None) -> Sown:
+    entry = line.entry
+    return Sown(
+        sow.fault,
+        line.kind,
+        line.object_id,
+        entry.gateway_reference,
+        line.reference or entry.reference,
+        entry.currency,
+        difference_minor,
+    )
+
+
+def _invented(line: SettlementLine) -> SettlementLine:
+    """As the line, under ids that nobody knows."""
+    entry = line.entry
+    stranger: BookEntry = replace(
+        entry,
+        gateway_reference=_unlike(entry.gateway_reference),
+        reference=_unlike(entry.reference),
+        order_id=_unlike(entry.order_id),
+        payment_reference=_unlike(entry.payment_reference),
+        metadata=_unlike(entry.metadata),
+        details=_unlike(entry.details),
+    )
+    return replace(line, entry=stranger, object_id=_unlike(line.object_id), reference=_unlike(line.reference))
+
+
+def _unlike(value: Any) -> Any:
+    """The same shape with other letters and digits at the end of each id; the same id becomes the same other one."""
+    if isinstance(value, dict):
+        return {key: _unlike(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_unlike(each) for each in value]
+    is_id = isinstance(value, str) and len(value) >= _SHORTEST_ID and any(map(str.isdigit, value))
+    if not is_id or "://" in value or "@" in value or _MOMENT.match(value):
+        return value
+    kept = min(len(value) // 2, 8)
+    return value[:kept] + "".join(map(_other, value[kept:], sha256(value.encode()).digest() * len(value)))
+
+
+def _other(character: str, random: int) -> str:
+    """Another character of the same kind."""
+    for first, size in (("0", 10), ("a", 26), ("A", 26)):
+        place = ord(character) - ord(first)
+        if 0 <= place < size:
+            return chr(ord(first) + (place + 1 + random % (size - 1)) % size)
+    return character
