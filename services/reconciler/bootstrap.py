@@ -109,6 +109,7 @@ async def build(
             timetable=settings.timetable,
             rules=settings.rules,
             command_key=settings.command_key,
+            second_person=settings.second_person,
         )
         for subscription in subscriptions(context, database):
             bus.subscribe(subscription)

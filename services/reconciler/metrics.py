@@ -16,6 +16,19 @@ CHANGES_LEARNT = Counter(
     ["gateway", "learnt_from"],
     registry=REGISTRY,
 )
+CASES_OPEN = Gauge("payrail_cases_open", "Cases that are not resolved", ["scenario", "gateway"], registry=REGISTRY)
+CASE_OLDEST_SECONDS = Gauge(
+    "payrail_case_oldest_seconds",
+    "Age of the oldest case that is not resolved",
+    ["scenario", "gateway"],
+    registry=REGISTRY,
+)
+CASE_ACTION_UNVERIFIED_SECONDS = Gauge(
+    "payrail_case_action_unverified_seconds",
+    "Age of the oldest command of a case whose effect no run has seen yet",
+    ["action"],
+    registry=REGISTRY,
+)
 SWEEP_LAST_ROUND = Gauge(
     "payrail_sweep_last_round_timestamp_seconds", "When this replica last ended a round of the sweep", registry=REGISTRY
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
+from services.reconciler.domain.approval import SecondPersonRule
 from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.process import ReadingOptions
@@ -101,6 +102,11 @@ class ReconcilerSettings(ServiceSettings):
         None, description="watched for files in <folder>/<gateway>[__<account>]/; unset: no folder is watched"
     )
 
+    second_person_above_minor: str = Field(
+        "0",
+        description="minor units above which an operator's refund or cancellation takes a second person, e.g."
+        " `5000,JPY=800000`: a number for all currencies, and exceptions; by default each one takes two people",
+    )
     command_signing_key: CommandSigningKey = Field(
         None,
         description="hex, at least 32 bytes; signs the commands to order_service and payment_service, whose "
@@ -125,12 +131,22 @@ class ReconcilerSettings(ServiceSettings):
             raise ValueError(f"at most {MOST_LOOKS} looks, the last one within {MAX_LOOK_HOURS} hours")
         return value
 
+    @field_validator("second_person_above_minor")
+    @classmethod
+    def _limits_are_minor_units(cls, value: str) -> str:
+        SecondPersonRule.parse(value)
+        return value
+
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> ReconcilerSettings:
         # The lease is renewed after each call; one shorter than a call would be lost in the middle of it.
         if self.sweep_lease_seconds < 2 * self.payment_call_budget_seconds:
             raise ValueError("SWEEP_LEASE_SECONDS must be at least twice PAYMENT_CALL_BUDGET_SECONDS")
         return self
+
+    @property
+    def second_person(self) -> SecondPersonRule:
+        return SecondPersonRule.parse(self.second_person_above_minor)
 
     @property
     def command_key(self) -> bytes | None:

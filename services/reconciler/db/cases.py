@@ -190,6 +190,12 @@ class Cases:
         rows = await self._connection.execute(statement.group_by(columns.scenario, columns.gateway))
         return {(scenario, gateway): (count, oldest) for scenario, gateway, count, oldest in rows}
 
+    async def unverified(self) -> Mapping[Action, datetime]:
+        oldest = select(case_actions.c.action, func.min(case_actions.c.at)).join(cases)
+        oldest = oldest.where(cases.c.status != CaseStatus.RESOLVED.value, case_actions.c.verified_at.is_(None))
+        rows = await self._connection.execute(oldest.group_by(case_actions.c.action))
+        return {Action(action): at for action, at in rows}
+
     async def _cases(self, statement: Select[Any]) -> list[Case]:
         return [_case(row) for row in (await self._connection.execute(statement)).mappings()]
 

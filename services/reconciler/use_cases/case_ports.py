@@ -97,6 +97,10 @@ class CaseRepository(Protocol):
         """Per scenario and gateway: how many are unresolved, and since when the oldest is."""
         ...
 
+    async def unverified(self) -> Mapping[Action, datetime]:
+        """Per action: since when the oldest one of an unresolved case waits for its effect."""
+        ...
+
 
 class ActsOnCases(Protocol):
     """Sends the command that an action is (``act_on_case``)."""

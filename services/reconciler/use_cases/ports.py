@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
+from services.reconciler.domain.approval import SecondPersonRule
 from services.reconciler.domain.models import (
     Counts,
     Moment,
@@ -236,6 +237,7 @@ class Context:
     rules: SweepRules
     command_key: bytes | None = None
     """What this service's commands are signed with. None: none are sent, and cases wait for a person."""
+    second_person: SecondPersonRule = SecondPersonRule()
 
     def moment(self) -> Moment:
         return Moment(self.clock.now(), self.randomness.uniform(JITTER_LOW, JITTER_HIGH))
