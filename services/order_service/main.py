@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.order_service.api.exports import exports_router
 from services.order_service.api.routes import router
 from services.order_service.api.streams import streams_router
 from services.order_service.bootstrap import Container
@@ -24,7 +25,7 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, streams_router, events_router(container.database, service="order_service")],
+        routers=[router, streams_router, exports_router, events_router(container.database, service="order_service")],
         cors_origins=container.settings.cors_origins,
         state={"container": container, "authenticator": container.authenticator},
     )

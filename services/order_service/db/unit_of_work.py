@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.order_service.db.export import ExportRepository
 from services.order_service.db.repositories import (
     InvoiceRepository,
     MailboxRepository,
@@ -31,6 +32,7 @@ class OrderTransaction(Transaction):
         self.invoices = InvoiceRepository(connection)
         self.notifications = NotificationRepository(connection)
         self.tickets = StreamTicketRepository(connection)
+        self.export = ExportRepository(connection)
         self.mailbox = MailboxRepository(connection)
 
 

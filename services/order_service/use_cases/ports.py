@@ -9,14 +9,19 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from services.order_service.domain.models import (
+    Attention,
     LineItem,
     Order,
     OrderPayment,
+    OrderPaymentStatus,
+    OrderStatus,
     PaymentSnapshot,
+    PaymentStatus,
     PaymentTerms,
     Product,
     Refund,
     ReservationStatus,
+    Resolution,
 )
 from shared.money import Money
 from shared.unit_of_work import TransactionPort
@@ -70,6 +75,34 @@ class OrderFilter:
     limit: int = 20
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedPaymentRow:
+    """A payment as its order knows it."""
+
+    payment_id: str
+    status: PaymentStatus
+    version: int
+    amount_captured: int
+    amount_refunded: int
+    resolution: Resolution | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedRow:
+    """An order and its payments as the export shows them, all of one moment; nothing about the customer."""
+
+    order_id: str
+    status: OrderStatus
+    payment_status: OrderPaymentStatus
+    attention: Attention | None
+    total: Money
+    confirmed_by: str | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    payments: tuple[ExportedPaymentRow, ...]
+
+
 class Products(Protocol):
     async def list_for_sale(self, *, after_sku: str | None, limit: int) -> list[Product]: ...
     async def find_for_sale(self, sku: str) -> Product | None: ...
@@ -117,6 +150,14 @@ class Leftover:
 
     payment: OrderPayment
     attempts: int
+
+
+class Export(Protocol):
+    async def orders(
+        self, *, since: datetime | None, before: datetime | None, after: tuple[datetime, str] | None, limit: int
+    ) -> list[ExportedRow]:
+        """Orders in the order of ``updated_at`` and id, from ``since`` on, before ``before``, behind ``after``."""
+        ...
 
 
 class OrderPayments(Protocol):
@@ -202,6 +243,8 @@ class OrderTransaction(TransactionPort, Protocol):
     def notifications(self) -> Notifications: ...
     @property
     def tickets(self) -> StreamTickets: ...
+    @property
+    def export(self) -> Export: ...
 
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[OrderTransaction]]
