@@ -81,7 +81,7 @@ SERVICES: Mapping[str, ServiceEntry] = {
             order_bootstrap.build,
             order_main.create_application,
             order_worker.run_worker,
-            routes=("/api/v1/products", "/api/v1/orders", "/api/v1/events/order-service"),
+            routes=("/api/v1/products", "/api/v1/orders", "/api/v1/exports/orders", "/api/v1/events/order-service"),
             serve_background=order_main.run_background,
         ),
         ServiceEntry(
@@ -98,6 +98,8 @@ SERVICES: Mapping[str, ServiceEntry] = {
                 "/api/v1/refunds",
                 "/api/v1/ledger",
                 "/api/v1/gateways",
+                "/api/v1/exports/payments",
+                "/api/v1/exports/parked-events",
                 "/api/v1/events/payment-service",
                 "/api/v1/events",
             ),

@@ -55,9 +55,11 @@ if [ ! -e .env ]; then
         fi
     } > .env
 fi
-# Also for an .env of before there were commands: the key with which order_service asks for refunds, as payment_service
-# verifies it.
-grep -q '^COMMAND_SIGNING_KEY=' .env || add .env "COMMAND_SIGNING_KEY=$(random 32)"
+# Also for an .env of before there were commands: the keys with which order_service asks for refunds and the reconciler
+# for what settles its cases, as their receivers verify them.
+for name in COMMAND_SIGNING_KEY RECONCILER_COMMAND_SIGNING_KEY; do
+    grep -q "^$name=" .env || add .env "$name=$(random 32)"
+done
 
 # What the sandbox's PayPal signs webhooks with, and the root that webhook_ingest trusts for it. The root signs one leaf
 # and is forgotten; the two files belong together, so both are made when one is missing.

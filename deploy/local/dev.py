@@ -36,7 +36,7 @@ from shared.messaging.in_process import InProcessBus
 from shared.messaging.rabbitmq import RabbitMQBus
 from shared.messaging.topology import apply_topology
 from shared.ports import Ports, system_ports
-from shared.settings import ConfigurationError, ServiceSettings, settings_for
+from shared.settings import ConfigurationError, ServiceSettings, settings_for, split_list
 from shared.tasks import supervise
 from shared.web.auth import build_signer
 
@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 TOKEN_DAYS = 30
 SECRETS_FILE = "development.json"
+COMMAND_SENDERS = ("order_service", "reconciler")
 SHOP_NAME = "Seven Ports"  # what the storefront calls itself: mails, invoices and hosted pages say the same
 GRACEFUL_SHUTDOWN_SECONDS = 3  # nobody at a terminal waits longer for Ctrl-C; open event streams end by then
 
@@ -134,14 +135,22 @@ def _secrets(path: Path, ports: Ports) -> dict[str, str]:
     made = {
         "JWT_SHARED_KEY": ports.randomness.token_bytes(32).hex(),
         "COMMAND_SIGNING_KEY": command_key,
-        "COMMAND_KEYS": f"order_service:{command_key}",
+        "COMMAND_KEYS": "",
     }
     for definition in sandbox_definitions().values():
         made.update(definition.secrets(ports.randomness))
     secrets = made | kept
+    secrets["COMMAND_KEYS"] = _with_every_sender(secrets["COMMAND_KEYS"], command_key)
     if secrets != kept:
         _write_private(path, json.dumps(secrets, indent=2) + "\n")
     return secrets
+
+
+def _with_every_sender(listed: str, command_key: str) -> str:
+    """COMMAND_KEYS of an older release lack later senders. In this process they all sign with the same key."""
+    entries = split_list(listed)
+    known = {entry.partition(":")[0] for entry in entries}
+    return ",".join((*entries, *(f"{sender}:{command_key}" for sender in COMMAND_SENDERS if sender not in known)))
 
 
 def _write_private(path: Path, text: str) -> None:

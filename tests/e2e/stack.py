@@ -36,7 +36,7 @@ SECRETS = gateway_secrets() | {
     "STRIPE_WEBHOOK_SECRET": "whsec_e2e_0123456789abcdef",
     "GENERIC_API_KEY": "gk_e2e",
     "COMMAND_SIGNING_KEY": "e2" * 32,
-    "COMMAND_KEYS": f"order_service:{'e2' * 32}",
+    "COMMAND_KEYS": f"order_service:{'e2' * 32},reconciler:{'e2' * 32}",
 }
 # What makes things happen soon enough for a test; nothing that changes what happens.
 QUICK = {

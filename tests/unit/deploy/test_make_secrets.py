@@ -21,6 +21,7 @@ from services.gateway_sandbox.settings import SandboxSettings
 from services.order_service.settings import OrderSettings
 from services.payment_service.gateways.catalogue import gateway_definitions
 from services.payment_service.settings import PaymentSettings
+from services.reconciler.settings import ReconcilerSettings
 from services.webhook_ingest.settings import gateway_variables
 from services.webhook_ingest.signatures.port import PreparingScheme, RawDelivery, Verification
 from services.webhook_ingest.signatures.registry import build_registry
@@ -151,12 +152,17 @@ def test_the_demo_names_every_setting_that_a_gateway_of_the_sandbox_asks_for(dem
         assert {name for name in asked if name not in named and f"{name}_FILE" not in named} == set(), definition.name
 
 
-def test_the_command_key_is_one_that_both_ends_take(demo: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = demo.read(".env")["COMMAND_SIGNING_KEY"]
-    for name, value in {**DATABASE, "COMMAND_SIGNING_KEY": key, "COMMAND_KEYS": f"order_service:{key}"}.items():
+def test_the_command_keys_are_some_that_both_ends_take(demo: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = demo.read(".env")
+    orders, reconciler = made["COMMAND_SIGNING_KEY"], made["RECONCILER_COMMAND_SIGNING_KEY"]
+    assert orders != reconciler
+    keys = f"order_service:{orders},reconciler:{reconciler}"
+    for name, value in {**DATABASE, "COMMAND_SIGNING_KEY": reconciler, "COMMAND_KEYS": keys}.items():
         monkeypatch.setenv(name, value)
-    assert PaymentSettings.load().senders == {"order_service": (bytes.fromhex(key),)}
-    OrderSettings.load()
+    expected = {"order_service": (bytes.fromhex(orders),), "reconciler": (bytes.fromhex(reconciler),)}
+    assert PaymentSettings.load().senders == expected
+    assert OrderSettings.load().senders == expected
+    assert ReconcilerSettings.load().command_key == bytes.fromhex(reconciler)
 
 
 def test_a_second_run_changes_nothing(demo: Folder) -> None:
@@ -187,7 +193,7 @@ def test_an_older_demo_gets_what_is_missing_and_keeps_what_is_there(folder: Fold
     assert (settings["STRIPE_API_KEY"], settings["WEBHOOK_SECRET"]) == ("sk_test_kept", "kept")
     assert settings["STRIPE_WEBHOOK_SECRET"].startswith("whsec_")
     assert {"GENERIC_API_KEY", "PAYPAL_WEBHOOK_ID", "RAZORPAY_KEY_ID"} <= set(settings)
-    assert set(folder.read(".env")) == {"PAYRAIL_ENVIRONMENT", "COMMAND_SIGNING_KEY"}
+    assert set(folder.read(".env")) == {"PAYRAIL_ENVIRONMENT", "COMMAND_SIGNING_KEY", "RECONCILER_COMMAND_SIGNING_KEY"}
 
 
 def test_a_gateway_with_settings_of_somebodys_own_is_not_mixed_with_the_sandbox(folder: Folder) -> None:

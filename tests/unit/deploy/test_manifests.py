@@ -155,12 +155,16 @@ def test_what_the_sandbox_signs_with_is_mounted_there_and_nowhere_else(compose: 
         assert file == "/run/secrets/paypal_signing"
 
 
-def test_order_service_signs_commands_with_the_key_that_payment_service_verifies(compose: dict[str, Any]) -> None:
+def test_every_sender_signs_commands_with_a_key_of_its_own_that_the_receivers_verify(compose: dict[str, Any]) -> None:
     for role in ("", "-worker"):
-        signing = compose["services"][f"order-service{role}"]["environment"]["COMMAND_SIGNING_KEY"]
-        assert (
-            compose["services"][f"payment-service{role}"]["environment"]["COMMAND_KEYS"] == f"order_service:{signing}"
+        orders, payments, reconciler = (
+            compose["services"][f"{name}{role}"]["environment"]
+            for name in ("order-service", "payment-service", "reconciler")
         )
+        of_orders, of_reconciler = orders["COMMAND_SIGNING_KEY"], reconciler["COMMAND_SIGNING_KEY"]
+        assert of_orders != of_reconciler
+        assert payments["COMMAND_KEYS"] == f"order_service:{of_orders},reconciler:{of_reconciler}"
+        assert orders["COMMAND_KEYS"] == f"reconciler:{of_reconciler}"
 
 
 def test_the_sandbox_is_only_there_when_asked_for(compose: dict[str, Any]) -> None:
