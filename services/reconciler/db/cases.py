@@ -105,7 +105,7 @@ class Cases:
                 {name: read(finding) for name, read in _FIELDS.items()} | {"case_id": id_} for finding, id_ in batch
             ]
             values = {"findings": json.dumps(rows), "at": at, "run_id": run_id}
-            kept.extend(_case(row) for row in (await self._connection.execute(_PUT, values)).mappings())
+            kept.extend(case_of(row) for row in (await self._connection.execute(_PUT, values)).mappings())
         proposed = set(case_ids)
         return sorted(((case, case.case_id in proposed) for case in kept), key=lambda each: each[0].key)
 
@@ -123,7 +123,7 @@ class Cases:
         statement = update(cases).where(cases.c.case_id == func.any(list(case_ids)))
         statement = statement.where(cases.c.status != CaseStatus.RESOLVED.value).values(values)
         rows = (await self._connection.execute(statement.returning(cases))).mappings()
-        return sorted((_case(row) for row in rows), key=lambda case: case.key)
+        return sorted((case_of(row) for row in rows), key=lambda case: case.key)
 
     async def get(self, case_id: str, *, for_update: bool = False) -> Case | None:
         statement = select(cases).where(cases.c.case_id == case_id)
@@ -197,7 +197,7 @@ class Cases:
         return {Action(action): at for action, at in rows}
 
     async def _cases(self, statement: Select[Any]) -> list[Case]:
-        return [_case(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [case_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
 
 def _filtered(statement: Select[Any], filter_: CaseFilter) -> Select[Any]:
@@ -259,7 +259,7 @@ def _values(case: Case) -> dict[str, Any]:
     }
 
 
-def _case(row: RowMapping) -> Case:
+def case_of(row: RowMapping) -> Case:
     values = {name: row[name] for name in _PLAIN}
     if isinstance(row["evidence"], str):  # a statement written as text knows no column types
         values["evidence"] = json.loads(row["evidence"])

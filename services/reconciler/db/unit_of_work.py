@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.cases import Cases
+from services.reconciler.db.reports import Reports
 from services.reconciler.db.repositories import Leases, Pauses, Runs, SweepDays, Watched
 from services.reconciler.db.settlement_files import Files
 from shared.db.session import Database
@@ -22,6 +23,7 @@ class ReconcilerTransaction(Transaction):
         self.leases = Leases(connection)
         self.files = Files(connection)
         self.cases = Cases(connection)
+        self.reports = Reports(connection)
 
 
 def unit_of_work(database: Database, ports: Ports) -> UnitOfWork[ReconcilerTransaction]:

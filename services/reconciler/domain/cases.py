@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -161,6 +161,10 @@ class Case:
     resolution: str | None = None
     """``settled`` (later evidence), ``accepted``, ``matched``, or the action that settled it."""
     reason: str | None = None
+
+    def age_at(self, now: datetime) -> timedelta:
+        """Since it was opened, until it was resolved."""
+        return max((self.resolved_at or now) - self.opened_at, timedelta(0))
 
 
 @dataclass(frozen=True, slots=True)

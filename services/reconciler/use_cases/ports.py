@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from services.reconciler.domain.models import (
 )
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
 from services.reconciler.use_cases.case_ports import CaseRepository
+from services.reconciler.use_cases.report_ports import ReportRepository
 from services.reconciler.use_cases.settlement_ports import FileRepository, Intake, SettlementReader
 from shared.clock import Clock
 from shared.ids import Ids
@@ -174,6 +175,9 @@ class ReconcilerTransaction(TransactionPort, Protocol):
     @property
     def cases(self) -> CaseRepository: ...
 
+    @property
+    def reports(self) -> ReportRepository: ...
+
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[ReconcilerTransaction]]
 
@@ -237,7 +241,7 @@ class Context:
     rules: SweepRules
     command_key: bytes | None = None
     """What this service's commands are signed with. None: none are sent, and cases wait for a person."""
-    second_person: SecondPersonRule = SecondPersonRule()
+    second_person: SecondPersonRule = field(default_factory=SecondPersonRule)
 
     def moment(self) -> Moment:
         return Moment(self.clock.now(), self.randomness.uniform(JITTER_LOW, JITTER_HIGH))
