@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from services.reconciler.clients.exports import HttpExportsClient, Owner
+from services.reconciler.clients.gateway_lists import HttpGatewayListsClient
 from services.reconciler.clients.payments import HttpPaymentsClient
 from services.reconciler.db.unit_of_work import unit_of_work
 from services.reconciler.messaging.bindings import subscriptions
@@ -17,7 +19,7 @@ from services.reconciler.use_cases.settlement_ports import Intake
 from services.reconciler.use_cases.sweep import Sweeper
 from shared.db.session import Database
 from shared.health import HealthCheck
-from shared.http import HttpCaller, HttpClient, build_http_client
+from shared.http import HttpCaller, HttpClient, StreamPolicy, build_http_client
 from shared.messaging.bus import EventBus
 from shared.messaging.relay import OutboxRelay
 from shared.ports import Ports
@@ -25,7 +27,9 @@ from shared.web.auth import Authenticator, build_signer, build_verifier
 
 SERVICE = "reconciler"
 PAYMENT_SERVICE = "payment_service"
+ORDER_SERVICE = "order_service"
 SERVICE_SCOPES = "payments:read payments:write"
+ORDER_SCOPES = "orders:read"
 SETTLEMENT_POOL_TIMEOUT_SECONDS = 60.0  # nobody's page waits for these connections
 
 
@@ -87,10 +91,28 @@ async def build(
         settlement_database.listener = database.listener  # its hints wake the same waiters
         stack.push_async_callback(settlement_database.dispose)
         signer = build_signer(settings, ports=ports)
-        payments = HttpPaymentsClient(
+        to_payments = Owner(
+            PAYMENT_SERVICE,
+            settings.payment_service_url,
             HttpCaller(client, ports),
+            lambda: signer.sign(subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES),
+        )
+        to_orders = Owner(
+            ORDER_SERVICE,
+            settings.order_service_url,
+            HttpCaller(client, ports),
+            lambda: signer.sign(subject=SERVICE, audience=ORDER_SERVICE, scopes=ORDER_SCOPES),
+        )
+        payments = HttpPaymentsClient(
+            to_payments.caller,
             base_url=settings.payment_service_url,
-            token=lambda: signer.sign(subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES),
+            token=to_payments.token,
+            budget_seconds=settings.payment_call_budget_seconds,
+        )
+        gateway_lists = HttpGatewayListsClient(
+            to_payments.caller,
+            base_url=settings.payment_service_url,
+            token=to_payments.token,
             budget_seconds=settings.payment_call_budget_seconds,
         )
         context = Context(
@@ -108,6 +130,11 @@ async def build(
             randomness=ports.randomness,
             timetable=settings.timetable,
             rules=settings.rules,
+            exports=HttpExportsClient(
+                to_payments, to_orders, policy=StreamPolicy(budget_seconds=settings.export_budget_seconds)
+            ),
+            gateway_lists=gateway_lists,
+            order_rules=settings.order_rules,
             command_key=settings.command_key,
             second_person=settings.second_person,
         )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
 from services.reconciler.domain.approval import SecondPersonRule
+from services.reconciler.domain.decisions import OrphanPolicy
 from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.process import ReadingOptions
+from services.reconciler.use_cases.mirror_ports import OrderRules
 from services.reconciler.use_cases.ports import SweepRules
 from shared.command_keys import CommandSigningKey, signing_key
 from shared.settings import ServiceSettings
@@ -121,6 +124,33 @@ class ReconcilerSettings(ServiceSettings):
                 raise ValueError(f"a list of <gateway>=<1 to {MOST_CALLS}>, separated by commas")
         return value
 
+    order_service_url: str = Field("http://127.0.0.1:8000", description="base URL of order_service")
+    export_budget_seconds: float = Field(
+        1800.0, gt=0, le=7200, description="one export in all; the first one reads everything there is"
+    )
+    pull_overlap_seconds: float = Field(
+        900.0, ge=0, le=86_400, description="read again: owners set updated_at before they commit, by their own clocks"
+    )
+    orders_grace_seconds: float = Field(
+        600.0, ge=0, le=86_400, description="a difference that is younger is no case: its event is on its way"
+    )
+    orders_unknown_outcome_hours: float = Field(
+        24.0, ge=0, le=720, description="after that an unanswered call is a person's matter too"
+    )
+    orders_unverified_hours: float = Field(
+        6.0, gt=0, le=720, description="after that a command that changed nothing is said to have had no effect"
+    )
+    orders_cancel_limit: int = Field(
+        50, ge=0, description="orders that one run may cancel: more is no lost event but a lost database, for a person"
+    )
+    orphan_policy: OrphanPolicy = Field(
+        OrphanPolicy.CASE, description="a payment whose order nobody knows: case (a person decides) or refund"
+    )
+    gateway_list_days: float = Field(3.0, gt=0, le=90, description="how far back gateways' own lists are read")
+    gateway_list_lag_seconds: float = Field(
+        3600.0, ge=0, le=86_400, description="the newest part is left out: it is still on its way to us"
+    )
+
     @field_validator("sweep_captured_looks_hours")
     @classmethod
     def _looks_ascend(cls, value: str) -> str:
@@ -172,6 +202,19 @@ class ReconcilerSettings(ServiceSettings):
             memory_bytes=self.settlement_reader_memory_bytes,
         )
         return ReadingOptions(limits, self.settlement_reading_timeout_seconds)
+
+    @property
+    def order_rules(self) -> OrderRules:
+        return OrderRules(
+            pull_overlap=timedelta(seconds=self.pull_overlap_seconds),
+            grace=timedelta(seconds=self.orders_grace_seconds),
+            unknown_outcome_after=timedelta(hours=self.orders_unknown_outcome_hours),
+            unverified_after=timedelta(hours=self.orders_unverified_hours),
+            orphan_policy=self.orphan_policy,
+            list_window=timedelta(days=self.gateway_list_days),
+            list_lag=timedelta(seconds=self.gateway_list_lag_seconds),
+            cancel_limit=self.orders_cancel_limit,
+        )
 
     @property
     def rules(self) -> SweepRules:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.cases import Cases
+from services.reconciler.db.mirror import Mirror
 from services.reconciler.db.reports import Reports
 from services.reconciler.db.repositories import Leases, Pauses, Runs, SweepDays, Watched
 from services.reconciler.db.settlement_files import Files
@@ -21,6 +22,7 @@ class ReconcilerTransaction(Transaction):
         self.pauses = Pauses(connection)
         self.sweep_days = SweepDays(connection)
         self.leases = Leases(connection)
+        self.mirror = Mirror(connection)
         self.files = Files(connection)
         self.cases = Cases(connection)
         self.reports = Reports(connection)

@@ -21,6 +21,7 @@ from services.reconciler.domain.models import (
 )
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
 from services.reconciler.use_cases.case_ports import CaseRepository
+from services.reconciler.use_cases.mirror_ports import ExportsClient, GatewayListsClient, MirrorRepository, OrderRules
 from services.reconciler.use_cases.report_ports import ReportRepository
 from services.reconciler.use_cases.settlement_ports import FileRepository, Intake, SettlementReader
 from shared.clock import Clock
@@ -170,6 +171,9 @@ class ReconcilerTransaction(TransactionPort, Protocol):
     def leases(self) -> LeasePort: ...
 
     @property
+    def mirror(self) -> MirrorRepository: ...
+
+    @property
     def files(self) -> FileRepository: ...
 
     @property
@@ -239,6 +243,9 @@ class Context:
     randomness: Randomness
     timetable: Timetable
     rules: SweepRules
+    exports: ExportsClient
+    gateway_lists: GatewayListsClient
+    order_rules: OrderRules
     command_key: bytes | None = None
     """What this service's commands are signed with. None: none are sent, and cases wait for a person."""
     second_person: SecondPersonRule = field(default_factory=SecondPersonRule)
