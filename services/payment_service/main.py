@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.payment_service.api.export_routes import router as exports_router
 from services.payment_service.api.ledger_routes import router as ledger_router
 from services.payment_service.api.money_routes import router as money_router
 from services.payment_service.api.routes import router
@@ -32,6 +33,7 @@ def create_application(container: Container) -> FastAPI:
             money_router,
             timeline_router,
             ledger_router,
+            exports_router,
             events_router(container.database, service=SERVICE),
         ],
         cors_origins=container.settings.cors_origins,

@@ -7,14 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from services.payment_service.api.dependencies import PaymentsReader, UseCaseContext
-from services.payment_service.api.fields import GatewayName, OptionalStorable
+from services.payment_service.api.fields import GatewayName, MomentIn, OptionalStorable
 from services.payment_service.api.ledger_schemas import (
     BalancesOut,
     CurrencyIn,
     EntryCursor,
     EntryOut,
     EntryPage,
-    MomentIn,
 )
 from services.payment_service.domain.ledger import Account
 from services.payment_service.use_cases.ports import LedgerFilter

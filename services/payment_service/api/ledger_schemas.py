@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 
 from services.payment_service.api.fields import MoneyOut
 from services.payment_service.domain.ledger import Account, Balance, LedgerEntry, LedgerLine
@@ -13,21 +12,6 @@ from services.payment_service.use_cases.read_ledger import Balances
 from shared.contracts.envelope import Rfc3339
 from shared.money import Money
 
-
-def _only_rfc3339(value: object) -> object:
-    """Pydantic would also take a number, and guess whether it counts seconds or milliseconds."""
-    if not isinstance(value, str | datetime) or (isinstance(value, str) and "T" not in value.upper()):
-        raise ValueError("is not an RFC 3339 time")
-    return value
-
-
-def _of_this_age(value: datetime) -> datetime:
-    if not 2000 <= value.year < 2200:  # what lies at the ends of the calendar cannot be turned into UTC
-        raise ValueError("not a time of this age")
-    return value
-
-
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339), AfterValidator(_of_this_age)]
 CurrencyIn = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 EntryCursor = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 """A number of at most 18 digits: every BIGINT of the column fits, and nothing larger reaches the database."""

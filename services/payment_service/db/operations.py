@@ -60,11 +60,11 @@ class Operations:
     async def get(self, operation_id: str) -> Operation | None:
         statement = select(operations).where(operations.c.operation_id == operation_id)
         row = (await self._connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else _operation(row)
+        return None if row is None else operation_of(row)
 
     async def of_payment(self, payment_id: str) -> list[Operation]:
         statement = select(operations).where(operations.c.payment_id == payment_id).order_by(operations.c.operation_id)
-        return [_operation(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [operation_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def save(self, operation: Operation) -> None:
         values = _values(operation)
@@ -87,7 +87,7 @@ class Operations:
     async def take_due(self, now: datetime, *, token: str, seconds: float) -> Operation | None:
         values = {"now": now, "token": token, "seconds": float(seconds)}
         row = (await self._connection.execute(_TAKE_DUE, values)).mappings().one_or_none()
-        return None if row is None else _operation(row)
+        return None if row is None else operation_of(row)
 
     async def put_off(self, operation_id: str, until: datetime) -> None:
         statement = update(operations).where(operations.c.operation_id == operation_id)
@@ -140,7 +140,7 @@ def _money_flat(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"amount_minor": amount["amount_minor"], "currency": amount["currency"]}
 
 
-def _operation(row: RowMapping) -> Operation:
+def operation_of(row: RowMapping) -> Operation:
     return Operation(
         operation_id=row["operation_id"],
         payment_id=row["payment_id"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.payment_service.db.exports import Exports
 from services.payment_service.db.ledger import Ledger
 from services.payment_service.db.operations import Disputes, Operations
 from services.payment_service.db.repositories import Attempts, Facts, Parked, Payments
@@ -24,6 +25,7 @@ class PaymentTransaction(Transaction):
         self.disputes = Disputes(connection)
         self.timeline = Timeline(connection)
         self.ledger = Ledger(connection)
+        self.exports = Exports(connection)
         self._ids = ports.ids
 
     def new_id(self, prefix: str) -> str:

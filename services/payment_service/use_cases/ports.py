@@ -12,6 +12,7 @@ from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.ledger import Account, Balance, LedgerEntry, Posting
 from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, ParkedStatus, Payment, PaymentStatus
 from services.payment_service.domain.operations import Dispute, Operation, OperationStatus
+from services.payment_service.domain.snapshots import PaymentSnapshot
 from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import GatewayAdapter
 from services.payment_service.use_cases.turns import Turns
@@ -243,6 +244,39 @@ class LedgerRepository(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page of an export begins: behind this time and id."""
+
+    at: datetime
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedForAPerson:
+    """A parked event that is unclaimed or unreadable, without its payload."""
+
+    parked_id: str
+    gateway: str
+    account: str | None
+    delivery_id: str
+    event_type: str | None
+    status: str
+    references: tuple[str, ...]
+    received_at: datetime
+
+
+class ExportRepository(Protocol):
+    async def payments(self, *, after: Position, before: datetime | None, limit: int) -> list[PaymentSnapshot]:
+        """The next ones by time of change and id. Must be the first call of its transaction: all that it reads is of
+        one moment."""
+        ...
+
+    async def parked(self, *, after: Position, limit: int) -> list[ParkedForAPerson]:
+        """The next ones for a person, by time of receipt and id."""
+        ...
+
+
 class ParkedRepository(Protocol):
     async def add(self, parked: ParkedEvent) -> bool:
         """False where this delivery is parked already."""
@@ -300,6 +334,9 @@ class PaymentTransaction(TransactionPort, Protocol):
 
     @property
     def parked(self) -> ParkedRepository: ...
+
+    @property
+    def exports(self) -> ExportRepository: ...
 
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[PaymentTransaction]]
