@@ -1,9 +1,12 @@
-"""How ends, captures, refunds and disputes come into the books: for every gateway the same but for their prefixes."""
+"""How ends, captures, refunds and disputes come into the books, and what is paid out for them: for every gateway the
+same but for their prefixes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from services.gateway_sandbox.domain.models import (
@@ -15,7 +18,7 @@ from services.gateway_sandbox.domain.models import (
     IllegalMove,
     MoreThanThereIs,
 )
-from services.gateway_sandbox.gateways.port import Books, WireError
+from services.gateway_sandbox.gateways.port import Books, Payout, PayoutTerms, SettlementLine, WireError
 
 
 @contextmanager
@@ -117,3 +120,16 @@ async def book_dispute(
     )
     await books.add_dispute(entry, dispute)
     return dispute
+
+
+def payouts_of(lines: Sequence[SettlementLine], terms: PayoutTerms, day: date) -> dict[str, Payout]:
+    """By currency: what the readable lines come to."""
+    totals: dict[str, int] = {}
+    for line in lines:
+        moved_minor = 0 if line.is_unreadable else line.net_minor
+        totals[line.entry.currency] = totals.get(line.entry.currency, 0) + moved_minor
+    return {currency: terms.payout(currency, day, total) for currency, total in sorted(totals.items())}
+
+
+def paid_out(lines: Sequence[SettlementLine], payouts: Mapping[str, Payout]) -> list[SettlementLine]:
+    return [replace(line, payout=payouts[line.entry.currency]) for line in lines]

@@ -103,9 +103,11 @@ class Field:
         lines = [line for place in self._written for line in place]
         return in_order([*lines, *self._extra])
 
-    def sow(self, sow: Sow) -> Sown:
-        """Raises NothingToSow."""
-        return _SOWERS[sow.fault](self, sow)
+    def sow(self, wanted: Sequence[Sow]) -> list[Sown]:
+        """In their order, but netted refunds before all others: they need two lines. Raises NothingToSow."""
+        first_netted = sorted(enumerate(wanted), key=lambda each: each[1].fault is not SettlementFault.REFUND_NETTED)
+        sown = {number: _SOWERS[sow.fault](self, sow) for number, sow in first_netted}
+        return [sown[number] for number in sorted(sown)]
 
     def sow_payout(self, sow: Sow, payouts: Sequence[Payout]) -> Sown:
         if sow.line >= len(payouts):
@@ -206,13 +208,12 @@ _SOWERS: dict[SettlementFault, Callable[[Field, Sow], Sown]] = {
 
 
 def cut_short(file: SettlementFile, lines: Sequence[SettlementLine]) -> SettlementFile:
-    """The file as far as the middle of the last id of its last line."""
+    """The file as far as the middle of the row of its last line; of JSON, as far as the last id in it."""
     last, body = lines[-1], file.body
     ids = {last.object_id, last.entry.payment_reference, last.entry.gateway_reference, last.entry.reference} - {None}
-    places = [(body.rfind(each.encode()), len(each)) for each in ids if each]
-    start, length = max(places, default=(-1, 0))
-    end = start + length // 2 if start >= 0 else len(body) * 3 // 4
-    return replace(file, body=body[:end])
+    place = max(body.rfind(each.encode()) for each in ids if each)
+    start, end = body.rfind(b"\n", 0, place) + 1, body.find(b"\n", place)
+    return replace(file, body=body[: (start + end) // 2 if end >= 0 else place])
 
 
 def _sown(sow: Sow, line: SettlementLine, difference_minor: int | None) -> Sown:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from services.gateway_sandbox.domain.models import BookEntry
+from services.gateway_sandbox.gateways.bookkeeping import paid_out, payouts_of
 from services.gateway_sandbox.gateways.port import (
     EntryFilter,
     Payout,
-    PayoutTerms,
     SandboxGateway,
     SettlementFile,
     SettlementLine,
@@ -61,14 +61,14 @@ def settle(
 ) -> Settlement:
     """What the gateway writes about these movements. Raises NothingToSow."""
     terms, field = gateway.payouts, Field(moved, gateway.payouts)
-    sown = [field.sow(each) for each in sow if not each.is_about_payouts]
+    sown = field.sow([each for each in sow if not each.is_about_payouts])
     lines = field.written()
-    payouts = pay_out(lines, terms, day)
+    payouts = payouts_of(lines, terms, day)
     off = [field.sow_payout(each, list(payouts.values())) for each in sow if each.is_about_payouts]
     for each in off:
         payout = payouts[each.currency]
         payouts[each.currency] = replace(payout, amount_minor=payout.amount_minor + (each.difference_minor or 0))
-    paid = [replace(line, payout=payouts[line.entry.currency]) for line in lines]
+    paid = paid_out(lines, payouts)
     file = gateway.settlement(paid, day)
     if field.is_truncated:
         file = cut_short(file, paid)
@@ -85,15 +85,6 @@ async def read_movements(
         entries = await tx.entries.search(gateway_name, EntryFilter())
         found = await with_records(gateway_name, entries, tx)
     return in_order(line for records in found for line in movements_of(records) if since <= line.at < until)
-
-
-def pay_out(lines: Sequence[SettlementLine], terms: PayoutTerms, day: date) -> dict[str, Payout]:
-    """By currency: what the readable lines come to."""
-    totals: dict[str, int] = {}
-    for line in lines:
-        moved_minor = 0 if line.is_unreadable else line.net_minor
-        totals[line.entry.currency] = totals.get(line.entry.currency, 0) + moved_minor
-    return {currency: terms.payout(currency, day, total) for currency, total in sorted(totals.items())}
 
 
 def _statement(payouts: Sequence[Payout], day: date, paid_at: datetime) -> SettlementFile:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 from services.gateway_sandbox.domain.models import BookEntry, CaptureMode, EntryStatus
+from services.gateway_sandbox.gateways.bookkeeping import paid_out as with_payouts
+from services.gateway_sandbox.gateways.bookkeeping import payouts_of
 from services.gateway_sandbox.gateways.generic.gateway import GenericSandbox
 from services.gateway_sandbox.gateways.generic.settlement import settlement_file as generic_settlement
 from services.gateway_sandbox.gateways.paypal.gateway import PayPalSandbox
@@ -19,7 +20,6 @@ from services.gateway_sandbox.gateways.razorpay.gateway import RazorpaySandbox
 from services.gateway_sandbox.gateways.razorpay.settlement import settlement_file as razorpay_settlement
 from services.gateway_sandbox.gateways.stripe.gateway import StripeSandbox
 from services.gateway_sandbox.gateways.stripe.settlement import settlement_file as stripe_settlement
-from services.gateway_sandbox.use_cases.write_settlement import pay_out
 
 DAY = date(2026, 1, 1)
 PAID_AT = datetime(2026, 1, 1, 8, 0, 1, tzinfo=UTC)
@@ -66,8 +66,7 @@ def lines_of(entry: BookEntry, capture: str, refund: str, dispute: str) -> list[
 
 
 def paid_out(lines: Sequence[SettlementLine], terms: PayoutTerms) -> list[SettlementLine]:
-    payouts = pay_out(lines, terms, DAY)
-    return [replace(line, payout=payouts[line.entry.currency]) for line in lines]
+    return with_payouts(lines, payouts_of(lines, terms, DAY))
 
 
 def stripe_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
