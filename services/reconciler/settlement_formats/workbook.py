@@ -1,0 +1,120 @@
+"""Sheets of an .xlsx workbook as tables of text.
+
+Formulas are never computed: a cell has the value that was stored with it, or none. defusedxml, which openpyxl uses
+where it is installed, refuses entities.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from datetime import date, datetime, time
+from decimal import Decimal
+from itertools import islice
+from typing import Any, cast
+from zipfile import BadZipFile
+
+import openpyxl
+from defusedxml.common import DefusedXmlException
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+from services.reconciler.domain.settlement import BadRow, Parsed
+from services.reconciler.settlement_formats.content import HEAD_ROWS, Notes
+from services.reconciler.settlement_formats.limits import ReadingLimits
+from services.reconciler.settlement_formats.opening import Opened
+from services.reconciler.settlement_formats.port import (
+    Head,
+    Layout,
+    ReadingContext,
+    Row,
+    SettlementFormat,
+    TableFormat,
+    Unreadable,
+)
+
+MAX_SHEETS = 50
+
+_DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, SyntaxError, EOFError, BadZipFile)
+"""What openpyxl raises at a workbook that is none: it has no error of its own (ParseError is a SyntaxError)."""
+
+
+def sheets(opened: Opened, limits: ReadingLimits) -> Iterator[Sheet]:
+    assert openpyxl.DEFUSEDXML, "without defusedxml a workbook could expand entities"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about styles and validations, which are nothing to us
+        try:
+            workbook = openpyxl.load_workbook(opened.stream(), read_only=True, data_only=True, keep_links=False)
+        except DefusedXmlException:
+            raise _entities() from None
+        except _DAMAGED as error:
+            raise _damaged(error) from None
+    for worksheet in islice(workbook.worksheets, MAX_SHEETS):
+        if isinstance(worksheet, ReadOnlyWorksheet):
+            yield Sheet(worksheet, limits)
+
+
+class Sheet:
+    def __init__(self, worksheet: ReadOnlyWorksheet, limits: ReadingLimits) -> None:
+        worksheet.reset_dimensions()  # what it says about its size may be anything
+        self._worksheet = worksheet
+        self._limits = limits
+        self.head = Head(Layout.TABLE, rows=tuple(islice(self.rows(Notes()), HEAD_ROWS)))
+
+    def rows(self, notes: Notes) -> Iterator[Row]:
+        limits = self._limits
+        for line_number, values in enumerate(self._values(), start=1):
+            if line_number > limits.max_rows:
+                raise Unreadable("too_many_rows", f"the sheet has more than {limits.max_rows} rows")
+            if len(values) > limits.max_columns:
+                raise Unreadable(
+                    "too_many_columns", f"a row has {len(values)} columns; {limits.max_columns} are accepted"
+                )
+            cells = [cell_text(value) for value in values]
+            if not any(cells):
+                continue
+            notes.rows += 1
+            if max(map(len, cells)) > limits.max_cell_length:
+                detail = f"a cell has more than {limits.max_cell_length} characters"
+                notes.bad_rows.append(BadRow(line_number, "cell_too_long", detail))
+                continue
+            yield Row(line_number, cells)
+
+    def parsed(self, format_: SettlementFormat, context: ReadingContext, notes: Notes) -> Iterator[Parsed]:
+        return cast("TableFormat", format_).read(self.rows(notes), context)
+
+    def _values(self) -> Iterator[tuple[Any, ...]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield from self._worksheet.iter_rows(values_only=True)  # type: ignore[misc]
+            except DefusedXmlException:
+                raise _entities() from None
+            except _DAMAGED as error:
+                raise _damaged(error) from None
+
+
+def cell_text(value: Any) -> str:
+    """As a person would have typed it: 19.99 is ``19.99``, a whole number has no point, dates are ISO."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float):
+        # repr gives the shortest digits that mean this number: those that were typed, up to the fifteen of a sheet.
+        return f"{int(value) if value.is_integer() else Decimal(repr(value)):f}" if abs(value) < 1e30 else repr(value)
+    if isinstance(value, datetime):
+        is_day = value.time() == time()
+        return value.date().isoformat() if is_day else value.isoformat(" ")
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value)
+
+
+def _entities() -> Unreadable:
+    return Unreadable("archive_refused", "the workbook defines entities, which no spreadsheet program does")
+
+
+def _damaged(error: Exception) -> Unreadable:
+    return Unreadable("workbook_damaged", f"the workbook cannot be read: {type(error).__name__}")
