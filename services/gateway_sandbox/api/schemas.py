@@ -260,7 +260,8 @@ def fault_view(fault: Fault) -> dict[str, Any]:
 
 
 class SowBody(BaseModel):
-    """``line``: the n-th that the fault can hit and no fault before it has; for ``payout_off`` the n-th payout."""
+    """``line``: the n-th that the fault can hit (where another fault has hit it, the next); for ``payout_off`` the n-th
+    payout."""
 
     model_config = ConfigDict(extra="forbid")
     fault: SettlementFault

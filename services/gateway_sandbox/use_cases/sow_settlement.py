@@ -55,7 +55,7 @@ class NothingToSow(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class Sow:
-    """``line``: which of the lines that the fault can hit and no fault before it has, from 0."""
+    """``line``: which of the lines that the fault can hit, from 0; where another fault has hit it, the next one."""
 
     fault: SettlementFault
     line: int = 0
@@ -155,21 +155,18 @@ class Field:
 
     def net_a_refund(self, sow: Sow) -> Sown:
         """Only where the sale still comes to something: a line of nothing would be another fault."""
-        sales = {line.object_id: place for place, line in self._left() if line.kind == "capture"}
+        sales = {line.object_id: place for place, line in enumerate(self._lines) if line.kind == "capture"}
         pairs = [
             (sales[line.parent_id], place)
-            for place, line in self._left()
+            for place, line in enumerate(self._lines)
             if line.kind == "refund"
             and line.parent_id in sales
             and line.amount_minor < self._lines[sales[line.parent_id]].amount_minor
         ]
-        if sow.line >= len(pairs):
-            raise NothingToSow
-        sale_place, refund_place = pairs[sow.line]
+        sale_place, refund_place = self._take(sow, pairs)
         sale, refund = self._lines[sale_place], self._lines[refund_place]
         self._written[refund_place] = []
         self._written[sale_place] = [replace(sale, amount_minor=sale.amount_minor - refund.amount_minor)]
-        self._hit |= {sale_place, refund_place}
         return _sown(sow, sale, -refund.amount_minor)
 
     def truncate(self, sow: Sow) -> Sown:
@@ -183,15 +180,19 @@ class Field:
         self._written[place] = [replace(line, is_unreadable=True)]
         return _sown(sow, line, -line.gross_minor)
 
-    def _left(self) -> list[tuple[int, SettlementLine]]:
-        return [(place, line) for place, line in enumerate(self._lines) if place not in self._hit]
-
     def _choose(self, sow: Sow, *, of_any_kind: bool = False) -> tuple[int, SettlementLine]:
-        left = [(place, line) for place, line in self._left() if of_any_kind or line.kind == "capture"]
-        if sow.line >= len(left):
-            raise NothingToSow
-        self._hit.add(left[sow.line][0])
-        return left[sow.line]
+        fit = [(place,) for place, line in enumerate(self._lines) if of_any_kind or line.kind == "capture"]
+        [place] = self._take(sow, fit)
+        return place, self._lines[place]
+
+    def _take(self, sow: Sow, fit: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """The wanted one, or else the next that no fault has hit."""
+        if sow.line < len(fit):
+            for places in (*fit[sow.line :], *fit[: sow.line]):
+                if self._hit.isdisjoint(places):
+                    self._hit.update(places)
+                    return places
+        raise NothingToSow
 
 
 _SOWERS: dict[SettlementFault, Callable[[Field, Sow], Sown]] = {
