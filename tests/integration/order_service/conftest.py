@@ -29,6 +29,7 @@ from tests.support.postgres import ServiceDatabase
 
 SHARED_KEY = "a-development-key-of-more-than-32-bytes"
 COMMAND_KEY = bytes(range(32))
+RECONCILER_KEY = bytes(range(32, 64))
 
 
 @dataclass
@@ -152,6 +153,7 @@ async def build_world(service_database: ServiceDatabase, clock: FakeClock) -> As
                 "database_url": url,
                 "jwt_shared_key": SHARED_KEY,
                 "command_signing_key": COMMAND_KEY.hex(),
+                "command_keys": f"reconciler:{RECONCILER_KEY.hex()}",
                 "return_url_allowed_origins": "https://shop.example",
                 "max_open_orders_per_email": 1000,
                 "order_rate_per_minute": 100_000,
