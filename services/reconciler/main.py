@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.reconciler.api.routes import router
+from services.reconciler.api.settlement_routes import router as settlement_router
 from services.reconciler.bootstrap import SERVICE, Container
 from shared.db.outbox import OUTBOX_CHANNEL
 from shared.web.app import create_app
@@ -22,7 +23,7 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, events_router(container.database, service=SERVICE)],
+        routers=[router, settlement_router, events_router(container.database, service=SERVICE)],
         cors_origins=container.settings.cors_origins,
         state={"context": container.context, "authenticator": container.authenticator},
     )

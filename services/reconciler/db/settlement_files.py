@@ -7,15 +7,23 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import asyncpg
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.tables import settlement_file_chunks, settlement_file_problems, settlement_files
 from services.reconciler.domain.settlement import BadRow, FileStatus, SettlementFile
-from services.reconciler.use_cases.settlement_ports import FileFilter
+from services.reconciler.use_cases.settlement_ports import FileFilter, FileTotal
 
 _COLUMNS = settlement_files.c
+
+_TOTALS = text(
+    """
+    SELECT currency, count(*) AS lines, sum(gross_minor), sum(fee_minor), sum(tax_minor), sum(net_minor)
+    FROM settlement_lines WHERE file_id = :file_id AND NOT repeats
+    GROUP BY currency ORDER BY currency
+    """
+)
 
 
 class Files:
@@ -86,6 +94,10 @@ class Files:
         statement = select(columns.line_number, columns.code, columns.detail).where(columns.file_id == file_id)
         rows = await self._connection.execute(statement.order_by(columns.number).limit(limit))
         return [BadRow(row.line_number, row.code, row.detail) for row in rows]
+
+    async def totals(self, file_id: str) -> list[FileTotal]:
+        rows = await self._connection.execute(_TOTALS, {"file_id": file_id})
+        return [FileTotal(row.currency, row.lines, *map(int, row[2:])) for row in rows]
 
     async def chunks(self, file_id: str, *, after: int, limit: int) -> list[bytes]:
         columns = settlement_file_chunks.c

@@ -145,7 +145,6 @@ class _Child:
 @asynccontextmanager
 async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: float) -> AsyncIterator[_Child]:
     """Runs for as long as the block, and never longer."""
-    raw.seek(0)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-B",

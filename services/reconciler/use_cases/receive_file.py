@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -43,7 +44,6 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
     commit together. Raises FileRefused.
     """
     async with context.intake.turn:
-        size = arrival.raw.seek(0, 2)
         try:
             seen = await context.reader.inspect(
                 arrival.raw, gateway=arrival.gateway, account=arrival.account, format_name=arrival.format_name
@@ -59,7 +59,7 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
             name=_shown(arrival.name),
             source=arrival.source,
             received_by=arrival.received_by,
-            size_bytes=size,
+            size_bytes=os.fstat(arrival.raw.fileno()).st_size,
             content_bytes=seen.content_bytes,
             content_sha256=seen.content_sha256,
             status=FileStatus.RECEIVED,
@@ -90,9 +90,10 @@ async def content_of(file_id: str, uow: UnitOfWorkFactory) -> AsyncIterator[byte
 
 
 async def _pieces(raw: RawFile) -> AsyncIterator[bytes]:
-    raw.seek(0)
-    while piece := raw.read(CHUNK_BYTES):
+    position = 0
+    while piece := os.pread(raw.fileno(), CHUNK_BYTES, position):
         yield piece
+        position += len(piece)
 
 
 def _shown(name: str) -> str:

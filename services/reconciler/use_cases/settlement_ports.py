@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.reconciler.domain.settlement import BadRow, FileStatus, SettlementFile, StatedPayout, StatedTotal
 
@@ -20,13 +20,12 @@ MAX_PROBLEMS = 1_000
 
 
 class RawFile(Protocol):
-    """A file as it came, open for reading at any place: an upload's spool, a file of the watched folder."""
+    """A file as it came: an upload's spool, a file of the watched folder. All of it is written and flushed.
+
+    Only its descriptor is used, and never its position, which the reading process shares and moves.
+    """
 
     def fileno(self) -> int: ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-
-    def read(self, size: int = -1, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,17 @@ class FileFilter:
     status: FileStatus | None = None
 
 
+class FileTotal(NamedTuple):
+    """The lines of a file in one currency, but for those that an earlier file has told."""
+
+    currency: str
+    lines: int
+    gross_minor: int
+    fee_minor: int
+    tax_minor: int
+    net_minor: int
+
+
 class FileRepository(Protocol):
     async def receive(self, file: SettlementFile, content: AsyncIterator[bytes]) -> tuple[SettlementFile, bool]:
         """Store it with its content, unless the same content is stored for this gateway and account; True: stored now.
@@ -129,6 +139,8 @@ class FileRepository(Protocol):
         ...
 
     async def problems(self, file_id: str, *, limit: int) -> list[BadRow]: ...
+
+    async def totals(self, file_id: str) -> list[FileTotal]: ...
 
     async def chunks(self, file_id: str, *, after: int, limit: int) -> list[bytes]:
         """Pieces of the content with numbers above ``after``, in order; the first piece has number 1."""

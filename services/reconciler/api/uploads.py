@@ -1,0 +1,83 @@
+"""An upload as it comes in: bounded while it is read, spooled to a file without a name, refused if it breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from services.reconciler.domain.errors import FileTooLarge
+from services.reconciler.use_cases.settlement_ports import RawFile
+from shared.errors import FieldError, InvalidRequest
+
+MAX_FIELDS = 3
+MAX_FIELD_BYTES = 1024
+ENVELOPE_BYTES = 64 * 1024
+"""What the form may have around the file: boundaries, headers, the other fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    fields: dict[str, str]
+    raw: RawFile
+    name: str
+
+
+@asynccontextmanager
+async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[Upload]:
+    """The form's text fields and its part ``file``. Raises FileTooLarge or InvalidRequest.
+
+    A size that is announced is judged before anything is read. Of an upload that breaks off nothing is left.
+    """
+    limit = max_bytes + ENVELOPE_BYTES
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise FileTooLarge
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise InvalidRequest("The body is multipart/form-data with a part `file`.")
+    body = _bounded(request, limit)
+    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidRequest(error.message) from error
+    async with _closing(form):
+        yield _upload(form)
+
+
+async def _bounded(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """Raises FileTooLarge where more comes than was announced, or nothing was."""
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise FileTooLarge
+        yield piece
+
+
+@asynccontextmanager
+async def _closing(form: FormData) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await form.close()
+
+
+def _upload(form: FormData) -> Upload:
+    fields: dict[str, str] = {}
+    file: UploadFile | None = None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile) and name == "file":
+            file = value
+        elif isinstance(value, str) and name not in fields:
+            fields[name] = value
+        else:
+            raise InvalidRequest(errors=[FieldError(f"/{name[:40]}", "is not expected here", "unexpected")])
+    if file is None:  # also where its closing boundary never came
+        raise InvalidRequest(errors=[FieldError("/file", "is missing, or ends too early", "missing")])
+    file.file.flush()
+    return Upload(fields, file.file, file.filename or "")  # asked for its descriptor, the spool moves to the disk
