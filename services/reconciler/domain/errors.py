@@ -105,6 +105,12 @@ class FileTooLarge(FileRefused):
     status = 413
 
 
+class FileChanged(FileRefused):
+    """The file changed while it was taken in; send it when it is complete."""
+
+    code = "changed"
+
+
 class ReaderTimedOut(FileRefused):
     """Reading the file took longer than SETTLEMENT_READING_TIMEOUT_SECONDS."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.reconciler.domain.errors import FileRefused
+from services.reconciler.domain.errors import FileChanged, FileRefused
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
 from services.reconciler.settlement_formats.port import Unreadable
 from services.reconciler.use_cases.ports import Context, UnitOfWorkFactory
@@ -44,6 +46,7 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
     commit together. Raises FileRefused.
     """
     async with context.intake.turn:
+        before = _state(arrival.raw)
         try:
             seen = await context.reader.inspect(
                 arrival.raw, gateway=arrival.gateway, account=arrival.account, format_name=arrival.format_name
@@ -59,18 +62,18 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
             name=_shown(arrival.name),
             source=arrival.source,
             received_by=arrival.received_by,
-            size_bytes=os.fstat(arrival.raw.fileno()).st_size,
+            size_bytes=before[0],
             content_bytes=seen.content_bytes,
             content_sha256=seen.content_sha256,
             status=FileStatus.RECEIVED,
             received_at=context.clock.now(),
         )
-        return await _store(file, arrival.raw, context)
+        return await _store(file, _pieces(arrival.raw, before), context)
 
 
-async def _store(file: SettlementFile, raw: RawFile, context: Context) -> Received:
+async def _store(file: SettlementFile, pieces: AsyncIterator[bytes], context: Context) -> Received:
     async with context.settlement_uow() as tx:
-        stored, is_new = await tx.files.receive(file, _pieces(raw))
+        stored, is_new = await tx.files.receive(file, pieces)
         if is_new:
             tx.hint(SETTLEMENT_CHANNEL, stored.file_id)
     return Received(stored, is_duplicate=not is_new)
@@ -89,11 +92,28 @@ async def content_of(file_id: str, uow: UnitOfWorkFactory) -> AsyncIterator[byte
             return
 
 
-async def _pieces(raw: RawFile) -> AsyncIterator[bytes]:
+@contextmanager
+def spooled(content: bytes) -> Iterator[RawFile]:
+    """For a content that is in memory; the file it moves to has no name and is gone afterwards."""
+    with tempfile.TemporaryFile() as raw:
+        raw.write(content)
+        raw.flush()
+        yield raw
+
+
+def _state(raw: RawFile) -> tuple[int, int]:
+    status = os.fstat(raw.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+async def _pieces(raw: RawFile, before: tuple[int, int]) -> AsyncIterator[bytes]:
+    """Raises FileChanged, in the transaction that stores them, where it is not the file that was hashed any more."""
     position = 0
     while piece := os.pread(raw.fileno(), CHUNK_BYTES, position):
         yield piece
         position += len(piece)
+    if _state(raw) != before:
+        raise FileChanged
 
 
 def _shown(name: str) -> str:
