@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
     ForeignKey,
     Identity,
@@ -180,6 +181,12 @@ known_movements = Table(
     one_of("kind", _values(MovementKind)),
     CheckConstraint("amount_minor > 0", name="amount_positive"),
     Index("ix_known_movements_reference", "gateway", "reference"),
+    Index(
+        "ix_known_movements_our_reference",
+        "gateway",
+        "our_reference",
+        postgresql_where=text("our_reference IS NOT NULL"),
+    ),
     Index("ix_known_movements_occurred_at", "gateway", "account", "occurred_at"),
 )
 """Captures, refunds and chargebacks that succeeded; replaced as a whole with each newer version of their payment."""
@@ -303,8 +310,10 @@ settlement_file_problems = Table(
 settlement_lines = Table(
     "settlement_lines",
     metadata,
-    Column("line_id", BigInteger, Identity(always=True), primary_key=True),
-    Column("file_id", Text, ForeignKey("settlement_files.file_id"), nullable=False),
+    # No foreign key: checking it for each of a million lines takes longer than storing them. Files are not deleted.
+    Column("file_id", Text, primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),  # in the order of the file, from 1
+    Column("line_id", BigInteger, Identity(always=True), nullable=False),  # only an order of arrival: no index
     Column("gateway", Text, nullable=False),
     Column("account", Text, nullable=False, server_default=""),
     Column("line_number", BigInteger, nullable=False),
@@ -334,13 +343,13 @@ settlement_lines = Table(
     one_of("matched_by", ("reference", "payment", "our_reference", "person")),
     CheckConstraint("net_minor = gross_minor - fee_minor - tax_minor", name="net_adds_up"),
     CheckConstraint("(payment_id IS NULL) = (matched_by IS NULL)", name="matched_has_rule"),
-    Index("ix_settlement_lines_file_id", "file_id", "line_number"),
     Index("ix_settlement_lines_identity", "identity"),
     Index("ix_settlement_lines_payment_id", "payment_id", postgresql_where=text("payment_id IS NOT NULL")),
     Index(
         "ix_settlement_lines_unmatched",
         "gateway",
-        "file_id",
+        "account",
+        "identity",
         postgresql_where=text(
             "payment_id IS NULL AND NOT repeats AND kind IN"
             " ('sale', 'refund', 'refund_reversal', 'chargeback', 'chargeback_reversal')"
@@ -357,9 +366,14 @@ settlement_payouts = Table(
     Column("currency", CHAR(3), primary_key=True),
     Column("lines_minor", BigInteger, nullable=False, server_default="0"),  # sum of the nets of its lines
     Column("lines", BigInteger, nullable=False, server_default="0"),
-    Column("stated_minor", BigInteger),  # what the gateway or the bank says; NULL: nobody has said it yet
+    Column("paid_minor", BigInteger),  # by lines of kind payout, positive to us; NULL: there are none
+    Column("statement_minor", BigInteger),  # by the newest statement of it; NULL: there is none
+    # What the gateway or the bank says; NULL: nobody has said it yet.
+    Column("stated_minor", BigInteger, Computed("COALESCE(statement_minor, paid_minor)", persisted=True)),
     timestamp("paid_at", nullable=True),
     Column("bank_reference", Text),
+    Column("booked_minor", BigInteger, nullable=False, server_default="0"),  # of stated_minor, told to the ledger
+    Column("rounding_minor", BigInteger, nullable=False, server_default="0"),  # of the difference, told as adjustment
     timestamp("first_seen_at"),
     timestamp("updated_at"),
 )

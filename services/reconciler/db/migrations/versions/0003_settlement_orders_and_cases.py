@@ -222,9 +222,18 @@ def upgrade() -> None:
         sa.Column("currency", sa.CHAR(length=3), nullable=False),
         sa.Column("lines_minor", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("lines", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("stated_minor", sa.BigInteger(), nullable=True),
+        sa.Column("paid_minor", sa.BigInteger(), nullable=True),
+        sa.Column("statement_minor", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "stated_minor",
+            sa.BigInteger(),
+            sa.Computed("COALESCE(statement_minor, paid_minor)", persisted=True),
+            nullable=True,
+        ),
         sa.Column("paid_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("bank_reference", sa.Text(), nullable=True),
+        sa.Column("booked_minor", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("rounding_minor", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("first_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint(
@@ -280,6 +289,13 @@ def upgrade() -> None:
         "ix_known_movements_occurred_at", "known_movements", ["gateway", "account", "occurred_at"], unique=False
     )
     op.create_index("ix_known_movements_reference", "known_movements", ["gateway", "reference"], unique=False)
+    op.create_index(
+        "ix_known_movements_our_reference",
+        "known_movements",
+        ["gateway", "our_reference"],
+        unique=False,
+        postgresql_where=sa.text("our_reference IS NOT NULL"),
+    )
     op.create_table(
         "known_order_payments",
         sa.Column("payment_id", sa.Text(), nullable=False),
@@ -335,8 +351,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "settlement_lines",
-        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        # No foreign key: checking it for each of a million lines takes longer than storing them.
         sa.Column("file_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("line_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("gateway", sa.Text(), nullable=False),
         sa.Column("account", sa.Text(), server_default="", nullable=False),
         sa.Column("line_number", sa.BigInteger(), nullable=False),
@@ -376,10 +394,8 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "net_minor = gross_minor - fee_minor - tax_minor", name=op.f("ck_settlement_lines_net_adds_up")
         ),
-        sa.ForeignKeyConstraint(["file_id"], ["settlement_files.file_id"], name=op.f("fk_settlement_lines_file_id")),
-        sa.PrimaryKeyConstraint("line_id", name=op.f("pk_settlement_lines")),
+        sa.PrimaryKeyConstraint("file_id", "position", name=op.f("pk_settlement_lines")),
     )
-    op.create_index("ix_settlement_lines_file_id", "settlement_lines", ["file_id", "line_number"], unique=False)
     op.create_index("ix_settlement_lines_identity", "settlement_lines", ["identity"], unique=False)
     op.create_index(
         "ix_settlement_lines_payment_id",
@@ -391,7 +407,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_settlement_lines_unmatched",
         "settlement_lines",
-        ["gateway", "file_id"],
+        ["gateway", "account", "identity"],
         unique=False,
         postgresql_where=sa.text(
             "payment_id IS NULL AND NOT repeats AND kind IN ('sale', 'refund', 'refund_reversal', 'chargeback', 'chargeback_reversal')"
@@ -445,7 +461,6 @@ def downgrade() -> None:
         postgresql_where=sa.text("payment_id IS NOT NULL"),
     )
     op.drop_index("ix_settlement_lines_identity", table_name="settlement_lines")
-    op.drop_index("ix_settlement_lines_file_id", table_name="settlement_lines")
     op.drop_table("settlement_lines")
     op.drop_table("settlement_file_problems")
     op.drop_table("settlement_file_chunks")
@@ -453,6 +468,11 @@ def downgrade() -> None:
     op.drop_table("known_references")
     op.drop_index("ix_known_order_payments_order_id", table_name="known_order_payments")
     op.drop_table("known_order_payments")
+    op.drop_index(
+        "ix_known_movements_our_reference",
+        table_name="known_movements",
+        postgresql_where=sa.text("our_reference IS NOT NULL"),
+    )
     op.drop_index("ix_known_movements_reference", table_name="known_movements")
     op.drop_index("ix_known_movements_occurred_at", table_name="known_movements")
     op.drop_table("known_movements")
