@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
+import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
@@ -13,7 +14,10 @@ from services.payment_service.api.dependencies import PaymentsReader, UseCaseCon
 from services.payment_service.api.fields import MomentIn
 from services.payment_service.use_cases.export_payments import export_parked_events, export_payments
 from shared.contracts.exports import NDJSON
+from shared.errors import InfrastructureError
 from shared.web.problems import problem_responses
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/api/v1/exports", tags=["exports"])
 
@@ -46,13 +50,16 @@ async def stream_parked_events(context: UseCaseContext, _: PaymentsReader) -> St
 
 
 async def _streamed(lines: AsyncGenerator[bytes]) -> StreamingResponse:
-    """With the first page read already: what cannot even begin is a problem and no stream that breaks off."""
-    first = await anext(lines)
+    """With the first page read already: what cannot even begin is a problem, and no stream that breaks off."""
+    return StreamingResponse(_until_it_breaks(await anext(lines), lines), media_type=NDJSON)
 
-    async def content() -> AsyncIterator[bytes]:
-        async with aclosing(lines):
-            yield first
+
+async def _until_it_breaks(first: bytes, lines: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """The status is sent by now; that the stream is not whole is told by the last line that is not there."""
+    async with aclosing(lines):
+        yield first
+        try:
             async for more in lines:
                 yield more
-
-    return StreamingResponse(content(), media_type=NDJSON)
+        except InfrastructureError as error:
+            log.warning("export_broke_off", code=error.code)

@@ -41,7 +41,7 @@ _PAYMENTS = text(
         amount_dispute_lost, amount_excess
     FROM payments
     WHERE (updated_at, payment_id) > (:after_at, :after_id)
-        AND (CAST(:before AS timestamptz) IS NULL OR updated_at < :before)
+        AND updated_at < coalesce(CAST(:before AS timestamptz), 'infinity')
     ORDER BY updated_at, payment_id LIMIT :limit
     """
 )
