@@ -11,10 +11,13 @@ from services.reconciler.clients.exports import HttpExportsClient, Owner
 from services.reconciler.clients.gateway_lists import HttpGatewayListsClient
 from services.reconciler.clients.payments import HttpPaymentsClient
 from services.reconciler.db.unit_of_work import unit_of_work
+from services.reconciler.domain.models import RunKind
 from services.reconciler.messaging.bindings import subscriptions
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.settlement_formats.process import ChildReader
 from services.reconciler.use_cases.ports import Context
+from services.reconciler.use_cases.run_kinds import works
+from services.reconciler.use_cases.run_runner import RunRunner
 from services.reconciler.use_cases.settlement_ports import Intake
 from services.reconciler.use_cases.sweep import Sweeper
 from shared.db.session import Database
@@ -41,6 +44,7 @@ class Container:
     bus: EventBus
     context: Context
     sweeper: Sweeper
+    runners: Mapping[RunKind, RunRunner]
     relay: OutboxRelay
     authenticator: Authenticator
 
@@ -147,6 +151,10 @@ async def build(
             bus=bus,
             context=context,
             sweeper=Sweeper(context),
+            runners={
+                kind: RunRunner(kind, work, settings.run_schedules[kind], context)
+                for kind, work in works(context).items()
+            },
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
         )

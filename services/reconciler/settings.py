@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +11,13 @@ from pydantic import Field, field_validator, model_validator
 
 from services.reconciler.domain.approval import SecondPersonRule
 from services.reconciler.domain.decisions import OrphanPolicy
+from services.reconciler.domain.models import RunKind
 from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.process import ReadingOptions
 from services.reconciler.use_cases.mirror_ports import OrderRules
 from services.reconciler.use_cases.ports import SweepRules
+from services.reconciler.use_cases.run_runner import RunSchedule
 from shared.command_keys import CommandSigningKey, signing_key
 from shared.settings import ServiceSettings
 
@@ -67,6 +70,20 @@ class ReconcilerSettings(ServiceSettings):
         30, ge=1, le=3650, description="days that dropped payments and ended runs are kept"
     )
 
+    orders_run_interval_seconds: float = Field(
+        4 * 3600.0, ge=0, description="between scheduled comparisons of orders with payments; 0: only when asked for"
+    )
+    settlement_run_interval_seconds: float = Field(
+        6 * 3600.0,
+        ge=0,
+        description="between scheduled looks at what is unmatched, not settled or an open case; 0: only when asked for",
+    )
+    run_lease_seconds: float = Field(
+        90.0,
+        gt=3,
+        le=900,
+        description="another replica takes a run over this long after its runner's last sign of life",
+    )
     settlement_database_pool_size: int = Field(
         4,
         ge=1,
@@ -181,6 +198,13 @@ class ReconcilerSettings(ServiceSettings):
     @property
     def command_key(self) -> bytes | None:
         return signing_key(self.command_signing_key)
+
+    @property
+    def run_schedules(self) -> Mapping[RunKind, RunSchedule]:
+        return {
+            RunKind.ORDERS: RunSchedule(self.run_lease_seconds, self.orders_run_interval_seconds),
+            RunKind.SETTLEMENT: RunSchedule(self.run_lease_seconds, self.settlement_run_interval_seconds),
+        }
 
     @property
     def timetable(self) -> Timetable:

@@ -68,9 +68,13 @@ class Post(Receiver):
     ingest: httpx.AsyncClient | None = None
     clock: Clock = field(default_factory=SystemClock)
     sent: list[Sent] = field(default_factory=list)
+    loses: bool = False
+    """Whatever comes is lost on its way, and the sender is told that it arrived."""
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         assert self.ingest is not None
+        if self.loses:
+            return httpx.Response(200)
         body = await request.aread()
         headers = {name: value for name, value in request.headers.items() if name not in ("host", "content-length")}
         self.sent.append(Sent(request.url.path, headers, body, self.clock.now()))
@@ -314,10 +318,14 @@ class Market:
 
 
 @asynccontextmanager
-async def open_market(server: PostgresServer) -> AsyncIterator[Market]:
+async def open_market(
+    server: PostgresServer, *, bus: InProcessBus | None = None, command_keys: str | None = None
+) -> AsyncIterator[Market]:
+    """``bus``: one that other services are on too; ``command_keys``: whose commands payment_service obeys."""
     names = [server.create_database(template=server.template_for(name)) for name in _SERVICES]
+    urls = (server.url(name) for name in names)
     try:
-        async with _market(*(server.url(name) for name in names)) as market:
+        async with _market(*urls, bus=bus or InProcessBus(SystemClock()), command_keys=command_keys) as market:
             yield market
     finally:
         for name in names:
@@ -328,11 +336,12 @@ _SERVICES = ("gateway_sandbox", "payment_service", "webhook_ingest")
 
 
 @asynccontextmanager
-async def _market(sandbox_url: str, payment_url: str, ingest_url: str) -> AsyncIterator[Market]:
+async def _market(
+    sandbox_url: str, payment_url: str, ingest_url: str, *, bus: InProcessBus, command_keys: str | None
+) -> AsyncIterator[Market]:
     port = free_port()
     variables = {**gateway_secrets(), **sandbox_addresses(f"http://127.0.0.1:{port}")}
     post, ports = Post(), system_ports()
-    bus = InProcessBus(ports.clock)
     real = Ports(ports.clock, ports.ids, ports.randomness, httpx.AsyncHTTPTransport())
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(
@@ -349,7 +358,7 @@ async def _market(sandbox_url: str, payment_url: str, ingest_url: str) -> AsyncI
             build_ingest(_ingest_settings(ingest_url, variables), ports=real, bus=bus)
         )
         payment = await stack.enter_async_context(
-            build_payment(_payment_settings(payment_url, variables), ports=real, bus=bus)
+            build_payment(_payment_settings(payment_url, variables, command_keys), ports=real, bus=bus)
         )
         ingest_http = await stack.enter_async_context(_client(ingest_application(ingest)))
         payments_http = await stack.enter_async_context(_client(payment_application(payment)))
@@ -359,7 +368,7 @@ async def _market(sandbox_url: str, payment_url: str, ingest_url: str) -> AsyncI
         yield Market(sandbox, payment, ingest, post, payments_http, ingest_http, variables)
 
 
-def _payment_settings(url: str, variables: Mapping[str, str]) -> PaymentSettings:
+def _payment_settings(url: str, variables: Mapping[str, str], command_keys: str | None) -> PaymentSettings:
     return PaymentSettings.load(
         environment="development",
         database_url=url,
@@ -367,6 +376,7 @@ def _payment_settings(url: str, variables: Mapping[str, str]) -> PaymentSettings
         public_base_url=PUBLIC,
         database_pool_size=12,
         return_budget_seconds=2,
+        command_keys=command_keys,
         gateway_variables=payment_variables(_with_plugins(variables)),
         gateway_breaker_failures_in_a_row=1_000_000,  # faults are no news here
         gateway_breaker_minimum_calls=1_000_000,

@@ -37,10 +37,10 @@ Work = Callable[[Run, Progress], Awaitable[RunOutcome]]
 
 @dataclass(frozen=True, slots=True)
 class RunSchedule:
-    """``interval_seconds`` from the start of one scheduled run to the next; None: on demand only."""
+    """``interval_seconds`` from the start of one scheduled run to the next; 0: on demand only."""
 
     lease_seconds: float
-    interval_seconds: float | None
+    interval_seconds: float = 0
 
 
 class RunRunner:
@@ -86,7 +86,7 @@ class RunRunner:
                 for file_id in await tx.runs.files_without_run():
                     await tx.runs.add(self._new(now, file_id=file_id))
             waiting = await tx.runs.take_up(self._kind, holder=self.holder)
-            if waiting is not None or interval is None:
+            if waiting is not None or not interval:
                 return waiting
             last = await tx.runs.last_of_schedule(self._kind)
             if last is not None and now < _due_at(last, timedelta(seconds=interval)):

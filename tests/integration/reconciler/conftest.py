@@ -111,6 +111,8 @@ async def build_world(
                 "database_url": url,
                 "jwt_shared_key": JWT_KEY,
                 "payment_service_url": "http://payments.test",
+                "orders_run_interval_seconds": 0,  # a test asks for its runs
+                "settlement_run_interval_seconds": 0,
             }
             loaded = ReconcilerSettings.load(**(values | settings))
             container = await stack.enter_async_context(build(loaded, ports=ports, bus=InProcessBus(clock)))

@@ -16,7 +16,7 @@ from shared.errors import ServiceUnavailable
 from tests.integration.reconciler.conftest import BuildWorld, World
 from tests.support.waiting import until
 
-ON_DEMAND = RunSchedule(lease_seconds=90, interval_seconds=None)
+ON_DEMAND = RunSchedule(lease_seconds=90)
 
 
 class Work:

@@ -1,0 +1,1 @@
+"""Every disagreement between orders, payments and gateways, through the whole system (design.md §7)."""
