@@ -23,6 +23,7 @@ LIST_BY_WINDOW = "list_by_window"
 # What an observation of each kind does to the money that is there, as payment_service names them.
 _HELD, _TAKEN = "authorized", "captured"
 _UNDONE = {"capture_reversed": _TAKEN, "released": _HELD}
+_ENDED = frozenset({"failed", "canceled", "expired"})
 
 
 class _Gateway(BaseModel):
@@ -156,7 +157,8 @@ def _money(observations: list[_Observation]) -> Money | None:
             found[(each.kind, each.object_reference)] = Money(each.amount.amount_minor, each.amount.currency)
         elif each.kind in _UNDONE:
             found.pop((_UNDONE[each.kind], each.object_reference), None)
-    for kind in (_TAKEN, _HELD):
+    is_ended = any(each.kind in _ENDED for each in observations)  # what was only held is held no more
+    for kind in (_TAKEN,) if is_ended else (_TAKEN, _HELD):
         amounts = [money for (what, _), money in found.items() if what == kind]
         if amounts:
             total = sum(each.amount_minor for each in amounts if each.currency == amounts[0].currency)

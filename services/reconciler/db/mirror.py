@@ -47,18 +47,19 @@ def _put_newer(table: str, key: str, columns: _Columns) -> TextClause:
     """Of the same version the one that was changed later wins: owners may add to a document without counting it."""
     names = ", ".join(columns)
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
-    return text(  # every name in it is this module's
-        f"INSERT INTO {table} AS known ({names}) SELECT {names} FROM {_unnest(columns)} ORDER BY {key}"
-        f" ON CONFLICT ({key}) DO UPDATE SET {changes}"
-        " WHERE (known.version, known.updated_at) < (excluded.version, excluded.updated_at)"
-        f" RETURNING {key}"  # noqa: S608
+    return text(
+        f"""
+        INSERT INTO {table} AS known ({names}) SELECT {names} FROM {_unnest(columns)} ORDER BY {key}
+        ON CONFLICT ({key}) DO UPDATE SET {changes}
+        WHERE (known.version, known.updated_at) < (excluded.version, excluded.updated_at) RETURNING {key}
+        """  # noqa: S608 - every name in it is this module's
     )
 
 
 def _insert(table: str, columns: _Columns, order_by: str, on_conflict: str) -> TextClause:
     names = ", ".join(columns)
     return text(
-        f"INSERT INTO {table} ({names}) SELECT {names} FROM {_unnest(columns)} ORDER BY {order_by} {on_conflict}"  # noqa: S608
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM {_unnest(columns)} ORDER BY {order_by} {on_conflict}"  # noqa: S608 - as above
     )
 
 
@@ -208,8 +209,8 @@ _SUSPECTS = text(
                     OR (pairs.amount_minor, pairs.currency) IS DISTINCT FROM (o.total_minor, o.currency)
                     OR pairs.amount_captured > o.total_minor
                     OR CASE WHEN o.confirmed_by = pairs.payment_id
-                        THEN pairs.status <> 'captured' AND pairs.amount_captured <> pairs.amount_authorized
-                            OR pairs.status = 'authorized'
+                        THEN pairs.amount_captured = 0 OR pairs.status <> 'captured'
+                            AND pairs.amount_captured <> pairs.amount_authorized
                         ELSE (o.status <> 'open' OR pairs.amount_captured > 0)
                             AND NOT (pairs.status = 'captured' AND pairs.remaining <= 0) END
                 ELSE o.confirmed_by = pairs.payment_id

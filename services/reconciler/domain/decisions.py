@@ -54,7 +54,7 @@ class MoneyState(StrEnum):
     COMING = "coming"
     """The shopper or the gateway may still pay."""
     NONE = "none"
-    """Failed, canceled or expired."""
+    """Failed, canceled or expired, or what was captured was taken back by the gateway."""
     UNCLEAR = "unclear"
     """It has ended without money, but a call to the gateway is unanswered."""
 
@@ -182,7 +182,8 @@ def known_to(order: KnownOrder, payment_id: str) -> KnownOrderPayment | None:
 def money_of(payment: KnownPayment) -> MoneyState:
     standing = payment.standing
     is_for_good = 0 < standing.amount_captured == standing.amount_authorized
-    if payment.status is PaymentStatus.CAPTURED or (payment.status is PaymentStatus.PARTIALLY_CAPTURED and is_for_good):
+    is_captured = payment.status is PaymentStatus.CAPTURED and standing.amount_captured > 0
+    if is_captured or (payment.status is PaymentStatus.PARTIALLY_CAPTURED and is_for_good):
         return MoneyState.TAKEN if remaining(payment) > 0 else MoneyState.BACK
     if payment.status in (PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED):
         return MoneyState.HELD
