@@ -3,7 +3,7 @@ same but for their prefixes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
@@ -120,6 +120,10 @@ async def book_dispute(
     )
     await books.add_dispute(entry, dispute)
     return dispute
+
+
+def in_order(lines: Iterable[SettlementLine]) -> list[SettlementLine]:
+    return sorted(lines, key=lambda line: (line.at, line.object_id))
 
 
 def payouts_of(lines: Sequence[SettlementLine], terms: PayoutTerms, day: date) -> dict[str, Payout]:

@@ -157,6 +157,10 @@ class Books(Protocol):
         """Newest first."""
         ...
 
+    async def movements(self, since: datetime, until: datetime) -> list[SettlementLine]:
+        """What was captured, refunded or lost to disputes in ``[since, until)``, oldest first; payouts not named."""
+        ...
+
     def announce(self, announcement: Announcement) -> None:
         """Send an event once this transaction has committed."""
         ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from services.gateway_sandbox.domain.deliveries import Delivery, DeliveryState
 from services.gateway_sandbox.domain.faults import WEBHOOK, Fault, FaultKind
 from services.gateway_sandbox.domain.models import BookCapture, BookDispute, BookEntry, BookRefund, Operation
-from services.gateway_sandbox.gateways.port import Announcement, EntryFilter
+from services.gateway_sandbox.gateways.port import Announcement, EntryFilter, SettlementLine
+from services.gateway_sandbox.use_cases.movements import movements
 from services.gateway_sandbox.use_cases.ports import SandboxTransaction
 from shared.ports import Ports
 
@@ -121,6 +122,9 @@ class TransactionBooks:
 
     async def disputes_of(self, entry: BookEntry) -> list[BookDispute]:
         return (await self._tx.disputes.of(self._gateway, [entry.gateway_reference]))[entry.gateway_reference]
+
+    async def movements(self, since: datetime, until: datetime) -> list[SettlementLine]:
+        return await movements(self._gateway, self._tx, since=since, until=until)
 
     def announce(self, announcement: Announcement) -> None:
         self._announced.append(announcement)

@@ -6,13 +6,14 @@ A line is hit by at most one fault. What is paid out follows the lines as they a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
 
 from services.gateway_sandbox.domain.models import BookEntry
+from services.gateway_sandbox.gateways.bookkeeping import in_order
 from services.gateway_sandbox.gateways.port import Payout, PayoutTerms, SettlementFile, SettlementLine
 from shared.errors import InvalidRequest
 from shared.money import CURRENCY_EXPONENT
@@ -82,10 +83,6 @@ class Sown:
     reference: str | None
     currency: str
     difference_minor: int | None
-
-
-def in_order(lines: Iterable[SettlementLine]) -> list[SettlementLine]:
-    return sorted(lines, key=lambda line: (line.at, line.object_id))
 
 
 class Field:

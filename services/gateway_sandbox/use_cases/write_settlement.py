@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
-from services.gateway_sandbox.domain.models import BookEntry
 from services.gateway_sandbox.gateways.bookkeeping import paid_out, payouts_of
 from services.gateway_sandbox.gateways.port import (
-    EntryFilter,
     Payout,
     SandboxGateway,
     SettlementFile,
     SettlementLine,
 )
-from services.gateway_sandbox.use_cases.control import EntryWithRecords, with_records
+from services.gateway_sandbox.use_cases.movements import movements
 from services.gateway_sandbox.use_cases.sandbox import Sandbox
-from services.gateway_sandbox.use_cases.sow_settlement import Field, Sow, Sown, cut_short, in_order
+from services.gateway_sandbox.use_cases.sow_settlement import Field, Sow, Sown, cut_short
 from shared.clock import to_rfc3339
 from shared.money import Money
-
-FEE_BASIS_POINTS = 250
-TAX_PERCENT = 18
-"""Of the fee. Real gateways' fees differ by contract; what matters is that there are some, and that they add up."""
 
 _STATEMENT = ("payout_reference", "paid_at", "amount", "currency", "bank_reference")
 
@@ -82,9 +76,7 @@ async def read_movements(
     """What the books really moved in ``[since, until)``, oldest first. Raises NotFound."""
     sandbox.gateway(gateway_name)
     async with sandbox.uow() as tx:
-        entries = await tx.entries.search(gateway_name, EntryFilter())
-        found = await with_records(gateway_name, entries, tx)
-    return in_order(line for records in found for line in movements_of(records) if since <= line.at < until)
+        return await movements(gateway_name, tx, since=since, until=until)
 
 
 def _statement(payouts: Sequence[Payout], day: date, paid_at: datetime) -> SettlementFile:
@@ -95,51 +87,3 @@ def _statement(payouts: Sequence[Payout], day: date, paid_at: datetime) -> Settl
         amount = f"{Money(payout.amount_minor, payout.currency).as_major():f}"
         writer.writerow((payout.reference, to_rfc3339(paid_at), amount, payout.currency, payout.bank_reference))
     return SettlementFile(f"payouts-{day:%Y-%m-%d}.csv", "text/csv", text.getvalue().encode())
-
-
-def movements_of(found: EntryWithRecords) -> Iterator[SettlementLine]:
-    entry, captures = found.entry, list(_captures(found))
-    yield from captures
-    taken = {line.object_id for line in captures}
-    for refund in found.refunds:
-        if refund.status == "succeeded":
-            line = SettlementLine(
-                "refund", entry, refund.refund_id, refund.reference, refund.amount_minor, 0, 0, refund.created_at
-            )
-            yield replace(line, parent_id=_parent(refund.details, taken))
-    for dispute in found.disputes:
-        if dispute.status == "lost" and dispute.closed_at is not None:
-            line = SettlementLine(
-                "dispute", entry, dispute.dispute_id, None, dispute.amount_minor, 0, 0, dispute.closed_at
-            )
-            yield replace(line, parent_id=_parent(dispute.details, taken))
-
-
-def _parent(details: Mapping[str, object], taken: set[str]) -> str | None:
-    """Where a payment was captured in several pieces, only some gateways say from which one money goes back."""
-    named = details.get("capture_id")
-    if isinstance(named, str) and named in taken:
-        return named
-    return next(iter(taken)) if len(taken) == 1 else None
-
-
-def _captures(found: EntryWithRecords) -> Iterator[SettlementLine]:
-    entry = found.entry
-    own = [capture for capture in found.captures if capture.status == "succeeded"]
-    for capture in own:
-        yield _captured(entry, capture.capture_id, capture.reference, capture.amount_minor, capture.created_at)
-    if found.captures or not entry.captured_minor:
-        return
-    # Taken without a capture of its own: at once, or in one piece that only the list of operations tells of.
-    at = next((o.at for o in found.operations if o.operation in ("charge", "capture")), entry.created_at)
-    object_id = entry.payment_reference or entry.gateway_reference
-    yield _captured(entry, object_id, entry.reference, entry.captured_minor, at)
-
-
-def _captured(
-    entry: BookEntry, object_id: str, reference: str | None, amount_minor: int, at: datetime
-) -> SettlementLine:
-    fee_minor = amount_minor * FEE_BASIS_POINTS // 10_000
-    return SettlementLine(
-        "capture", entry, object_id, reference, amount_minor, fee_minor, fee_minor * TAX_PERCENT // 100, at
-    )

@@ -168,7 +168,7 @@ def test_razorpays_reconciliation() -> None:
         "currency": "INR",
         "on_hold": False,
         "settled": True,
-        "settled_at": 1767311999,
+        "settled_at": 1767292199,
         "settlement_id": "setl_20260101000001",
         "settlement_utr": "UTR202601010001",
     }

@@ -23,7 +23,8 @@ from services.gateway_sandbox.domain.models import (
 )
 from services.gateway_sandbox.gateways.ccavenue import objects
 from services.gateway_sandbox.gateways.ccavenue.money import MoneyCalls
-from services.gateway_sandbox.gateways.ccavenue.settlement import settlement_file
+from services.gateway_sandbox.gateways.ccavenue.payouts import PayoutReports
+from services.gateway_sandbox.gateways.ccavenue.settlement import TERMS, settlement_file
 from services.gateway_sandbox.gateways.ccavenue.wire import API, PAGE, Keys, checkout_fields, form_of, refused
 from services.gateway_sandbox.gateways.lacking import WithoutKeys, WithoutPendingCaptures
 from services.gateway_sandbox.gateways.port import (
@@ -31,7 +32,6 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     FormPost,
-    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -50,7 +50,7 @@ class CCAvenueSandbox(WithoutKeys, WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without a merchant id or access codes any will do."""
 
     name = "ccavenue"
-    payouts = PayoutTerms(("INR", "USD"), "{day:%Y%m%d}{number}", "UTR{day:%Y%m%d}{number}")
+    payouts = TERMS
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class CCAvenueSandbox(WithoutKeys, WithoutPendingCaptures):
         self._money = MoneyCalls(api, self._tell)
         self.routes: Sequence[WireRoute] = (
             *self._money.routes,
+            *PayoutReports(api).routes,
             WireRoute("POST", PAGE, "checkout", self.open_checkout),
         )
 

@@ -41,7 +41,7 @@ _LOOKUP_FIELDS = frozenset(
 )
 _REFUND_FIELDS = frozenset({"reference_no", "refund_amount", "refund_ref_no"})
 _ORDER_FIELDS = frozenset({"reference_no", "amount"})
-_NOTHING = {"error_desc": "No records found", "error_code": "51419"}
+NOTHING = {"error_desc": "No records found", "error_code": "51419"}
 
 Tell = Callable[[BookEntry, Books], None]
 
@@ -53,12 +53,12 @@ class MoneyCalls:
         self._keys = keys
         self._tell = tell
         self.routes: Sequence[WireRoute] = (
-            _command("orderStatusTracker", "retrieve", self.track),
-            _command("orderLookup", "list", self.look_up),
-            _command("getRefundDetails", "retrieve", self.list_refunds),
-            _command("confirmOrder", "capture", self.confirm, also=("complete",)),
-            _command("cancelOrder", "void", self.cancel),
-            _command("refundOrder", "refund", self.refund),
+            command("orderStatusTracker", "retrieve", self.track),
+            command("orderLookup", "list", self.look_up),
+            command("getRefundDetails", "retrieve", self.list_refunds),
+            command("confirmOrder", "capture", self.confirm, also=("complete",)),
+            command("cancelOrder", "void", self.cancel),
+            command("refundOrder", "refund", self.refund),
         )
 
     # --- asking ----------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class MoneyCalls:
         rows = [objects.order(entry, books.word(objects.status_word(entry))) for entry in entries]
         shown = rows[(number - 1) * ROWS_PER_PAGE : number * ROWS_PER_PAGE]
         if not shown:
-            return self._keys.answer({"order_Status_List": [], "page_count": 0, "total_records": 0, **_NOTHING})
+            return self._keys.answer({"order_Status_List": [], "page_count": 0, "total_records": 0, **NOTHING})
         pages = -(-len(rows) // ROWS_PER_PAGE)
         totals = {"page_count": pages, "total_records": len(rows), "error_desc": "", "error_code": ""}
         return self._keys.answer({"order_Status_List": shown, **totals})
@@ -105,7 +105,7 @@ class MoneyCalls:
         entry = await _entry(text_of(payload, "reference_no"), books)
         refunds = await books.refunds_of(entry) if entry is not None else []
         if entry is None or not refunds:
-            return self._keys.answer({"refund_list": [], **_NOTHING})
+            return self._keys.answer({"refund_list": [], **NOTHING})
         rows = [objects.refund(each, entry.currency, books.word(objects.refund_word(each))) for each in refunds]
         # One alone comes as an object, as in the XML that this was made from.
         listed: Any = rows if len(rows) > 1 else rows[0]
@@ -220,7 +220,7 @@ class MoneyCalls:
         self._tell(entry, books)
 
 
-def _command(name: str, operation: str, handler: Handler, *, also: tuple[str, ...] = ()) -> WireRoute:
+def command(name: str, operation: str, handler: Handler, *, also: tuple[str, ...] = ()) -> WireRoute:
     """One address serves all commands; the envelope names them."""
 
     def wants(call: WireCall) -> bool:

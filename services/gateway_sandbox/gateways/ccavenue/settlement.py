@@ -12,8 +12,9 @@ from datetime import date, timedelta
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.gateways.ccavenue.objects import major
 from services.gateway_sandbox.gateways.ccavenue.wire import INDIA, Json
-from services.gateway_sandbox.gateways.port import Payout, SettlementFile, SettlementLine
+from services.gateway_sandbox.gateways.port import Payout, PayoutTerms, SettlementFile, SettlementLine
 
+TERMS = PayoutTerms(("INR", "USD"), "{day:%Y%m%d}{number}", "UTR{day:%Y%m%d}{number}")
 _TYPES = {"capture": "Shipped", "refund": "Refunded", "dispute": "Chargeback"}
 
 
@@ -22,10 +23,14 @@ def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFil
         payout: [line for line in lines if line.payout == payout]
         for payout in sorted({line.payout for line in lines}, key=lambda payout: payout.reference)
     }
-    summary = [_payout(payout, day) for payout in by_payout]
     body: Json = {
-        "payoutSummary": {"Payout_Summary_Result": {"pauyout_summary_list": {"pauyout_summary_details": summary}}},
-        "payIdDetails": {payout.reference: _details(rows) for payout, rows in by_payout.items()},
+        "payoutSummary": {"Payout_Summary_Result": summary_list(list(by_payout), day)},
+        "payIdDetails": {
+            payout.reference: {
+                "pay_id_details_Result": {**details_list(rows), "page_count": 1, "total_records": len(rows)}
+            }
+            for payout, rows in by_payout.items()
+        },
     }
     return SettlementFile(f"ccavenue-payouts-{day:%Y-%m-%d}.json", "application/json", to_json(body).encode())
 
@@ -43,10 +48,13 @@ def _payout(payout: Payout, day: date) -> Json:
     }
 
 
-def _details(lines: Sequence[SettlementLine]) -> Json:
-    rows = [_row(line) for line in lines]
-    inner = {"pay_id_txn_details_list": {"pay_id_txn_details": rows}, "page_count": 1, "total_records": len(rows)}
-    return {"pay_id_details_Result": inner}
+def summary_list(payouts: Sequence[Payout], day: date) -> Json:
+    rows = [_payout(payout, day) for payout in payouts]
+    return {"pauyout_summary_list": {"pauyout_summary_details": rows}}
+
+
+def details_list(lines: Sequence[SettlementLine]) -> Json:
+    return {"pay_id_txn_details_list": {"pay_id_txn_details": [_row(line) for line in lines]}}
 
 
 def _row(line: SettlementLine) -> Json:

@@ -9,7 +9,7 @@ from services.gateway_sandbox.gateways.paypal import objects
 from services.gateway_sandbox.gateways.paypal.errors import invalid, not_found
 from services.gateway_sandbox.gateways.paypal.objects import Records, records_of
 from services.gateway_sandbox.gateways.paypal.wire import Json
-from services.gateway_sandbox.gateways.port import Books, EntryFilter, WireAnswer, WireCall
+from services.gateway_sandbox.gateways.port import Books, EntryFilter, SettlementLine, WireAnswer, WireCall
 from services.gateway_sandbox.gateways.wording import worded
 
 LONGEST_WINDOW = timedelta(days=31)
@@ -46,7 +46,7 @@ async def show_dispute(call: WireCall, books: Books, base_url: str) -> WireAnswe
 
 
 async def search_transactions(call: WireCall, books: Books) -> WireAnswer:
-    """Captures and refunds of the window, oldest first. Real data lags up to three hours; this does not."""
+    """Captures, refunds and lost disputes, oldest first. Real data lags up to three hours; this does not."""
     query = dict(call.query)
     if not set(query) <= _QUERY or query.get("fields", "transaction_info") != "transaction_info":
         raise invalid("INVALID_PARAMETER_VALUE", "/fields")
@@ -56,6 +56,12 @@ async def search_transactions(call: WireCall, books: Books) -> WireAnswer:
     size, page = _number(query, "page_size", 100, _LARGEST_PAGE), _number(query, "page", 1, 10_000)
     entries = await books.search(EntryFilter(paid_only=True, created_from=start - _HISTORY))
     rows = [row for entry in entries for row in _rows(entry, await records_of(entry, books))]
+    moved = {line.object_id: line for line in await books.movements(start, end + timedelta(seconds=1))}
+    for _, info in rows:
+        if (line := moved.get(info["transaction_id"])) is not None and line.fee_minor:
+            fee_minor = line.fee_minor + line.tax_minor
+            info["fee_amount"] = objects.money(-fee_minor, line.entry.currency)
+    rows += [_chargeback(line) for line in moved.values() if line.kind == "dispute"]
     wanted = query.get("transaction_id")
     in_window = sorted(
         (row for row in rows if start <= row[0] <= end and wanted in (None, row[1]["transaction_id"])),
@@ -102,6 +108,12 @@ def _rows(entry: BookEntry, records: Records) -> list[tuple[datetime, Json]]:
         if each.status in ("pending", "succeeded")
     ]
     return [*captures, *refunds]
+
+
+def _chargeback(line: SettlementLine) -> tuple[datetime, Json]:
+    info = _info(line.object_id, "T1201", line.at, line.gross_minor, line.entry, {})
+    about = {"paypal_reference_id": line.parent_id, "paypal_reference_id_type": "TXN"} if line.parent_id else {}
+    return line.at, {**info, **about, "transaction_status": "S"}
 
 
 def _info(identifier: str, code: str, at: datetime, amount_minor: int, entry: BookEntry, details: Json) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from services.gateway_sandbox.domain.models import (
     BookCapture,
@@ -17,11 +17,12 @@ from services.gateway_sandbox.domain.models import (
     MoreThanThereIs,
     RefundStatus,
 )
-from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_dispute, book_refund
+from services.gateway_sandbox.gateways.bookkeeping import book_capture, book_dispute, book_refund, paid_out, payouts_of
 from services.gateway_sandbox.gateways.payu import objects
 from services.gateway_sandbox.gateways.payu.checkout import new_number
 from services.gateway_sandbox.gateways.payu.events import Events
 from services.gateway_sandbox.gateways.payu.objects import Json
+from services.gateway_sandbox.gateways.payu.settlement import TERMS, settlement_body
 from services.gateway_sandbox.gateways.payu.wire import INDIA, form_of, paise, refused
 from services.gateway_sandbox.gateways.port import Books, EntryFilter, WireAnswer, WireCall, WireError, WireRoute
 
@@ -48,6 +49,7 @@ class Desk:
             _route("cancel_refund_transaction", "refund", self.cancel_refund_transaction, also=("void",)),
             _route("get_Transaction_Details", "list", self.list_by_date),
             _route("get_transaction_info", "list", self.list_by_time),
+            _route("get_settlement_details", "list", self.settlement_details),
         )
 
     # --- asking --------------------------------------------------------------------------------------------------
@@ -104,6 +106,13 @@ class Desk:
         rows = [objects.row(entry, self._key, self._merchant) for entry in await books.search(wanted)]
         body = {"status": 1, "msg": "Transaction Fetched Successfully", "Transaction_details": rows}
         return WireAnswer.json(200, body)
+
+    async def settlement_details(self, form: Form, books: Books) -> WireAnswer:
+        """By the day of India on which it was settled, here the day on which it moved; by UTR it is not played."""
+        start = _moment(form["var1"], _DATE)
+        lines = await books.movements(start, start + timedelta(days=1))
+        day = start.date()
+        return WireAnswer.json(200, settlement_body(paid_out(lines, payouts_of(lines, TERMS, day)), day))
 
     # --- money ---------------------------------------------------------------------------------------------------
 

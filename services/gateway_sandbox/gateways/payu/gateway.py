@@ -25,7 +25,7 @@ from services.gateway_sandbox.domain.models import (
 from services.gateway_sandbox.gateways.lacking import WithJsonAnswers, WithoutKeys
 from services.gateway_sandbox.gateways.payu import checkout, desk, objects
 from services.gateway_sandbox.gateways.payu.events import Events
-from services.gateway_sandbox.gateways.payu.settlement import settlement_file
+from services.gateway_sandbox.gateways.payu.settlement import TERMS, settlement_file
 from services.gateway_sandbox.gateways.payu.wire import (
     command_hash,
     form_of,
@@ -42,7 +42,6 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutView,
     Departure,
     FormPost,
-    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -58,7 +57,7 @@ class PayuSandbox(WithoutKeys, WithJsonAnswers):
     """Satisfies SandboxGateway."""
 
     name = "payu"
-    payouts = PayoutTerms(("INR",), "UTR{day:%Y%m%d}01")
+    payouts = TERMS
 
     def __init__(self, *, merchant_key: str, salt: str, public_base_url: str, merchant: str) -> None:
         self._key = merchant_key

@@ -9,15 +9,22 @@ from typing import Any
 from services.gateway_sandbox.domain.json_text import to_json
 from services.gateway_sandbox.gateways.payu import objects
 from services.gateway_sandbox.gateways.payu.wire import rupees, written
-from services.gateway_sandbox.gateways.port import SettlementFile, SettlementLine
+from services.gateway_sandbox.gateways.port import PayoutTerms, SettlementFile, SettlementLine
 
 _ACTION = {"capture": "capture", "refund": "refund", "dispute": "chargeback"}
 
 
+TERMS = PayoutTerms(("INR",), "UTR{day:%Y%m%d}01")
+
+
 def settlement_file(lines: Sequence[SettlementLine], day: date) -> SettlementFile:
+    body = to_json(settlement_body(lines, day))
+    return SettlementFile(f"payu_settlement_{day}.json", "application/json", body.encode())
+
+
+def settlement_body(lines: Sequence[SettlementLine], day: date) -> dict[str, Any]:
     rows = {str(number): _row(line) for number, line in enumerate(lines, start=1)}
-    body = {"status": 1, "msg": f"{len(rows)} transactions settled on {day}", "Txn_details": rows}
-    return SettlementFile(f"payu_settlement_{day}.json", "application/json", to_json(body).encode())
+    return {"status": 1, "msg": f"{len(rows)} transactions settled on {day}", "Txn_details": rows}
 
 
 def _row(line: SettlementLine) -> dict[str, Any]:

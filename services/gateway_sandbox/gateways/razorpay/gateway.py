@@ -33,7 +33,6 @@ from services.gateway_sandbox.gateways.port import (
     Books,
     CheckoutView,
     EntryFilter,
-    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -41,10 +40,9 @@ from services.gateway_sandbox.gateways.port import (
     WireError,
     WireRoute,
 )
-from services.gateway_sandbox.gateways.razorpay import errors, events, fields, objects, pages, sessions
+from services.gateway_sandbox.gateways.razorpay import errors, events, fields, objects, pages, sessions, settlement
 from services.gateway_sandbox.gateways.razorpay.money import MoneyCalls, page
 from services.gateway_sandbox.gateways.razorpay.objects import Json, Try
-from services.gateway_sandbox.gateways.razorpay.settlement import settlement_file
 from services.gateway_sandbox.gateways.wording import worded
 from shared.money import Money
 
@@ -62,7 +60,7 @@ class RazorpaySandbox(WithoutPendingCaptures):
     """Satisfies SandboxGateway. Without ``key_id`` and ``key_secret`` any test key will do."""
 
     name = "razorpay"
-    payouts = PayoutTerms(("INR", "USD"), "setl_{day:%Y%m%d}{number:06d}", "UTR{day:%Y%m%d}{number:04d}")
+    payouts = settlement.TERMS
 
     def __init__(
         self,
@@ -89,6 +87,8 @@ class RazorpaySandbox(WithoutPendingCaptures):
             WireRoute("GET", "/v1/orders/{id}", "retrieve", self.retrieve_order),
             WireRoute("GET", "/v1/orders/{id}/payments", "list", self.list_payments_of_order),
             *self._money.routes,
+            WireRoute("GET", "/v1/settlements", "list", settlement.list_settlements),
+            WireRoute("GET", "/v1/settlements/recon/combined", "list", settlement.list_recon),
             WireRoute("POST", f"{_BROWSER}embedded", "checkout", self.open_checkout),
             WireRoute("GET", _BROWSER + "return/{id}", "checkout", self.return_to_shop),
         )
@@ -331,7 +331,7 @@ class RazorpaySandbox(WithoutPendingCaptures):
         await self._money.capture_in_dashboard(entry, amount_minor, books)
 
     def settlement(self, lines: Sequence[SettlementLine], day: date) -> SettlementFile:
-        return settlement_file(lines, day)
+        return settlement.settlement_file(lines, day)
 
     async def refund_in_dashboard(self, entry: BookEntry, amount_minor: int, books: Books) -> BookRefund:
         return await self._money.refund_in_dashboard(entry, amount_minor, books)

@@ -32,7 +32,6 @@ from services.gateway_sandbox.gateways.port import (
     CheckoutLine,
     CheckoutView,
     EntryFilter,
-    PayoutTerms,
     SettlementFile,
     SettlementLine,
     WireAnswer,
@@ -40,7 +39,7 @@ from services.gateway_sandbox.gateways.port import (
     WireError,
     WireRoute,
 )
-from services.gateway_sandbox.gateways.stripe import disputes, errors, objects, refunds
+from services.gateway_sandbox.gateways.stripe import balance, disputes, errors, objects, refunds
 from services.gateway_sandbox.gateways.stripe.events import announce
 from services.gateway_sandbox.gateways.stripe.expand import expand, expand_list
 from services.gateway_sandbox.gateways.stripe.form import Parameters, parse_body, parse_pairs
@@ -87,7 +86,7 @@ class StripeSandbox:
     """Satisfies SandboxGateway. ``webhook_secrets`` sign in turn: one ``v1`` each."""
 
     name = "stripe"
-    payouts = PayoutTerms(("USD", "EUR"), "po_{day:%Y%m%d}{currency}", "ST{day:%Y%m%d}{currency}")
+    payouts = balance.TERMS
 
     def __init__(self, *, webhook_secrets: Sequence[str], public_base_url: str, merchant: str) -> None:
         self._webhook_secrets = webhook_secrets
@@ -110,6 +109,7 @@ class StripeSandbox:
             WireRoute("POST", "/v1/refunds/{id}/cancel", "void", refunds.cancel_refund),
             WireRoute("GET", "/v1/disputes", "list", disputes.list_disputes),
             WireRoute("GET", "/v1/disputes/{id}", "retrieve", disputes.retrieve_dispute),
+            WireRoute("GET", "/v1/balance_transactions", "list", balance.list_balance_transactions),
         )
 
     # --- what every call meets ---------------------------------------------------------------------------------

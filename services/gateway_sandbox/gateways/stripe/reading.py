@@ -53,16 +53,23 @@ def our_reference(metadata: Mapping[str, str]) -> str | None:
 
 async def page_of(query: Parameters, books: Books, *, paid_only: bool) -> tuple[list[BookEntry], bool]:
     limit = limit_of(query)
-    created = query.nested("created") or Parameters({}, "created")
+    created_from, created_before = window_of(query)
     wanted = EntryFilter(
         paid_only=paid_only,
-        created_from=_moment(created, "gte", 0) or _moment(created, "gt", 1),
-        created_before=_moment(created, "lt", 0) or _moment(created, "lte", 1),
+        created_from=created_from,
+        created_before=created_before,
         after=query.text("starting_after"),
         limit=limit + 1,
     )
     found = await books.search(wanted)
     return found[:limit], len(found) > limit
+
+
+def window_of(query: Parameters) -> tuple[datetime | None, datetime | None]:
+    """From when, and before when."""
+    created = query.nested("created") or Parameters({}, "created")
+    since = _moment(created, "gte", 0) or _moment(created, "gt", 1)
+    return since, _moment(created, "lt", 0) or _moment(created, "lte", 1)
 
 
 class _Identified(Protocol):
