@@ -1,13 +1,14 @@
 """Finding what a gateway brings: one module for each part of it, in a known package or in a plug-in.
 
-A gateway has three parts, each an attribute of one module, and nothing else in the tree names it:
+A gateway has four parts, each an attribute of one module, and nothing else in the tree names it:
 
 * ``services.payment_service.gateways.<name>.DEFINITION``   the adapter
 * ``services.webhook_ingest.signatures.<name>.REGISTRATION``  the signature scheme
 * ``services.gateway_sandbox.gateways.<name>.DEFINITION``   the sandbox's format, for trying it out
+* ``services.reconciler.settlement_formats.<name>.FORMATS``   its settlement files
 
 A gateway that lives outside this repository is a package named in ``PAYRAIL_PLUGINS`` (comma-separated), with the same
-three in its modules ``adapter``, ``scheme`` and ``sandbox``; a part that it does not bring is left out.
+in its modules ``adapter``, ``scheme``, ``sandbox`` and ``settlement``; a part that it does not bring is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from shared.settings import ConfigurationError, split_list
 PLUGINS = "PAYRAIL_PLUGINS"
 
 
-PARTS = ("adapter", "scheme", "sandbox")
+PARTS = ("adapter", "scheme", "sandbox", "settlement")
 
 
 def parts_of(
@@ -38,7 +39,7 @@ def parts_of(
     """
     environ = os.environ if environ is None else environ
     found: dict[str, Any] = {}
-    for module in (*_own_modules(package), *_plugin_modules(environ, plugin_module)):
+    for module in (*_own_modules(package), *part_modules(environ, plugin_module)):
         part = getattr(module, attribute, None)
         if part is None:
             continue
@@ -53,7 +54,8 @@ def _own_modules(package: ModuleType) -> Iterator[ModuleType]:
         yield importlib.import_module(f"{package.__name__}.{found.name}")
 
 
-def _plugin_modules(environ: Mapping[str, str], wanted: str) -> Iterator[ModuleType]:
+def part_modules(environ: Mapping[str, str], wanted: str) -> Iterator[ModuleType]:
+    """The module ``wanted`` of each plug-in that has one. Raises ConfigurationError."""
     for name in split_list(environ.get(PLUGINS, "")):
         try:
             importlib.import_module(name)
