@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.reconciler.api.case_routes import router as case_router
+from services.reconciler.api.report_routes import router as report_router
 from services.reconciler.api.routes import router
 from services.reconciler.api.settlement_routes import router as settlement_router
 from services.reconciler.bootstrap import SERVICE, Container
@@ -23,7 +25,7 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, settlement_router, events_router(container.database, service=SERVICE)],
+        routers=[router, settlement_router, case_router, report_router, events_router(container.database, service=SERVICE)],
         cors_origins=container.settings.cors_origins,
         state={"context": container.context, "authenticator": container.authenticator},
     )

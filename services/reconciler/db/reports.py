@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select, text
+from sqlalchemy import Select, and_, literal, or_, select, text, tuple_
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,6 +23,7 @@ _PAYOUT_OF_LINE = and_(
     settlement_payouts.c.payout_reference == settlement_lines.c.payout_reference,
     settlement_payouts.c.currency == settlement_lines.c.currency,
 )
+_PLACE = (settlement_lines.c.file_id, settlement_lines.c.position)
 _PAYOUT = tuple(field.name for field in fields(ShownPayout))
 _LINE = tuple(field.name for field in fields(ShownLine) if field.name not in ("file_name", "payout"))
 _LINES = (
@@ -63,16 +64,17 @@ class Reports:
 
     async def lines_of_payment(self, payment_id: str, *, limit: int) -> list[ShownLine]:
         statement = _LINES.where(settlement_lines.c.payment_id == payment_id)
-        return await self._lines(statement.order_by(settlement_lines.c.line_id).limit(limit))
+        return await self._lines(statement.order_by(*_PLACE).limit(limit))
 
-    async def unmatched_lines(self, scope: LineScope, *, after: int, limit: int) -> list[ShownLine]:
+    async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
         columns = settlement_lines.c
         statement = _LINES.where(columns.payment_id.is_(None), ~columns.repeats, columns.kind.in_(_ABOUT_A_PAYMENT))
         if scope.file_id is not None:
             statement = statement.where(columns.file_id == scope.file_id)
         if scope.gateway is not None:
             statement = statement.where(columns.gateway == scope.gateway)
-        return await self._lines(statement.where(columns.line_id > after).order_by(columns.line_id).limit(limit))
+        statement = statement.where(tuple_(*_PLACE) > tuple_(*map(literal, after)))
+        return await self._lines(statement.order_by(*_PLACE).limit(limit))
 
     async def cases(self, scope: CaseScope, *, after: str, limit: int) -> list[Case]:
         columns = cases.c
@@ -89,7 +91,7 @@ class Reports:
 
     async def payouts_of_file(self, file_id: str, *, limit: int) -> list[ShownPayout]:
         columns = settlement_payouts.c
-        named = select(settlement_lines.c.line_id).where(settlement_lines.c.file_id == file_id, _PAYOUT_OF_LINE)
+        named = select(settlement_lines.c.position).where(settlement_lines.c.file_id == file_id, _PAYOUT_OF_LINE)
         statement = select(*(columns[name] for name in _PAYOUT)).where(named.exists())
         statement = statement.order_by(columns.payout_reference, columns.currency).limit(limit)
         return [ShownPayout(**row) for row in (await self._connection.execute(statement)).mappings()]

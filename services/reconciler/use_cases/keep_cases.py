@@ -76,7 +76,8 @@ async def _unsent(
 ) -> tuple[tuple[Case, Action], ...]:
     wanted = [(case, action) for case in kept if (action := findings[case.key].action) in COMMANDS and action]
     sent = await tx.cases.sent([case.case_id for case, _ in wanted]) if wanted else frozenset()
-    return tuple((case, action) for case, action in wanted if (case.case_id, action) not in sent)
+    # Asking the gateway moves nothing: each run that still finds the case asks anew.
+    return tuple(each for each in wanted if each[1] is Action.SYNC or (each[0].case_id, each[1]) not in sent)
 
 
 def _resolution(case: Case) -> ReconciliationCaseResolved:

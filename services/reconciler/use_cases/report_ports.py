@@ -29,8 +29,9 @@ class ShownPayout:
 class ShownLine:
     """A stored settlement line, with the file that told it and the payout that it was paid out with."""
 
-    line_id: int
     file_id: str
+    position: int
+    """In the file's order, from 1; with ``file_id`` it is the line's key."""
     file_name: str
     gateway: str
     account: str
@@ -77,8 +78,8 @@ class ReportRepository(Protocol):
         """In the order in which they were told; repetitions are among them, and marked."""
         ...
 
-    async def unmatched_lines(self, scope: LineScope, *, after: int, limit: int) -> list[ShownLine]:
-        """In the order of ``line_id``; ``after`` is the last one of the page before."""
+    async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
+        """By file and position; ``after`` are those of the last one of the page before."""
         ...
 
     async def cases(self, scope: CaseScope, *, after: str, limit: int) -> list[Case]:

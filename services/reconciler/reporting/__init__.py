@@ -1,0 +1,1 @@
+"""Reports as people get them: CSV for spreadsheets, HTML for eyes."""

@@ -1,0 +1,188 @@
+"""What operators do about a case: explain it, match its line, send a command, take it on, note something.
+
+All of it is kept with who, when and why. Whatever moves money above the limit takes two people (failure RC17).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.reconciler.domain.cases import MONEY_ACTIONS, Action, Case, CaseNote, CaseStatus
+from services.reconciler.domain.errors import ActionNotPossible, CaseAlreadyResolved, SecondPersonNeeded
+from services.reconciler.domain.mirror import KnownPayment
+from services.reconciler.use_cases.act_on_case import act_on_case
+from services.reconciler.use_cases.keep_cases import announce
+from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
+from shared.errors import NotFound
+
+ENDINGS = {Action.ACCEPT: "accepted", Action.MATCH: "matched"}
+"""What ends a case at once. A command does not: the next run sees its effect, and closes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator wants done, and why."""
+
+    action: Action
+    reason: str
+    by: str
+    payment_id: str | None = None
+    """To which payment the line belongs (``match``)."""
+
+
+async def resolve_case(case_id: str, wish: Wish, context: Context) -> Case:
+    """The case as it is then. Asked again by the same person, nothing more happens.
+
+    Raises NotFound, CaseAlreadyResolved, SecondPersonNeeded (the same person asked twice), ActionNotPossible.
+    """
+    at = context.clock.now()
+    async with context.uow() as tx:
+        case = await _held(tx, case_id)
+        if case.status is CaseStatus.RESOLVED:
+            return _as_it_ended(case, wish)
+        if wish.action in MONEY_ACTIONS and await _is_sent(tx, case, wish):
+            return case
+        if await _takes_two(tx, case, wish, context) and not _approves(case, wish):
+            return await _ask_for_approval(tx, case, wish, at)
+        if wish.action in ENDINGS:
+            return await _end(tx, case, wish, at)
+        return await _send(tx, case, wish, context)
+
+
+async def assign_case(case_id: str, owner: str | None, *, by: str, context: Context) -> Case:
+    """Raises NotFound, CaseAlreadyResolved."""
+    async with context.uow() as tx:
+        case = await _held(tx, case_id)
+        if case.status is CaseStatus.RESOLVED:
+            raise CaseAlreadyResolved
+        if case.owner == owner:
+            return case
+        changed = replace(case, owner=owner)
+        await tx.cases.save(changed)
+        words = f"assigned to {owner}" if owner else "assigned to nobody"
+        await tx.cases.add_note(CaseNote(case_id, 0, by, words, context.clock.now()))
+    return changed
+
+
+async def note_on_case(case_id: str, text: str, *, by: str, context: Context) -> Case:
+    """Also on a resolved one: what is learnt later belongs to it. Raises NotFound."""
+    async with context.uow() as tx:
+        case = await _held(tx, case_id)
+        await tx.cases.add_note(CaseNote(case_id, 0, by, text, context.clock.now()))
+    return case
+
+
+async def _held(tx: ReconcilerTransaction, case_id: str) -> Case:
+    case = await tx.cases.get(case_id, for_update=True)
+    if case is None:
+        raise NotFound
+    return case
+
+
+def _as_it_ended(case: Case, wish: Wish) -> Case:
+    is_repeated = case.resolution == ENDINGS.get(wish.action, "") and case.resolved_by == wish.by
+    if not is_repeated:
+        raise CaseAlreadyResolved
+    return case
+
+
+def _approves(case: Case, wish: Wish) -> bool:
+    """Whether this is the second person. Raises SecondPersonNeeded: it is the first one again."""
+    if case.status is not CaseStatus.AWAITING_APPROVAL or case.requested_action is not wish.action:
+        return False
+    if case.requested_by == wish.by:
+        raise SecondPersonNeeded
+    return True
+
+
+async def _takes_two(tx: ReconcilerTransaction, case: Case, wish: Wish, context: Context) -> bool:
+    if wish.action not in MONEY_ACTIONS:
+        return False
+    payment_id = case.subject.payment_id
+    payment = await tx.mirror.payment(payment_id) if payment_id else None
+    currency = payment.amount.currency if payment else case.currency
+    amount = _at_stake(case, payment)
+    return context.second_person.is_needed(wish.action, currency=currency, amount_minor=amount)
+
+
+def _at_stake(case: Case, payment: KnownPayment | None) -> int | None:
+    """The most that may move: what the payment was for, or what the case is about, if that is more."""
+    amounts = [abs(amount) for amount in (case.expected_minor, case.actual_minor) if amount is not None]
+    if payment is not None:
+        amounts += [payment.amount.amount_minor, payment.standing.amount_captured]
+    return max(amounts, default=None)
+
+
+async def _ask_for_approval(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime) -> Case:
+    """Another action that was asked for is withdrawn by this."""
+    asked = replace(
+        case,
+        status=CaseStatus.AWAITING_APPROVAL,
+        requested_action=wish.action,
+        requested_by=wish.by,
+        request_reason=wish.reason,
+    )
+    await tx.cases.save(asked)
+    await _note(tx, case, wish, at, "asked for; a second person has to ask for the same")
+    return asked
+
+
+async def _end(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime) -> Case:
+    if wish.action is Action.MATCH:
+        case = await _match(tx, case, wish)
+    ended = replace(
+        _without_request(case),
+        status=CaseStatus.RESOLVED,
+        resolution=ENDINGS[wish.action],
+        resolved_at=at,
+        resolved_by=wish.by,
+        reason=wish.reason,
+    )
+    await tx.cases.save(ended)
+    await _note(tx, case, wish, at, "done")
+    await announce(tx, resolved=[ended])
+    return ended
+
+
+async def _match(tx: ReconcilerTransaction, case: Case, wish: Wish) -> Case:
+    subject = case.subject
+    if subject.file_id is None or subject.line_number is None:
+        raise ActionNotPossible("This case is not about a line of a settlement file; there is nothing to match.")
+    if wish.payment_id is None or await tx.mirror.payment(wish.payment_id) is None:
+        raise ActionNotPossible("No such payment is known here; name the payment_id that the line belongs to.")
+    if not await tx.settlement.match_by_person(subject.file_id, subject.line_number, wish.payment_id):
+        raise ActionNotPossible("The line is matched to another payment, or is not there any more.")
+    return replace(case, subject=replace(subject, payment_id=wish.payment_id))
+
+
+async def _send(tx: ReconcilerTransaction, case: Case, wish: Wish, context: Context) -> Case:
+    if not await act_on_case(tx, case, wish.action, asked_by=wish.by, context=context):
+        if await _is_sent(tx, case, wish):
+            return case
+        raise ActionNotPossible
+    sent = replace(_without_request(case), status=CaseStatus.OPEN)
+    await tx.cases.save(sent)
+    approved = f"; approved after {case.requested_by} asked for it" if _is_approved(case, wish) else ""
+    await _note(tx, case, wish, context.clock.now(), f"sent{approved}")
+    return sent
+
+
+async def _is_sent(tx: ReconcilerTransaction, case: Case, wish: Wish) -> bool:
+    return (case.case_id, wish.action) in await tx.cases.sent([case.case_id])
+
+
+def _is_approved(case: Case, wish: Wish) -> bool:
+    return case.status is CaseStatus.AWAITING_APPROVAL and case.requested_action is wish.action
+
+
+def _without_request(case: Case) -> Case:
+    return replace(case, requested_action=None, requested_by=None, request_reason=None)
+
+
+async def _note(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime, what: str) -> None:
+    withdrawn = ""
+    if case.status is CaseStatus.AWAITING_APPROVAL and case.requested_action is not wish.action:
+        withdrawn = f"; {case.requested_action}, which {case.requested_by} asked for, is withdrawn"
+    words = f"{wish.action}: {what}{withdrawn}: {wish.reason}"
+    await tx.cases.add_note(CaseNote(case.case_id, 0, wish.by, words, at))
