@@ -6,6 +6,7 @@ is faked but the network between them. The reconciler does nothing by itself her
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -40,7 +41,6 @@ from tests.support.waiting import until
 COMMAND_KEY = "5c" * 32
 COMMAND_KEYS = f"order_service:{COMMAND_KEY},reconciler:{COMMAND_KEY}"
 NEVER = 3600.0
-SKU = "moka-pot"
 PRICE = Money(3900, "EUR")
 
 
@@ -91,19 +91,22 @@ class Town:
         url = f"http://{host}.test/api/v1{path}"
         return await self.http.request(method, url, headers=headers | more.pop("headers", {}), **more)
 
-    async def has_product(self, *, stock: int = 10, policy: str = "refund", price: Money = PRICE) -> None:
+    async def has_product(self, *, stock: int = 10, policy: str = "refund", price: Money = PRICE) -> str:
+        """A new one; returns its sku."""
+        sku = f"moka-pot-{next(self.market.numbers)}"
         body = {
             "name": "Moka pot",
             "price": {"amount_minor": price.amount_minor, "currency": price.currency},
             "stock": stock,
             "reconcile_policy": policy,
         }
-        answer = await self.call("orders", "PUT", f"/products/{SKU}", json=body, scopes="ops:write")
+        answer = await self.call("orders", "PUT", f"/products/{sku}", json=body, scopes="ops:write")
         assert answer.status_code == 200, answer.text
+        return sku
 
-    async def order(self, *, quantity: int = 1, currency: str = "EUR") -> dict[str, Any]:
+    async def order(self, sku: str, *, quantity: int = 1, currency: str = "EUR") -> dict[str, Any]:
         body = {
-            "items": [{"sku": SKU, "quantity": quantity}],
+            "items": [{"sku": sku, "quantity": quantity}],
             "currency": currency,
             "customer": {"email": "ada@example.com", "name": "Ada Lovelace", "phone": "+971500000001"},
         }
@@ -115,7 +118,7 @@ class Town:
         """The payment, with its hosted page open."""
         body = {"gateway": gateway, **{f"{name}_url": f"https://shop.example/{name}" for name in _ENDS}} | changes
         answer = await self.http.post(
-            f"http://orders.test/api/v1/orders/{order['order_id']}/pay",
+            f"http://orders.test/api/v1/orders/{order['id']}/pay",
             json=body,
             headers={"X-Order-Secret": order["client_secret"]},
         )
@@ -124,8 +127,8 @@ class Town:
         await self.market.visit({**payment, "next_action": answer.json()["next_action"]})
         return payment
 
-    async def paid_order(self, gateway: str = "generic") -> tuple[dict[str, Any], dict[str, Any]]:
-        order = await self.order()
+    async def paid_order(self, sku: str, gateway: str = "generic") -> tuple[dict[str, Any], dict[str, Any]]:
+        order = await self.order(sku)
         payment = await self.pay(order, gateway)
         await self.market.shopper(payment, "succeed")
         payment = await self.market.becomes(payment, status="captured")
@@ -133,12 +136,12 @@ class Town:
 
     async def cancels(self, order: Mapping[str, Any]) -> httpx.Response:
         return await self.http.post(
-            f"http://orders.test/api/v1/orders/{order['order_id']}/cancel",
+            f"http://orders.test/api/v1/orders/{order['id']}/cancel",
             headers={"X-Order-Secret": order["client_secret"]},
         )
 
     async def see_order(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        answer = await self.call("orders", "GET", f"/orders/{order['order_id']}", scopes="orders:read")
+        answer = await self.call("orders", "GET", f"/orders/{order['id']}", scopes="orders:read")
         assert answer.status_code == 200, answer.text
         return {**answer.json(), "client_secret": order.get("client_secret")}
 
@@ -151,10 +154,10 @@ class Town:
 
         return await until(reached, within_seconds=20, what=f"the order: {expected}")
 
-    async def stock(self) -> tuple[int, int]:
+    async def stock(self, sku: str) -> tuple[int, int]:
         """On hand, and reserved."""
         [row] = await self.rows(
-            self.orders.database, "SELECT on_hand, reserved FROM products WHERE sku = :sku", sku=SKU
+            self.orders.database, "SELECT on_hand, reserved FROM products WHERE sku = :sku", sku=sku
         )
         return row["on_hand"], row["reserved"]
 
@@ -192,8 +195,7 @@ class Town:
             run = dict(answer.json())
             return run if run["status"] != "running" else None
 
-        run = await until(has_ended, within_seconds=30, what="the run to end")
-        assert run is not None
+        run = dict(await until(has_ended, within_seconds=30, what="the run to end") or {})
         assert run["status"] == "completed", run
         await self.is_told()
         return run
@@ -203,7 +205,7 @@ class Town:
 
         async def published() -> bool:
             sql = "SELECT count(*) AS waiting FROM outbox_messages WHERE published_at IS NULL"
-            return (await self.rows(self.reconciler.database, sql))[0]["waiting"] == 0
+            return bool((await self.rows(self.reconciler.database, sql))[0]["waiting"] == 0)
 
         await until(published, within_seconds=20, what="the reconciler's outbox to be empty")
 
@@ -224,9 +226,11 @@ class Town:
             result = await connection.execute(text(sql), values)
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
-    async def commands(self) -> list[str]:
-        sql = "SELECT type FROM outbox_messages WHERE type LIKE '%requested%' ORDER BY position"
-        return [row["type"] for row in await self.rows(self.reconciler.database, sql)]
+    async def commands_for(self, case: Mapping[str, Any]) -> list[str]:
+        """The types of the commands that were sent for a case, oldest first."""
+        sql = "SELECT body FROM outbox_messages WHERE type LIKE '%requested%' ORDER BY position"
+        events = [json.loads(row["body"]) for row in await self.rows(self.reconciler.database, sql)]
+        return [event["type"] for event in events if event["data"]["command_key"].startswith(case["case_id"])]
 
 
 _ENDS = ("success", "failure", "cancel")
@@ -275,6 +279,7 @@ def _common(url: str) -> dict[str, Any]:
         "jwt_shared_key": SHARED_KEY,
         "payment_service_url": "http://payments.test",
         "command_signing_key": COMMAND_KEY,
+        "return_url_allowed_origins": "https://shop.example",
     }
 
 
