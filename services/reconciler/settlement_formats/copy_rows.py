@@ -22,15 +22,19 @@ from services.reconciler.settlement_formats.content import Notes
 from services.reconciler.settlement_formats.port import Unreadable
 from shared.money import CURRENCY_EXPONENT
 
-BATCH_LINES = 2_000
+BATCH_LINES = 500
 MAX_PROBLEMS = 1_000
 MAX_PAYOUTS = 100_000
 MAX_TOTALS = 1_000
-LONGEST_REFERENCE = 200
+LONGEST_TEXT = 500
 """Characters: ids are indexed, and an index entry has its limits."""
 LARGEST_MINOR = 10**15
 
-_NULL = "\\N"
+_NULL, _EMPTY = "\\N", "\t\\N\t"
+_TABS = len(SettlementLine._fields) - 1
+_MOST_MOMENTS = 100_000
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_TEXTS = ("reference", "parent_reference", "our_reference", "line_reference", "payout_reference", "source_type")
 
 
 class Summary:
@@ -48,24 +52,19 @@ class Summary:
 
     def copy_rows(self, parsed: Iterable[Parsed]) -> Iterator[bytes]:
         """COPY text of the lines among ``parsed``, in pieces of whole rows; the rest is kept for the report."""
-        rows: list[str] = []
+        lines: list[SettlementLine] = []
         undecodable = self._notes.undecodable
         for entry in parsed:
             if undecodable and entry.line_number in undecodable:
                 continue
-            if type(entry) is not SettlementLine:
+            if type(entry) is SettlementLine:
+                lines.append(entry)
+                if len(lines) == BATCH_LINES:
+                    yield self._rows_of(lines)
+                    lines.clear()
+            else:
                 self._keep(entry)
-                continue
-            text = row_text(entry)
-            if isinstance(text, BadRow):
-                self._bad(text)
-                continue
-            rows.append(text)
-            self._see(entry)
-            if len(rows) == BATCH_LINES:
-                yield self._flush(rows)
-        yield self._flush(rows)
-        self._take_notes()
+        yield self._rows_of(lines)
 
     def report(self) -> dict[str, Any]:
         """JSON."""
@@ -83,23 +82,28 @@ class Summary:
             "covers_until": _iso(self._latest),
         }
 
-    def _see(self, line: SettlementLine) -> None:
-        at = line.occurred_at
-        if at is None or line.kind not in ABOUT_A_PAYMENT:
-            return
-        if self._latest is None or self._earliest is None:
-            self._earliest = self._latest = at
-        elif at > self._latest:
-            self._latest = at
-        elif at < self._earliest:
-            self._earliest = at
-
-    def _flush(self, rows: list[str]) -> bytes:
-        piece = "".join(rows).encode()
-        self.lines += len(rows)
-        rows.clear()
+    def _rows_of(self, lines: list[SettlementLine]) -> bytes:
         self._take_notes()
+        piece = rows_at_once(lines)
+        if piece is None:
+            rows, kept = [], []
+            for line in lines:
+                row = careful_row(line)
+                if isinstance(row, BadRow):
+                    self._bad(row)
+                else:
+                    rows.append(row)
+                    kept.append(line)
+            piece, lines = "".join(rows).encode(), kept
+        self.lines += len(lines)
+        self._see(lines)
         return piece
+
+    def _see(self, lines: list[SettlementLine]) -> None:
+        times = [line.occurred_at for line in lines if line.kind in ABOUT_A_PAYMENT and line.occurred_at is not None]
+        if times:
+            self._earliest = min(times) if self._earliest is None else min(self._earliest, *times)
+            self._latest = max(times) if self._latest is None else max(self._latest, *times)
 
     def _take_notes(self) -> None:
         for problem in self._notes.bad_rows:
@@ -141,9 +145,14 @@ class Summary:
         )
 
 
-def row_text(line: SettlementLine) -> str | BadRow:
-    """One row with its newline, or why it can be none."""
-    (
+def rows_at_once(lines: list[SettlementLine]) -> bytes | None:
+    """None: something in these lines needs care. What has to be escaped is rare, so it is looked for in all of them
+    together, and what None becomes is put in afterwards: an empty field, which no text of ours is, between two tabs."""
+    moments = _moments
+    currencies = CURRENCY_EXPONENT
+    limit = LARGEST_MINOR
+    rows = []
+    for (
         number,
         part,
         kind,
@@ -153,80 +162,82 @@ def row_text(line: SettlementLine) -> str | BadRow:
         tax,
         net,
         at,
-        reference,
-        parent,
-        ours,
-        line_reference,
-        payout,
-        presented,
-        presented_currency,
-        source,
-    ) = line
-    # One look at all texts together: what has to be escaped, or is too long, is rare.
-    texts = f"{reference}{parent}{ours}{line_reference}{payout}{source}"
-    if len(texts) > LONGEST_REFERENCE or "\\" in texts or not texts.isprintable():
-        return _careful_row(line)
-    if (
-        net != gross - fee - tax
-        or not -LARGEST_MINOR < gross < LARGEST_MINOR
-        or not -LARGEST_MINOR < fee < LARGEST_MINOR
-        or not -LARGEST_MINOR < net < LARGEST_MINOR
-        or currency not in CURRENCY_EXPONENT
-        or (presented_currency is not None and presented_currency not in CURRENCY_EXPONENT)
-    ):
-        return _fault(line)
-    return (
-        f"{number}\t{part}\t{kind._value_}\t{currency}\t{gross}\t{fee}\t{tax}\t{net}\t"
-        f"{_NULL if at is None else at.isoformat()}\t{_NULL if reference is None else reference}\t"
-        f"{_NULL if parent is None else parent}\t{_NULL if ours is None else ours}\t"
-        f"{_NULL if line_reference is None else line_reference}\t{_NULL if payout is None else payout}\t"
-        f"{_NULL if presented is None else presented}\t{_NULL if presented_currency is None else presented_currency}\t"
-        f"{source}\n"
-    )
+        one,
+        two,
+        three,
+        four,
+        five,
+        shown,
+        shown_in,
+        word,
+    ) in lines:
+        if net != gross - fee - tax or currency not in currencies:
+            return None
+        if not (-limit < gross < limit and -limit < fee < limit and -limit < net < limit):
+            return None
+        if shown is None:
+            presented = "\t"
+        elif shown_in in currencies and -limit < shown < limit:
+            presented = f"{shown}\t{shown_in}"
+        else:
+            return None
+        row = (
+            f"{number}\t{part}\t{kind._value_}\t{currency}\t{gross}\t{fee}\t{tax}\t{net}\t{moments[at]}\t"
+            f"{one or ''}\t{two or ''}\t{three or ''}\t{four or ''}\t{five or ''}\t{presented}\t{word}\n"
+        )
+        if len(row) > LONGEST_TEXT:
+            return None
+        rows.append(row)
+    text = "".join(rows)
+    is_plain = text.count("\t") == _TABS * len(rows) and text.count("\n") == len(rows)
+    if not is_plain or "\\" in text or "\r" in text or "\0" in text or not _is_text(text):
+        return None
+    return text.replace("\t\t", _EMPTY).replace("\t\t", _EMPTY).encode()
 
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\b": "\\b", "\f": "\\f", "\v": "\\v"})
-_TEXTS = ("reference", "parent_reference", "our_reference", "line_reference", "payout_reference", "source_type")
+class _Moments(dict[datetime | None, str]):
+    """How PostgreSQL reads a moment. Formats give the same object for the same text, so most are found here."""
+
+    def __missing__(self, at: datetime | None) -> str:
+        text = "" if at is None else at.isoformat()
+        if len(self) >= _MOST_MOMENTS:
+            self.clear()
+        self[at] = text
+        return text
 
 
-def _careful_row(line: SettlementLine) -> str | BadRow:
-    for name in _TEXTS:
-        text = getattr(line, name)
-        if text is None:
-            continue
-        if len(text) > LONGEST_REFERENCE:
-            return BadRow(
-                line.line_number, "reference_too_long", f"{name} has more than {LONGEST_REFERENCE} characters"
-            )
-        if "\0" in text or not _is_text(text):
-            return BadRow(line.line_number, "not_utf8", f"{name} has characters that are no text")
-    fault = _fault_of(line)
+_moments = _Moments()
+
+
+def careful_row(line: SettlementLine) -> str | BadRow:
+    """One row with its newline, or why it can be none."""
+    fault = fault_of(line)
     if fault is not None:
         return BadRow(line.line_number, *fault)
     return "\t".join([_field(value) for value in line]) + "\n"
 
 
 def _field(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return _NULL
     return value.isoformat() if isinstance(value, datetime) else str(value).translate(_ESCAPES)
 
 
-def _fault(line: SettlementLine) -> BadRow:
-    fault = _fault_of(line)
-    assert fault is not None, "asked for the fault of a line that has none"
-    return BadRow(line.line_number, *fault)
-
-
-def _fault_of(line: SettlementLine) -> tuple[str, str] | None:
-    if any(abs(amount) >= LARGEST_MINOR for amount in (line.gross_minor, line.fee_minor, line.net_minor)):
+def fault_of(line: SettlementLine) -> tuple[str, str] | None:
+    """Code and detail of a BadRow, or None."""
+    amounts = (line.gross_minor, line.fee_minor, line.tax_minor, line.net_minor, line.presented_minor or 0)
+    if any(abs(amount) >= LARGEST_MINOR for amount in amounts):
         return "amount_too_large", "an amount is larger than any settlement"
     if line.net_minor != line.gross_minor - line.fee_minor - line.tax_minor:
         return "sum_wrong", "gross less fee and tax is not net"
-    if line.currency not in CURRENCY_EXPONENT or (
-        line.presented_currency is not None and line.presented_currency not in CURRENCY_EXPONENT
-    ):
+    if any(code not in CURRENCY_EXPONENT for code in (line.currency, line.presented_currency or line.currency)):
         return "currency_unknown", "a currency is no ISO 4217 code"
+    for name in _TEXTS:
+        text = getattr(line, name) or ""
+        if len(text) > LONGEST_TEXT:
+            return "reference_too_long", f"{name} has more than {LONGEST_TEXT} characters"
+        if "\0" in text or not _is_text(text):
+            return "not_utf8", f"{name} has characters that are no text"
     return None
 
 
@@ -237,7 +248,7 @@ def payout_fault(payout: StatedPayout) -> tuple[str, str] | None:
     if payout.currency not in CURRENCY_EXPONENT:
         return "currency_unknown", "a currency is no ISO 4217 code"
     texts = f"{payout.payout_reference}{payout.bank_reference}"
-    if len(texts) > LONGEST_REFERENCE or "\0" in texts or not _is_text(texts):
+    if len(texts) > LONGEST_TEXT or "\0" in texts or not _is_text(texts):
         return "reference_too_long", "a reference of the payout is too long, or no text"
     return None
 

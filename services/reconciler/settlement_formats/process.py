@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -24,6 +25,7 @@ from services.reconciler.domain.settlement import BadRow, SettlementFile, Stated
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.port import Incomplete, Unreadable
 from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, ReadingReport
+from shared.plugins import PLUGINS
 
 log = structlog.get_logger()
 
@@ -156,7 +158,7 @@ async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: floa
         stderr=asyncio.subprocess.PIPE,
         limit=PIPE_BYTES,
         cwd="/",
-        env={"PYTHONPATH": _ROOT, "PYTHONUTF8": "1"},
+        env=_environment(),
         start_new_session=True,  # Ctrl-C is ours to decide about
     )
     child = _Child(process)
@@ -167,6 +169,13 @@ async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: floa
         timer.cancel()
         child.kill()
         await asyncio.shield(_ended(process))
+
+
+def _environment() -> dict[str, str]:
+    """No secret of ours: only where code is found, and which plug-ins bring formats."""
+    paths = (_ROOT, os.environ.get("PYTHONPATH", ""))
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUTF8": "1"}
+    return variables | {name: os.environ[name] for name in (PLUGINS,) if name in os.environ}
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

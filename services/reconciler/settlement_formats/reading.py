@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.reconciler.settlement_formats import registry
 from services.reconciler.settlement_formats.content import Notes, Readable, readables
 from services.reconciler.settlement_formats.copy_rows import Summary
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.opening import BUFFER_BYTES, Opened, open_file
 from services.reconciler.settlement_formats.port import ReadingContext, SettlementFormat, Unreadable
+from services.reconciler.settlement_formats.registry import recognise
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _recognised(opened: Opened, request: Request) -> tuple[SettlementFormat, Rea
     refusal: Unreadable | None = None
     for readable in readables(opened, request.limits):
         try:
-            return registry.recognise(readable.head, request.context, name=request.format_name), readable
+            return recognise(readable.head, request.context, name=request.format_name), readable
         except Unreadable as error:
             refusal = refusal or error
     raise refusal or Unreadable("empty", "the workbook has no sheet")
