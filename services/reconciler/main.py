@@ -25,7 +25,13 @@ def create_application(container: Container) -> FastAPI:
         description=DESCRIPTION,
         ports=container.ports,
         checks=container.checks,
-        routers=[router, settlement_router, case_router, report_router, events_router(container.database, service=SERVICE)],
+        routers=[
+            router,
+            settlement_router,
+            case_router,
+            report_router,
+            events_router(container.database, service=SERVICE),
+        ],
         cors_origins=container.settings.cors_origins,
         state={"context": container.context, "authenticator": container.authenticator},
     )

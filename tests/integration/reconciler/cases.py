@@ -77,8 +77,8 @@ async def stores_a_line(world: World, *, file_id: str, payment_id: str | None, *
     await world.execute(
         """
         INSERT INTO settlement_lines (file_id, position, gateway, line_number, part, kind, currency, gross_minor,
-            fee_minor, tax_minor, net_minor, occurred_at, reference, payout_reference, source_type, identity, occurrence,
-            payment_id, matched_by)
+            fee_minor, tax_minor, net_minor, occurred_at, reference, payout_reference, source_type, identity,
+            occurrence, payment_id, matched_by)
         VALUES (:file_id, :position, 'stripe', :line_number, 0, :kind, :currency, :gross, :fee, 0,
             CAST(:gross AS bigint) - CAST(:fee AS bigint), :at, :reference, 'po_1', 'charge', 1, 1,
             :payment_id, :matched_by)
