@@ -254,16 +254,33 @@ _CANDIDATES = text(
 
 _TOTALS = text(
     """
-    SELECT gateway, currency, count(*) AS payments, sum(amount_captured)::bigint AS captured_minor,
-        sum(amount_refunded)::bigint AS refunded_minor, sum(amount_disputed)::bigint AS disputed_minor,
-        sum(amount_refund_pending)::bigint AS refund_pending_minor
-    FROM known_payments
-    WHERE (CAST(:gateway AS text) IS NULL OR gateway = :gateway)
-      AND (CAST(:window_from AS timestamptz) IS NULL OR created_at >= :window_from)
-      AND (CAST(:window_to AS timestamptz) IS NULL OR created_at < :window_to)
+    SELECT gateway, currency,
+        sum(amount) FILTER (WHERE NOT is_open)::bigint AS matched_minor, sum(pending)::bigint AS in_transit_minor,
+        sum(disputed)::bigint AS disputed_minor, sum(amount) FILTER (WHERE is_open)::bigint AS unexplained_minor,
+        count(*) FILTER (WHERE NOT is_open) AS matched, count(*) FILTER (WHERE pending > 0) AS in_transit,
+        count(*) FILTER (WHERE disputed > 0) AS disputed, count(*) FILTER (WHERE is_open) AS unexplained
+    FROM (
+        SELECT p.gateway, p.currency, p.amount_captured - p.amount_refunded - p.amount_disputed
+                - p.amount_refund_pending AS amount,
+            p.amount_refund_pending AS pending, p.amount_disputed AS disputed, c.payment_id IS NOT NULL AS is_open
+        FROM known_payments AS p
+        LEFT JOIN (SELECT DISTINCT payment_id FROM cases
+            WHERE kind = 'orders' AND status <> 'resolved' AND payment_id IS NOT NULL) AS c USING (payment_id)
+        WHERE (CAST(:gateway AS text) IS NULL OR p.gateway = :gateway)
+          AND (CAST(:window_from AS timestamptz) IS NULL OR p.created_at >= :window_from)
+          AND (CAST(:window_to AS timestamptz) IS NULL OR p.created_at < :window_to)
+        UNION ALL
+        SELECT coalesce(c.gateway, ''), c.currency, c.difference_minor, 0, 0, true
+        FROM cases AS c
+        WHERE c.kind = 'orders' AND c.status <> 'resolved' AND c.currency IS NOT NULL
+          AND NOT EXISTS (SELECT FROM known_payments AS p WHERE p.payment_id = c.payment_id)
+          AND (CAST(:gateway AS text) IS NULL OR c.gateway = :gateway)
+    ) AS shares
     GROUP BY gateway, currency ORDER BY gateway, currency
     """
 )
+"""Where the money of the window is; what no payment here has (an order without one, money that only the gateway knows)
+is told by its case."""
 
 _WITHOUT_EFFECT = text(
     """
@@ -433,7 +450,7 @@ class Mirror:
 
     async def totals(self, scope: Scope) -> list[Mapping[str, object]]:
         values = {name: value for name, value in _scope(scope).items() if name != "settled_before"}
-        return [dict(row) for row in (await self._connection.execute(_TOTALS, values)).mappings()]
+        return [_totals(row) for row in (await self._connection.execute(_TOTALS, values)).mappings()]
 
     async def without_effect(self, keys: Sequence[str], *, before: datetime) -> Mapping[str, datetime]:
         rows = await self._connection.execute(_WITHOUT_EFFECT, {"keys": list(keys), "before": before})
@@ -489,6 +506,13 @@ def _scope(scope: Scope) -> dict[str, Any]:
         "window_from": scope.window_from,
         "window_to": scope.window_to,
     }
+
+
+def _totals(row: RowMapping) -> Mapping[str, object]:
+    places = ("matched", "in_transit", "disputed", "unexplained")
+    amounts = {f"{place}_minor": row[f"{place}_minor"] or 0 for place in places}
+    counts = {place: row[place] for place in places}
+    return {"gateway": row["gateway"], "currency": row["currency"], **amounts, "counts": counts}
 
 
 def _payment(

@@ -184,7 +184,7 @@ class MirrorRepository(Protocol):
         ...
 
     async def totals(self, scope: Scope) -> list[Mapping[str, object]]:
-        """Per gateway and currency: payments and their money, in minor units."""
+        """Per gateway and currency: where the money is, in minor units, and how many payments each counts."""
         ...
 
     async def without_effect(self, keys: Sequence[str], *, before: datetime) -> Mapping[str, datetime]:

@@ -1,0 +1,339 @@
+"""Orders against payments over a real PostgreSQL: found, acted on once, verified by the next run, closed (RC9)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.reconciler.domain.decisions import OrphanPolicy
+from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
+from shared.contracts.commands import OrderConfirmRequested
+from shared.errors import ServiceUnavailable
+from tests.integration.reconciler.owners import COMMAND_KEY, Comparing, Killed, comparing
+from tests.support.postgres import ServiceDatabase
+
+
+@pytest.fixture
+async def shop(service_database: ServiceDatabase) -> AsyncIterator[Comparing]:
+    async with comparing(service_database("reconciler")) as made:
+        yield made
+
+
+async def test_an_order_that_never_heard_of_its_money_is_told_once_and_the_case_closes(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays()
+    owners.orders_it(knows=[owners.knowing(status="requires_action", version=2, amount_captured=0)])
+    outcome = await shop.compares()
+    assert (outcome.checked, outcome.matched, outcome.cases_opened) == (1, 0, 1)
+    [case] = await shop.cases()
+    assert (case["scenario"], case["action"], case["difference_minor"]) == ("unconfirmed_order", "confirm_order", 1000)
+    [command] = await shop.commands()
+    assert command["type"] == "order.confirm_requested.v1"
+    assert (command["order_id"], command["payment"]["version"], command["command_key"]) == (
+        "ord_1",
+        3,
+        f"{case['case_id']}:confirm_order",
+    )
+    assert command["payment"]["gateway_reference"] == "gw_pay_1"
+    assert OrderConfirmRequested.model_validate(command).is_signed_by([bytes.fromhex(COMMAND_KEY)])
+
+    await shop.compares()  # run twice, acted once (RC9)
+    assert len(await shop.commands()) == 1
+
+    owners.confirms()
+    owners.changes(owners.orders, "ord_1")
+    outcome = await shop.compares()
+    assert (outcome.cases_resolved, outcome.matched) == (1, 0), "younger than the grace: settled, and not compared yet"
+    [case] = await shop.cases()
+    assert (case["status"], case["resolution"], case["resolved_by"]) == ("resolved", "settled", "run_3")
+    [action] = await shop.rows("SELECT * FROM case_actions")
+    assert action["verified_at"] is not None
+
+
+async def test_what_is_younger_than_the_grace_is_no_case(shop: Comparing) -> None:
+    shop.owners.pays(updated_at=shop.owners.ago(minutes=9))
+    shop.owners.orders_it()
+    assert (await shop.compares()).cases_opened == 0
+    shop.clock.move(120)
+    assert (await shop.compares()).cases_opened == 1
+
+
+async def test_an_event_in_flight_does_not_close_a_case_that_still_stands(shop: Comparing) -> None:
+    """Both sides moved a moment ago, and the order still does not know: closing the case would send a second command
+    under another key later."""
+    owners = shop.owners
+    owners.pays()
+    owners.orders_it(status="expired", knows=[owners.knowing(status="failed", version=2, amount_captured=0)])
+    await shop.compares()
+    owners.changes(owners.orders, "ord_1")
+    await shop.compares()
+    assert await shop.found() == [("late_payment", "confirm_order", "open")]
+    shop.clock.move(3600)
+    await shop.compares()
+    assert len(await shop.commands()) == 1
+
+
+async def test_an_order_paid_by_nothing_is_canceled(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays("pay_1", status="failed")
+    owners.confirms("ord_1", "pay_1", version=2)
+    owners.confirms("ord_2", "pay_2")
+    owners.orders_it("ord_3", status="confirmed", payment_status="paid", confirmed_by="pay_3")
+    await shop.compares()
+    assert await shop.found() == [
+        ("order_without_payment", "cancel_order", "open"),
+        ("order_without_payment", "cancel_order", "open"),
+        ("unpaid_order", "cancel_order", "open"),
+    ]
+    told = {each["order_id"]: each for each in await shop.commands()}
+    assert {each["type"] for each in told.values()} == {"order.cancel_requested.v1"}
+    assert told["ord_1"]["payment"]["status"] == "failed"
+    assert told["ord_2"]["payment"] is None
+    assert told["ord_3"]["payment_id"] == "pay_3"
+
+
+async def test_orders_are_not_canceled_by_the_hundred(shop: Comparing) -> None:
+    """payment_service was restored from an old copy: every confirmed order seems unpaid, and a person has to look."""
+    context = shop.without(cancel_limit=2)
+    for number in range(3):
+        shop.owners.confirms(f"ord_{number}", f"pay_{number}")
+    outcome = await shop.compares(context=context)
+    assert (outcome.cases_opened, outcome.failed) == (3, 3)
+    assert await shop.commands() == []
+    await shop.compares(context=shop.without(cancel_limit=3))
+    assert len(await shop.commands()) == 3
+
+
+async def test_money_that_the_order_gave_up_on_is_refunded_once(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays()
+    owners.orders_it(status="canceled", knows=[owners.knowing(resolution="refund_failed")])
+    await shop.compares()
+    [command] = await shop.commands()
+    assert (command["type"], command["reason"]) == ("refund.requested.v1", "reconciliation")
+    for _ in range(3):  # its refund is tried and comes to nothing: the payment's version grows, the money stays
+        owners.changes(owners.payments, "pay_1", updated_at=owners.ago(minutes=20))
+        owners.changes(owners.orders, "ord_1", updated_at=owners.ago(minutes=20))
+        owners.orders["ord_1"]["payments"][0]["version"] = owners.payments["pay_1"]["version"]
+        shop.clock.move(3 * 3600)
+        await shop.compares()
+    assert len(await shop.commands()) == 1
+    [case] = await shop.cases()
+    assert case["status"] == "open"
+    assert "unverified" in case["evidence"], "after hours without an effect it says that a person is needed"
+
+
+async def test_an_orphan_is_a_case_unless_the_policy_is_to_refund_it(shop: Comparing) -> None:
+    shop.owners.pays(order_id="ord_gone")
+    await shop.compares()
+    assert await shop.found() == [("orphan_payment", None, "open")]
+    assert await shop.commands() == []
+    await shop.compares(context=shop.without(orphan_policy=OrphanPolicy.REFUND))
+    assert [each["type"] for each in await shop.commands()] == ["refund.requested.v1"]
+
+
+async def test_an_unanswered_call_is_asked_about_in_each_run_until_it_is_answered(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays(status="processing", outcome_unknown=True, unknown_since=owners.ago(hours=25))
+    owners.orders_it(knows=[owners.knowing(status="processing", amount_captured=0)])
+    await shop.compares()
+    await shop.compares()
+    await shop.compares(run_id="run_2")
+    assert [each["type"] for each in await shop.commands()] == ["payment.sync_requested.v1"] * 2, "once a run"
+    owners.changes(owners.payments, "pay_1", outcome_unknown=False, unknown_since=None)
+    await shop.compares()
+    assert await shop.found() == [("unknown_outcome", "sync", "resolved")]
+
+
+async def test_parked_webhooks_are_cases_until_somebody_claims_them(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.parks("prk_1", "nobody's")
+    owners.parks("prk_2", "gw_pay_1")
+    owners.pays()
+    owners.confirms()
+    await shop.compares()
+    assert await shop.found() == [("unclaimed_webhook", None, "open"), ("unclaimed_webhook", "sync", "open")]
+    assert [each["payment_id"] for each in await shop.commands()] == ["pay_1"]
+    first = (await shop.cases())[0]
+    assert first["evidence"]["delivery_id"] == "whd_prk_1"
+    del owners.parked["prk_1"]
+    await shop.compares()
+    assert [each["status"] for each in await shop.cases()] == ["resolved", "open"]
+
+
+async def test_what_only_the_gateway_knows_is_a_case_with_candidates(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays("pay_1")
+    owners.confirms()
+    owners.lists_it("gw_pay_1", payment_id="pay_1")
+    owners.lists_it("gw_small", minor=999)
+    owners.lists_it("gw_stranger")
+    owners.lists_it("gw_nothing", observations=[])
+    await shop.compares()
+    cases = await shop.cases()
+    assert [(each["scenario"], each["action"], each["actual_minor"]) for each in cases] == [
+        ("unknown_at_us", None, 999),
+        ("unknown_at_us", None, 1000),
+    ]
+    assert [each["payment_id"] for each in cases[1]["evidence"]["candidates"]] == ["pay_1"]
+    assert cases[0]["evidence"]["candidates"] == []
+
+    owners.lists_away = {"generic"}  # nothing was seen of it in this run, so nothing is settled by it
+    assert (await shop.compares()).failed == 1
+    assert {each["status"] for each in await shop.cases()} == {"open"}
+
+    owners.lists_away = set()
+    owners.pays("pay_2", "ord_2", references=["gw_stranger"], status="conflicted", updated_at=owners.now())
+    owners.lists["generic"][2]["payment_id"] = "pay_2"
+    await shop.compares()
+    assert [each["status"] for each in await shop.cases() if each["scenario"] == "unknown_at_us"] == [
+        "open",
+        "resolved",
+    ]
+
+
+async def test_money_at_the_gateway_that_we_show_none_of_is_asked_about(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays("pay_1", status="expired")
+    owners.pays("pay_2", "ord_2", status="requires_action", updated_at=owners.ago(minutes=1))
+    owners.lists_it("gw_pay_1", payment_id="pay_1")
+    owners.lists_it("gw_pay_2", payment_id="pay_2")
+    await shop.compares()
+    assert await shop.found() == [("unknown_at_us", "sync", "open")], "the young one is only asked about"
+    assert sorted(each["payment_id"] for each in await shop.commands()) == ["pay_1", "pay_2"]
+    owners.changes(owners.payments, "pay_1", status="captured", amount_authorized=1000, amount_captured=1000)
+    del owners.lists["generic"]
+    await shop.compares()
+    assert await shop.found() == [("unknown_at_us", "sync", "resolved")]
+
+
+async def test_a_window_or_a_gateway_narrows_what_is_compared_and_open_cases_are_looked_at_all_the_same(
+    shop: Comparing,
+) -> None:
+    owners = shop.owners
+    owners.pays("pay_1", "ord_1")
+    owners.orders_it("ord_1")
+    owners.pays("pay_2", "ord_2", gateway="stripe", created_at=owners.ago(days=9))
+    owners.orders_it("ord_2")
+    await shop.compares(gateway="stripe")
+    assert [case["order_id"] for case in await shop.cases()] == ["ord_2"]
+    now = shop.clock.now()
+    await shop.compares(window_from=now.replace(day=1), window_to=now)
+    assert {case["order_id"] for case in await shop.cases()} == {"ord_1", "ord_2"}
+    owners.confirms("ord_2", "pay_2")
+    owners.changes(owners.orders, "ord_2")
+    await shop.compares(window_from=now.replace(day=1), window_to=now)
+    assert [(case["order_id"], case["status"]) for case in await shop.cases()] == [
+        ("ord_1", "open"),
+        ("ord_2", "resolved"),
+    ]
+
+
+async def test_nothing_is_compared_with_half_of_a_side(shop: Comparing) -> None:
+    """Orders that cannot be read must not look like orders that are not there."""
+    shop.owners.pays()
+    shop.owners.status["orders"] = 503
+    with pytest.raises(ServiceUnavailable):
+        await shop.compares()
+    assert await shop.cases() == []
+
+
+async def test_without_a_key_cases_are_found_and_nothing_is_sent(shop: Comparing) -> None:
+    shop.owners.pays()
+    shop.owners.orders_it()
+    without = replace(shop.context, command_key=None)
+    await shop.compares(context=without)
+    assert len(await shop.cases()) == 1
+    assert await shop.commands() == []
+    await shop.compares()
+    assert len(await shop.commands()) == 1, "with a key it is sent, for the same case"
+
+
+def dying(context: Context, after: int) -> Context:
+    """The process ends at the transaction after so many: just before its commit, or (odd ones) just after it."""
+    begun = 0
+
+    @asynccontextmanager
+    async def uow() -> AsyncIterator[ReconcilerTransaction]:
+        nonlocal begun
+        begun += 1
+        async with context.uow() as tx:
+            yield tx
+            if begun > after and after % 2 == 0:
+                raise Killed
+        if begun > after:
+            raise Killed
+
+    def open_one() -> AbstractAsyncContextManager[ReconcilerTransaction]:
+        return uow()
+
+    return replace(context, uow=open_one)
+
+
+def a_shop_with_trouble(shop: Comparing) -> None:
+    owners = shop.owners
+    owners.pays("pay_1", "ord_1")
+    owners.orders_it("ord_1")
+    owners.pays("pay_2", "ord_2", status="canceled")
+    owners.confirms("ord_2", "pay_2", version=2)
+    owners.pays("pay_3", "ord_3")
+    owners.orders_it("ord_3", status="expired", knows=[owners.knowing("pay_3", resolution="refund_failed")])
+    owners.pays("pay_4", "ord_4", status="processing", outcome_unknown=True, unknown_since=owners.ago(days=2))
+    owners.orders_it("ord_4", knows=[owners.knowing("pay_4", status="processing", amount_captured=0)])
+    owners.parks("prk_1", "gw_pay_1")
+    owners.lists_it("gw_stranger")
+
+
+def told(commands: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return sorted((each["type"], each.get("order_id") or each["payment_id"]) for each in commands)
+
+
+async def test_killed_between_any_two_steps_and_run_again_it_ends_the_same(shop: Comparing) -> None:
+    """RC10: one case for each disagreement and one command of each case, wherever the first try ended."""
+    a_shop_with_trouble(shop)
+    await shop.compares(run_id="run_again")
+    expected = (await shop.found(), told(await shop.commands()))
+    step, died = 0, True
+    while died:
+        for table in TABLES:
+            await shop.execute(f"DELETE FROM {table}")
+        try:
+            await shop.compares(run_id="run_again", context=dying(shop.context, step))
+            died = False
+        except Killed:
+            await shop.compares(run_id="run_again")
+        assert (await shop.found(), told(await shop.commands())) == expected, f"killed at step {step}"
+        step += 1
+    assert step >= 20, "it dies at every step, until there are no more"
+
+
+TABLES = (
+    "case_actions",
+    "cases",
+    "outbox_messages",
+    "outbox_sequences",
+    "pull_marks",
+    "known_movements",
+    "known_references",
+    "known_payments",
+    "known_order_payments",
+    "known_orders",
+    "known_parked_events",
+)
+
+
+async def test_two_runs_at_once_leave_one_case_and_one_command_each(shop: Comparing) -> None:
+    a_shop_with_trouble(shop)
+    for number in range(20):
+        shop.owners.pays(f"pay_x{number}", f"ord_x{number}")
+        shop.owners.orders_it(f"ord_x{number}")
+    await asyncio.gather(shop.compares(), shop.compares())
+    keys = [case["key"] for case in await shop.cases()]
+    assert len(keys) == len(set(keys)) == 26
+    commands = [each["command_key"] for each in await shop.commands() if not each["type"].startswith("payment.sync")]
+    assert len(commands) == len(set(commands)) == 23
