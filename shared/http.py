@@ -90,6 +90,7 @@ class CallPolicy:
     repeatable: bool = False
     first_wait_seconds: float = 0.2
     max_wait_seconds: float = 2.0
+    max_bytes: int = MAX_RESPONSE_BYTES
     reads_problems: bool = False
     """A status of 500 and above is an answer too: our own services say with it what may have happened, and where."""
 
@@ -199,7 +200,7 @@ class HttpCaller:
                     with attempt:
                         before, may_have_moved = may_have_moved, True
                         try:
-                            answer = await self._send_once(method, url, request_headers, params, content)
+                            answer = await self._send_once(method, url, request_headers, params, content, policy)
                             if answer.status >= 500 and not policy.reads_problems:
                                 is_replay = answer.headers.get("idempotent-replayed") == "true"
                                 raise GatewayServerError(answer.status, is_replay=is_replay)
@@ -270,10 +271,11 @@ class HttpCaller:
         headers: Mapping[str, str],
         params: Mapping[str, str] | None,
         content: bytes | None,
+        policy: CallPolicy,
     ) -> HttpAnswer:
         try:
             async with self._client.stream(method, url, headers=headers, params=params, content=content) as response:
-                body = await read_bounded(response, MAX_RESPONSE_BYTES)
+                body = await read_bounded(response, policy.max_bytes)
         except ResponseTooLarge as error:
             raise GatewayOutcomeUnknown("the answer is larger than is accepted") from error
         except httpx.PoolTimeout as error:

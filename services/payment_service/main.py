@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from services.payment_service.api.export_routes import router as exports_router
 from services.payment_service.api.ledger_routes import router as ledger_router
 from services.payment_service.api.money_routes import router as money_router
+from services.payment_service.api.report_routes import router as reports_router
 from services.payment_service.api.routes import router
 from services.payment_service.api.timeline_routes import router as timeline_router
 from services.payment_service.bootstrap import SERVICE, Container
@@ -34,6 +35,7 @@ def create_application(container: Container) -> FastAPI:
             timeline_router,
             ledger_router,
             exports_router,
+            reports_router,
             events_router(container.database, service=SERVICE),
         ],
         cors_origins=container.settings.cors_origins,

@@ -50,7 +50,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion
+from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion, WithoutSettlementReports
 from shared.clock import to_rfc3339
 from shared.errors import (
     GatewayObjectNotFound,
@@ -88,6 +88,7 @@ FACTS = Facts(
         Capability.SEVERAL_CAPTURES: "the money is taken at once",
         Capability.VOID: "nothing is held that could be released",
         Capability.DISPUTES: "its interface does not tell of them",
+        Capability.SETTLEMENT_REPORT: "its settlement comes as a file",
     },
     blurb="You pay on their secure page",
     # LOOK UP the currencies of its accounts, and how many digits each has there: not all follow ISO 4217.
@@ -126,7 +127,7 @@ class NewPaySettings(AccountSettings):
     api_base: str = "https://api.newpay.example"
 
 
-class NewPay(WithoutCaptures, WithoutCompletion):
+class NewPay(WithoutCaptures, WithoutCompletion, WithoutSettlementReports):
     facts = FACTS
 
     def __init__(self, settings: NewPaySettings, http: HttpCaller) -> None:

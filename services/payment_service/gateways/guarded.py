@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import TypeVar
 
 from services.payment_service.domain.breaker import OperationClass
@@ -24,6 +24,7 @@ from services.payment_service.gateways.port import (
     MoneyCall,
     Outcome,
     Session,
+    SettlementReport,
     Snapshot,
 )
 from services.payment_service.use_cases.breakers import Breakers
@@ -73,6 +74,9 @@ class GuardedAdapter:
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await self._read("list_window", lambda: self._adapter.list_window(since, until, cursor=cursor))
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await self._read("settlement_report", lambda: self._adapter.settlement_report(day))
 
     async def capture(self, call: MoneyCall) -> Outcome:
         return await self._money("capture", lambda: self._adapter.capture(call))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -35,6 +35,7 @@ class Capability(StrEnum):
     FIND_BY_REFERENCE = "find_by_reference"
     LIST_BY_WINDOW = "list_by_window"
     DISPUTES = "disputes"
+    SETTLEMENT_REPORT = "settlement_report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,17 @@ class ListPage:
 
     entries: tuple[Listed, ...]
     next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementReport:
+    """The gateway's own report of a day. ``format`` names its shape for those who read it (the reconciler's
+    settlement_formats); ``content`` is the gateway's own words, all pages in one document, without shoppers' data."""
+
+    name: str
+    format: str
+    content_type: str
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +287,13 @@ class GatewayAdapter(Protocol):
         """Payments that the gateway made in ``[since, until)``, for finding those that nobody told us of.
 
         Only where LIST_BY_WINDOW is offered; else raises GatewayRejected. May contain more than the window, never less.
+        """
+        ...
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        """What the gateway says moved, or was paid out, on a day of its own calendar; empty where nothing did.
+
+        Only where SETTLEMENT_REPORT is offered; else raises GatewayRejected. Raises ReportTooLarge.
         """
         ...
 

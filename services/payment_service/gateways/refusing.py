@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
-from services.payment_service.gateways.port import ListPage, MoneyCall, Outcome
+from services.payment_service.gateways.port import ListPage, MoneyCall, Outcome, SettlementReport
 from shared.errors import GatewayRejected
 
 
@@ -30,3 +30,11 @@ class WithoutListing:
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         raise GatewayRejected("this gateway has no list of payments", gateway_code="listing_not_offered")
+
+
+class WithoutSettlementReports:
+    """For gateways whose settlement comes as a file, or under a name that we are not told in time."""
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        why = "this gateway has no settlement report to ask for"
+        raise GatewayRejected(why, gateway_code="settlement_report_not_offered")

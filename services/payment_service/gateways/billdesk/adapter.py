@@ -42,7 +42,12 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion, WithoutListing
+from services.payment_service.gateways.refusing import (
+    WithoutCaptures,
+    WithoutCompletion,
+    WithoutListing,
+    WithoutSettlementReports,
+)
 from shared.errors import (
     GatewayObjectNotFound,
     GatewayOutcomeUnknown,
@@ -83,6 +88,7 @@ FACTS = Facts(
         Capability.CLOSE_SESSION: "no call ends an open order; it expires by itself",
         Capability.LIST_BY_WINDOW: "no list of transactions is documented",
         Capability.DISPUTES: "disputes come by dashboard and mail, not by webhook",
+        Capability.SETTLEMENT_REPORT: "its files are arranged at onboarding; no call for them is documented",
     },
     blurb="UPI, net banking, cards and wallets",
 )
@@ -97,7 +103,7 @@ _OUTCOMES = {
 }
 
 
-class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing):
+class BillDesk(WithoutCaptures, WithoutCompletion, WithoutListing, WithoutSettlementReports):
     """Raises ValueError for settings that do not fit together."""
 
     facts = FACTS

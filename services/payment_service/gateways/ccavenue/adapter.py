@@ -7,7 +7,7 @@ unique, and an order is confirmed or cancelled once. Webhooks: encrypted without
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -18,6 +18,7 @@ from services.payment_service.gateways.ccavenue import webhooks
 from services.payment_service.gateways.ccavenue.api import CCAvenueApi
 from services.payment_service.gateways.ccavenue.money_calls import MoneyCalls
 from services.payment_service.gateways.ccavenue.reading import CURRENCIES, to_ccavenue
+from services.payment_service.gateways.ccavenue.report import payouts
 from services.payment_service.gateways.ccavenue.retrieving import Retriever
 from services.payment_service.gateways.ccavenue.sessions import CHECKOUT, checkout_text
 from services.payment_service.gateways.definition import AccountSettings, Tools
@@ -32,6 +33,7 @@ from services.payment_service.gateways.port import (
     MoneyCall,
     Outcome,
     Session,
+    SettlementReport,
     Snapshot,
     UnreadableWebhook,
 )
@@ -93,7 +95,7 @@ class CCAvenue:
         self._cipher = _cipher(settings.working_key, settings)
         api_cipher = _cipher(settings.api_working_key or settings.working_key, settings)
         access_code = settings.api_access_code or settings.access_code
-        api = CCAvenueApi(access_code, api_cipher, settings.api_base, tools.http, self._randomness)
+        self._api = api = CCAvenueApi(access_code, api_cipher, settings.api_base, tools.http, self._randomness)
         self._retriever = Retriever(api, tools.ports.clock, by_hand=settings.manual_capture)
         self._money = MoneyCalls(api, self._retriever)
         self.facts = FACTS if settings.manual_capture else _without_captures(FACTS)
@@ -156,6 +158,9 @@ class CCAvenue:
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await self._retriever.list_window(since, until, cursor)
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await payouts(self._api, day)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

@@ -40,7 +40,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCompletion
+from services.payment_service.gateways.refusing import WithoutCompletion, WithoutSettlementReports
 from shared.clock import to_rfc3339
 from shared.errors import (
     GatewayObjectNotFound,
@@ -55,8 +55,11 @@ from shared.money import Money
 FACTS = Facts(
     name="generic",
     display_name="Card (hosted page)",
-    capabilities=frozenset(Capability) - {Capability.FORM_POST},
-    not_offered={Capability.FORM_POST: "its page is opened by address"},
+    capabilities=frozenset(Capability) - {Capability.FORM_POST, Capability.SETTLEMENT_REPORT},
+    not_offered={
+        Capability.FORM_POST: "its page is opened by address",
+        Capability.SETTLEMENT_REPORT: "its settlement comes as a file",
+    },
     blurb="Hosted checkout by a partner bank",
     currencies=None,
     authorization_valid_for=timedelta(days=7),  # where the session does not say `hold_expires_at`
@@ -72,7 +75,7 @@ class GenericSettings(AccountSettings):
     display_name: str = FACTS.display_name
 
 
-class Generic(WithoutCompletion):
+class Generic(WithoutCompletion, WithoutSettlementReports):
     def __init__(self, settings: GenericSettings, http: HttpCaller) -> None:
         self._api = GenericApi(settings.api_base, settings.api_key.get_secret_value(), http)
         self._money = MoneyCalls(self._api)

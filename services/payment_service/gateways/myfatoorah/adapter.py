@@ -53,7 +53,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCompletion
+from services.payment_service.gateways.refusing import WithoutCompletion, WithoutSettlementReports
 from shared.errors import GatewayError, GatewayObjectNotFound, GatewayRejected, InvalidAmount
 from shared.money import CURRENCY_EXPONENT, Money
 
@@ -85,12 +85,13 @@ FACTS = Facts(
         Capability.FORM_POST: "its page is an address",
         Capability.SEVERAL_CAPTURES: "one capture per invoice; the rest of the hold is dropped",
         Capability.CLOSE_SESSION: "no call cancels an unpaid invoice; its link expires",
+        Capability.SETTLEMENT_REPORT: "a deposit is asked for by its reference, which only its webhook tells",
     },
     blurb="KNET, mada, Benefit and cards",
 )
 
 
-class MyFatoorah(WithoutCompletion):
+class MyFatoorah(WithoutCompletion, WithoutSettlementReports):
     def __init__(self, settings: MyFatoorahSettings, tools: Tools) -> None:
         """Raises ValueError for settings that cannot be used."""
         if settings.currency not in CURRENCY_EXPONENT:

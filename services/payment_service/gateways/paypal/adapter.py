@@ -7,7 +7,7 @@ and refunds, replayed with the latest state. Webhooks: RSA over a CRC32 of the b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -42,6 +42,7 @@ from services.payment_service.gateways.paypal.reading import (
     related,
     snapshot_of_order,
 )
+from services.payment_service.gateways.paypal.report import transactions
 from services.payment_service.gateways.paypal.webhooks import translate
 from services.payment_service.gateways.port import (
     Capability,
@@ -54,6 +55,7 @@ from services.payment_service.gateways.port import (
     Outcome,
     OutcomeStatus,
     Session,
+    SettlementReport,
     Snapshot,
     UnreadableWebhook,
 )
@@ -101,6 +103,7 @@ class PayPal:
                 Capability.CLOSE_SESSION,
                 Capability.RETRIEVE,
                 Capability.LIST_BY_WINDOW,
+                Capability.SETTLEMENT_REPORT,
                 Capability.DISPUTES,
             }
         ),
@@ -173,6 +176,9 @@ class PayPal:
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await captures_of_window(self._client, since, until, cursor)
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await transactions(self._client, day)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

@@ -25,6 +25,7 @@ from shared.http import CallPolicy
 
 LIST = CallPolicy(budget_seconds=20, attempts=3, repeatable=True)
 PAGE = 500
+NOT_ENABLED = "Transaction Search is not enabled for this PayPal app"
 LONGEST_WINDOW_SECONDS = int(timedelta(days=30).total_seconds())
 """PayPal allows 31 days; a longer window is asked for in parts."""
 
@@ -38,8 +39,8 @@ async def captures_of_window(client: PayPalClient, since: datetime, until: datet
     start, page = _position(cursor, first, last) if cursor is not None else (first, 1)
     end = min(start + LONGEST_WINDOW_SECONDS, last)
     query = {
-        "start_date": _stamp(start),
-        "end_date": _stamp(end),
+        "start_date": stamp(start),
+        "end_date": stamp(end),
         "fields": "transaction_info",
         "page_size": str(PAGE),
         "page": str(page),
@@ -47,8 +48,7 @@ async def captures_of_window(client: PayPalClient, since: datetime, until: datet
     try:
         body = await client.call("GET", f"/v1/reporting/transactions?{urlencode(query)}", LIST)
     except NotPermitted as error:  # a feature of the app, which all other calls can do without
-        why = "Transaction Search is not enabled for this PayPal app"
-        raise GatewayRejected(why, gateway_code="transaction_search_not_enabled") from error
+        raise GatewayRejected(NOT_ENABLED, gateway_code="transaction_search_not_enabled") from error
     try:
         rows = [object_of(each, "transaction_info") for each in entries_of(body, "transaction_details")]
         entries = tuple(_listed(row) for row in rows if identifier_of(row, "transaction_event_code")[:3] == _PAYMENTS)
@@ -95,5 +95,5 @@ def _observations(row: Json, reference: str) -> tuple[Observation, ...]:
     return (Observation(FactKind.CAPTURED, reference, amount, at),)
 
 
-def _stamp(seconds: int) -> str:
+def stamp(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -40,7 +40,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion
+from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion, WithoutSettlementReports
 from shared.errors import GatewayOutcomeUnknown, GatewayRejected, InvalidAmount
 from shared.money import Money
 from shared.paytm_checksum import key_of
@@ -94,12 +94,13 @@ FACTS = Facts(
         Capability.VOID: "nothing is held that could be released",
         Capability.CLOSE_SESSION: "no call ends a session; it ends by itself after 15 minutes",
         Capability.DISPUTES: "how disputes are told is not documented",
+        Capability.SETTLEMENT_REPORT: "the calls are its vendor's own; the dashboard gives a file",
     },
     blurb="UPI, cards, net banking and the Paytm wallet",
 )
 
 
-class Paytm(WithoutCaptures, WithoutCompletion):
+class Paytm(WithoutCaptures, WithoutCompletion, WithoutSettlementReports):
     def __init__(self, settings: PaytmSettings, tools: Tools) -> None:
         """Raises ValueError for a key of another length."""
         keys = tuple(map(key_of, split_list(settings.merchant_key.get_secret_value())))

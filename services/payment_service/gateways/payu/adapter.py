@@ -8,7 +8,7 @@ and only ever a reason to ask; so is the browser's return, which carries the sam
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import structlog
 from pydantic import Field, SecretStr
@@ -30,6 +30,7 @@ from services.payment_service.gateways.payu.reading import (
     observations_of,
     observations_of_actions,
 )
+from services.payment_service.gateways.payu.report import settlement_details
 from services.payment_service.gateways.payu.session import CURRENCY, form_fields, rupees
 from services.payment_service.gateways.port import (
     Capability,
@@ -41,6 +42,7 @@ from services.payment_service.gateways.port import (
     MoneyCall,
     Outcome,
     Session,
+    SettlementReport,
     Snapshot,
     UnreadableWebhook,
 )
@@ -67,6 +69,7 @@ FACTS = Facts(
             Capability.RETRIEVE,
             Capability.FIND_BY_REFERENCE,
             Capability.LIST_BY_WINDOW,
+            Capability.SETTLEMENT_REPORT,
         }
     ),
     not_offered={
@@ -157,6 +160,9 @@ class Payu(WithoutCompletion):
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await list_window(self._api, since, until, cursor)
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await settlement_details(self._api, day)
 
     async def _snapshot(self, payment: Payment, known: tuple[str, ...]) -> Snapshot:
         """With its actions where there may be some: where money came, or had come when we last asked."""

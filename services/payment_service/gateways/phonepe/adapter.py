@@ -40,14 +40,19 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutCaptures, WithoutCompletion, WithoutListing
+from services.payment_service.gateways.refusing import (
+    WithoutCaptures,
+    WithoutCompletion,
+    WithoutListing,
+    WithoutSettlementReports,
+)
 from shared.errors import GatewayObjectNotFound, GatewayRejected, InvalidAmount
 from shared.money import Money
 
 SMALLEST_PAYMENT_PAISE = 100
 
 
-class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing):
+class Phonepe(WithoutCaptures, WithoutCompletion, WithoutListing, WithoutSettlementReports):
     def __init__(self, settings: PhonepeSettings, tools: Tools) -> None:
         self.facts = FACTS
         self._settings = settings

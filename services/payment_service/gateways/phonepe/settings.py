@@ -39,6 +39,7 @@ FACTS = Facts(
         Capability.CLOSE_SESSION: "no call cancels an unpaid order; it ends by itself, after an hour at most",
         Capability.LIST_BY_WINDOW: "there is no list of transactions; orders are asked about one by one",
         Capability.DISPUTES: "what a dispute's webhook holds is not documented; a person is called",
+        Capability.SETTLEMENT_REPORT: "a settlement is asked for by its id, and no call gives its lines",
     },
     blurb="UPI, cards and net banking",
 )

@@ -8,7 +8,7 @@ of its own, which is never needed: the return is only a reason to ask.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from pydantic import Field, SecretStr
 
@@ -34,6 +34,7 @@ from services.payment_service.gateways.port import (
     Outcome,
     OutcomeStatus,
     Session,
+    SettlementReport,
     Snapshot,
     UnreadableWebhook,
 )
@@ -57,6 +58,7 @@ from services.payment_service.gateways.razorpay.reading import (
     to_razorpay_minor,
     was_captured,
 )
+from services.payment_service.gateways.razorpay.report import settlement_reports
 from services.payment_service.gateways.razorpay.retrieving import Retriever
 from services.payment_service.gateways.refusing import WithoutCompletion
 from shared.errors import (
@@ -106,6 +108,7 @@ class Razorpay(WithoutCompletion):
                 Capability.RETRIEVE,
                 Capability.FIND_BY_REFERENCE,
                 Capability.LIST_BY_WINDOW,
+                Capability.SETTLEMENT_REPORT,
                 Capability.DISPUTES,
             }
         ),
@@ -306,6 +309,9 @@ class Razorpay(WithoutCompletion):
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await orders_of_window(self._api, since, until, cursor)
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await settlement_reports(self._api, day)
 
     # --- webhooks --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +29,7 @@ from services.payment_service.gateways.port import (
     MoneyCall,
     Outcome,
     Session,
+    SettlementReport,
     Snapshot,
     UnreadableWebhook,
 )
@@ -45,6 +46,7 @@ from services.payment_service.gateways.stripe.reading import (
     snapshot_of_intent,
     snapshot_of_session,
 )
+from services.payment_service.gateways.stripe.report import balance_transactions
 from services.payment_service.gateways.stripe.webhooks import translate
 from shared.errors import (
     GatewayObjectNotFound,
@@ -82,6 +84,7 @@ class Stripe(WithoutCompletion):
                 Capability.RETRIEVE,
                 Capability.LIST_BY_WINDOW,
                 Capability.DISPUTES,
+                Capability.SETTLEMENT_REPORT,
             }
         ),
         not_offered={
@@ -169,6 +172,9 @@ class Stripe(WithoutCompletion):
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return await intents_of_window(self._api, since, until, cursor, live=self._live)
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return await balance_transactions(self._api, day)
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         try:

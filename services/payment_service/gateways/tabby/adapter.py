@@ -36,6 +36,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
+from services.payment_service.gateways.refusing import WithoutSettlementReports
 from services.payment_service.gateways.tabby import webhooks
 from services.payment_service.gateways.tabby.api import UNGUARDED_WRITE, Json, TabbyApi, is_uuid, payment_path
 from services.payment_service.gateways.tabby.disputes import disputes_of
@@ -56,7 +57,7 @@ LIST_PAGE = 20
 """The most that the list of payments returns at once."""
 
 
-class Tabby:
+class Tabby(WithoutSettlementReports):
     def __init__(self, settings: TabbySettings, http: HttpCaller) -> None:
         self._settings = settings
         self._api = TabbyApi(settings.secret_key.get_secret_value(), settings.api_base, http)

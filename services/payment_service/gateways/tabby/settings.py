@@ -55,6 +55,7 @@ FACTS = Facts(
         Capability.FORM_POST: "the hosted page is opened by a redirect",
         Capability.CLOSE_SESSION: "an unpaid payment cannot be cancelled; it expires after 30 minutes",
         Capability.FIND_BY_REFERENCE: "payments are found by Tabby's own id; no call asks by ours",
+        Capability.SETTLEMENT_REPORT: "no call for statements is documented; the dashboard gives a file",
     },
     blurb="Four payments without interest, on their secure page",
 )

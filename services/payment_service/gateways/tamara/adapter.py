@@ -30,7 +30,7 @@ from services.payment_service.gateways.port import (
     Snapshot,
     UnreadableWebhook,
 )
-from services.payment_service.gateways.refusing import WithoutListing
+from services.payment_service.gateways.refusing import WithoutListing, WithoutSettlementReports
 from services.payment_service.gateways.tamara.amounts import CURRENCIES, check_currency, check_total
 from services.payment_service.gateways.tamara.api import CREATE, Json, TamaraApi
 from services.payment_service.gateways.tamara.money_calls import MoneyCalls
@@ -47,7 +47,7 @@ USUAL_MINUTES = 30
 """How long a page is open where nothing else is agreed. The answer names no moment."""
 
 
-class Tamara(WithoutListing):
+class Tamara(WithoutListing, WithoutSettlementReports):
     facts = Facts(
         name="tamara",
         display_name="Tamara",
@@ -75,6 +75,7 @@ class Tamara(WithoutListing):
             Capability.CLOSE_SESSION: "no call ends an online page; it expires after 30 minutes",
             Capability.LIST_BY_WINDOW: "no list of orders is documented",
             Capability.DISPUTES: "their interface is described by third parties only",
+            Capability.SETTLEMENT_REPORT: "no call for settlements is documented; the portal gives a file",
         },
         blurb="Split it into payments, without interest",
     )
