@@ -244,6 +244,17 @@ async def test_canceled_twice_is_canceled_once(world: World) -> None:
     assert (await world.events(order.id)).count("order.canceled.v1") == 1
 
 
+async def test_a_command_that_was_refused_does_nothing_when_it_comes_again_later(world: World) -> None:
+    """Replayed when its words have come true, it is still the command that was answered."""
+    order, payment_id = await a_confirmed_order(world)
+    await cancel(world, order.id, world.payments.sessions[payment_id])
+    gone = await world.gateway_says(payment_id, P.FAILED, amount_captured=0)
+    await cancel(world, order.id, gone)
+    assert (await world.see(order))["status"] == "confirmed"
+    await cancel(world, order.id, gone, case="case_2")
+    assert (await world.see(order))["status"] == "canceled"
+
+
 async def test_both_commands_and_the_event_at_once_cancel_once(world: World) -> None:
     order, payment_id = await a_confirmed_order(world)
     gone = world.payments.becomes(payment_id, P.FAILED, amount_captured=0)
