@@ -21,7 +21,7 @@ LONGEST_CELL = 1000
 LARGEST_MINOR = 10**15
 """Far above any payout, and low enough that the total of a thousand files fits a BIGINT."""
 
-_MOST_REMEMBERED = 20_000
+MOST_REMEMBERED = 100_000
 _MOST_SHOWN = 40
 
 V = TypeVar("V")
@@ -45,7 +45,7 @@ class Memo(dict[str, V], Generic[V]):
 
     def __missing__(self, text: str) -> V:
         value = self._read(text)
-        if len(self) >= _MOST_REMEMBERED:
+        if len(self) >= MOST_REMEMBERED:
             self.clear()
         self[text] = value
         return value
@@ -189,7 +189,7 @@ _TIME = r"(?P<T>[0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?)"
 _ZONE = r"(?P<Z>Z|[+-][01][0-9]:?[0-5][0-9])"
 
 ISO = DateLayout(re.compile(rf"(?P<Y>20[0-9]{{2}})-(?P<m>[0-9]{{2}})-(?P<d>[0-9]{{2}})(?:[T ]{_TIME} ?{_ZONE}?)?"))
-"""``2026-01-02``, ``2026-01-02 03:04:05``, ``2026-01-02T03:04:05.678+05:30``; a spreadsheet's dates become such, too."""
+"""``2026-01-02``, ``2026-01-02 03:04:05``, ``2026-01-02T03:04:05.678+05:30``; so are a spreadsheet's dates."""
 DAY_FIRST = DateLayout(re.compile(rf"(?P<d>[0-9]{{2}})[/-](?P<m>[0-9]{{2}})[/-](?P<Y>20[0-9]{{2}})(?: {_TIME})?"))
 """``02/01/2026 03:04:05`` is the second of January, as India writes it."""
 SLASHES = DateLayout(re.compile(rf"(?P<Y>20[0-9]{{2}})/(?P<m>[0-9]{{2}})/(?P<d>[0-9]{{2}}) {_TIME} {_ZONE}"))
@@ -250,7 +250,7 @@ def kind_reader(kinds: Mapping[str, LineKind]) -> Callable[[str], tuple[LineKind
     known = {worded(word): kind for word, kind in kinds.items()}
 
     def read(text: str) -> tuple[LineKind, int]:
-        kind = known.get(worded(text)) if text.isascii() else None
+        kind = known.get(worded(text)) if text.isascii() and text.isprintable() else None
         if kind is None:
             raise BadCell("kind_unknown", f"{shown(text)} is no kind of movement that this format knows")
         return kind, SIGNS.get(kind, 0)

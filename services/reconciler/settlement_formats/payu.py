@@ -126,7 +126,7 @@ def _line(number: int, fields: Fields, payouts: dict[str, _Payout]) -> Settlemen
 
 
 def _names(kind: LineKind, fields: Fields, payu_id: str, payout: str | None) -> Names:
-    """A capture is known by the payment's id; what goes back by its request's, and by our token where we asked for it."""
+    """A capture is known by the payment's id; what goes back by its request's, and by our token where it was ours."""
     order = fields.optional("txnid")
     if kind is LineKind.SALE:
         return Names(payu_id, order, order, None, payout)

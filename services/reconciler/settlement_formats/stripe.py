@@ -13,7 +13,7 @@ from services.reconciler.domain.settlement import LineKind, Parsed, SettlementLi
 from services.reconciler.settlement_formats.cells import BadCell, Memo, kind_reader, rescaled, unix_moment
 from services.reconciler.settlement_formats.json_format import Fields, JsonItems
 from services.reconciler.settlement_formats.port import ReadingContext
-from services.reconciler.settlement_formats.table_format import Names, Table
+from services.reconciler.settlement_formats.table_format import LineNames, Names, Table
 from shared.money import CURRENCY_EXPONENT
 
 _KINDS: Mapping[str, LineKind] = {
@@ -58,13 +58,12 @@ _KINDS: Mapping[str, LineKind] = {
 _IDS = ("source", "charge", "intent", "order_ref", "refund_ref", "transaction", "payout")
 
 
-def _names(kind: LineKind, ids: Sequence[str]) -> Names:
+def _names(kind: LineKind, ids: Sequence[str]) -> LineNames:
     source, charge, intent, order_ref, refund_ref, transaction, payout = ids
     if kind is LineKind.PAYOUT:
-        return Names(source or payout or None, None, None, transaction or None, None)
-    return Names(
-        source or charge or None, intent or charge or None, refund_ref or order_ref or None, transaction, payout or None
-    )
+        return source or payout or None, None, None, transaction or None, None
+    own, parent, ours = source or charge or None, intent or charge or None, refund_ref or order_ref or None
+    return own, parent, ours, transaction or None, payout or None
 
 
 PAYOUT_RECONCILIATION = Table(

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, cast
 
 from services.reconciler.domain.settlement import BadRow, LineKind, Parsed, SettlementLine, StatedPayout
 from services.reconciler.settlement_formats.cells import (
+    LARGEST_MINOR,
     LONGEST_CELL,
+    MOST_REMEMBERED,
     AmountStyle,
     BadCell,
     Memo,
+    Unit,
     checked_text,
     currency_of,
     kind_reader,
@@ -25,6 +28,7 @@ from services.reconciler.settlement_formats.cells import (
 )
 from services.reconciler.settlement_formats.headers import Columns
 from services.reconciler.settlement_formats.port import Row
+from shared.money import CURRENCY_EXPONENT
 
 if TYPE_CHECKING:
     from services.reconciler.settlement_formats.table_format import Table
@@ -65,6 +69,19 @@ class Amounts(Memo[int]):
     def __init__(self, currency: str, style: AmountStyle) -> None:
         super().__init__(lambda text: style.read(text, currency))
         self.currency = currency
+        self._decimals = CURRENCY_EXPONENT[currency] if style.unit is Unit.MAJOR else -1
+
+    def __missing__(self, text: str) -> int:
+        """``1234.50``, digits and a point where it belongs, needs no more than this; ``style.read`` has the same answer
+        and looks at everything else."""
+        whole, _, rest = text.partition(".")
+        if len(rest) == self._decimals and whole.isdecimal() and rest.isdecimal() and text.isascii():
+            amount = int(whole + rest)
+            if amount < LARGEST_MINOR:
+                if len(self) < MOST_REMEMBERED:
+                    self[text] = amount
+                return amount
+        return super().__missing__(text)
 
 
 class _RowReader:
@@ -74,7 +91,6 @@ class _RowReader:
         self._currencies = Memo(self._amounts)
         self._kinds = Memo(kind_reader(table.kinds))
         self._moments = Memo(moment_reader(table.layouts, table.zone))
-        self._read = {logical: columns.at[logical] for logical in table.columns if logical in columns.at}
 
     def _amounts(self, text: str) -> Amounts:
         if "currency" in self._columns.at:
@@ -94,14 +110,13 @@ class _RowReader:
         has_presented = table.presented is not None and table.presented[1] in columns.at
         must_look = has_presented or (table.settled is not None and table.settled[0] in columns.at)
         currencies, kinds, moments, names = self._currencies, self._kinds, self._moments, table.names
-        by_kind, tax_in_fee = table.signs == "by_kind", table.tax_in_fee
+        by_kind = table.signs == "by_kind"
         new = cast("Callable[[type[SettlementLine], tuple[object, ...]], SettlementLine]", tuple.__new__)
         nothing: tuple[int | None, str | None] = (None, None)
 
         def line(number: int, cells: Sequence[str]) -> SettlementLine:
-            content = "".join(cells)
-            if len(content) > LONGEST_CELL or not content.isprintable():
-                self._check(cells)
+            if len("".join(cells)) > LONGEST_CELL:
+                _check_lengths(cells)
             cells = (*cells, "")
             word, currency, gross_text, fee_text, tax_text, net_text, at = pick(cells)
             kind, sign = kinds[word]
@@ -109,14 +124,15 @@ class _RowReader:
             gross = amounts[gross_text]
             fee = amounts[fee_text] if has_fee else 0
             tax = amounts[tax_text] if has_tax else 0
-            if tax_in_fee:
-                fee -= tax
             if gross * sign < 0 or by_kind:
                 gross = _signed(gross, sign, by_kind)
             net = gross - fee - tax
             if has_net and amounts[net_text] != net:
                 _check_net(gross, fee, tax, amounts[net_text], may_be_unsigned=by_kind and sign < 0)
-            ids = names(kind, tuple(map(str.strip, pick_ids(cells))))
+            ids = pick_ids(cells)
+            content = "|".join(ids)
+            if " " in content or not content.isprintable():
+                ids = self._checked(ids)
             shown_to_shopper = self._looked_at(cells, gross, amounts.currency) if must_look else nothing
             return new(
                 SettlementLine,
@@ -130,7 +146,7 @@ class _RowReader:
                     tax,
                     net,
                     moments[at] if has_at else None,
-                    *ids,
+                    *names(kind, ids),
                     *shown_to_shopper,
                     word[:64],
                 ),
@@ -140,15 +156,14 @@ class _RowReader:
 
     # --- what few rows need -----------------------------------------------------------------------------------------
 
-    def _check(self, cells: Sequence[str]) -> None:
-        """Columns that nobody reads may hold anything, except a whole book."""
-        for logical, place in self._read.items():
+    def _checked(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Without blanks around them. Raises BadCell for characters that no id has."""
+        for logical, cell in zip(self._table.ids, ids, strict=True):
             try:
-                checked_text(cells[place])
+                checked_text(cell)
             except BadCell as bad:
                 raise BadCell(bad.code, f"{self._columns.title(logical)}: {bad.why}") from None
-        if any(len(cell) > LONGEST_CELL for cell in cells):
-            raise BadCell("cell_too_long", f"a cell has more than {LONGEST_CELL} characters")
+        return tuple(cell.strip() for cell in ids)
 
     def _looked_at(self, cells: Sequence[str], gross: int, currency: str) -> tuple[int | None, str | None]:
         """What the shopper saw, where that is in another currency. Raises BadCell for a row that is not settled."""
@@ -194,6 +209,11 @@ class _RowReader:
         for logical in ("gross", "fee", "tax", "net"):
             yield logical, amounts.__getitem__
         yield "at", self._moments.__getitem__
+
+
+def _check_lengths(cells: Sequence[str]) -> None:
+    if any(len(cell) > LONGEST_CELL for cell in cells):
+        raise BadCell("cell_too_long", f"a cell has more than {LONGEST_CELL} characters")
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[str]], tuple[str, ...]]:
