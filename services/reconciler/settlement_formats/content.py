@@ -84,8 +84,10 @@ class Table:
     def __init__(self, opened: Opened, limits: ReadingLimits) -> None:
         self._opened = opened
         self._limits = limits
-        start = self._text().read(HEAD_CHARACTERS)
-        self._delimiter = delimiter_of(start)
+        try:
+            self._delimiter = delimiter_of(self._text().read(HEAD_CHARACTERS))
+        except UnicodeDecodeError:
+            raise _no_utf16() from None
         self.head = Head(Layout.TABLE, rows=tuple(islice(self.rows(Notes()), HEAD_ROWS)))
 
     def rows(self, notes: Notes) -> Iterator[Row]:
@@ -161,7 +163,11 @@ class _Lines:
                     self.undecodable = True
                 yield line
         except UnicodeDecodeError:
-            raise Unreadable("encoding", "the file is not the UTF-16 text that it begins as") from None
+            raise _no_utf16() from None
+
+
+def _no_utf16() -> Unreadable:
+    return Unreadable("encoding", "the file is not the UTF-16 text that it begins as")
 
 
 def delimiter_of(start: str) -> str:

@@ -48,6 +48,7 @@ class Opened:
     encoding: str
     stream: Callable[[], Content]
     """Of a workbook: the file itself."""
+    raw: BinaryIO
 
 
 class Content(io.RawIOBase):
@@ -103,10 +104,10 @@ def open_file(raw: BinaryIO, limits: ReadingLimits) -> Opened:
         raise too_large(f"it is larger than {limits.max_bytes} bytes")
     magic = raw.read(8)
     if magic.startswith(_GZIP):
-        return _told_apart(lambda is_text: _gunzipped(raw, limits, is_text), is_packed=True)
+        return _told_apart(raw, lambda is_text: _gunzipped(raw, limits, is_text), is_packed=True)
     if magic.startswith((_ZIP, _EMPTY_ZIP)):
         return _from_zip(raw, size, limits)
-    return _told_apart(lambda is_text: _plain(raw, size, limits, is_text), is_packed=False)
+    return _told_apart(raw, lambda is_text: _plain(raw, size, limits, is_text), is_packed=False)
 
 
 def too_large(detail: str) -> Unreadable:
@@ -132,7 +133,7 @@ def _gunzipped(raw: BinaryIO, limits: ReadingLimits, is_text: bool) -> Content:
     return Content(source, raw.tell, limits, is_text=is_text)  # type: ignore[arg-type]
 
 
-def _told_apart(stream: Callable[[bool], Content], *, is_packed: bool) -> Opened:
+def _told_apart(raw: BinaryIO, stream: Callable[[bool], Content], *, is_packed: bool) -> Opened:
     """By its first bytes."""
     head = io.BufferedReader(stream(False), SNIFFED_BYTES).read(SNIFFED_BYTES)
     if head.startswith((_GZIP, _ZIP, _EMPTY_ZIP, *_OTHER_PACKERS)):
@@ -150,7 +151,7 @@ def _told_apart(stream: Callable[[bool], Content], *, is_packed: bool) -> Opened
     if not text:
         raise empty()
     is_utf16 = encoding == "utf-16"
-    return Opened(Kind.JSON if text[0] in "{[" else Kind.TEXT, encoding, lambda: stream(not is_utf16))
+    return Opened(Kind.JSON if text[0] in "{[" else Kind.TEXT, encoding, lambda: stream(not is_utf16), raw)
 
 
 def _control_bytes() -> list[bytes]:
@@ -172,7 +173,7 @@ def _from_zip(raw: BinaryIO, size: int, limits: ReadingLimits) -> Opened:
             _check_member(part, limits)
         if sum(part.file_size for part in archive.infolist()) > limits.max_content_bytes:
             raise too_large(f"the workbook expands to more than {limits.max_content_bytes} bytes")
-        return Opened(Kind.WORKBOOK, "", lambda: _plain(raw, size, limits, is_text=False))
+        return Opened(Kind.WORKBOOK, "", lambda: _plain(raw, size, limits, is_text=False), raw)
     member = _only_member(archive)
     _check_member(member, limits)
 
@@ -183,7 +184,7 @@ def _from_zip(raw: BinaryIO, size: int, limits: ReadingLimits) -> Opened:
             raise Unreadable("archive_refused", f"the zip archive is damaged: {type(error).__name__}") from None
         return Content(source, lambda: member.compress_size, limits, is_text=is_text)  # type: ignore[arg-type]
 
-    return _told_apart(stream, is_packed=True)
+    return _told_apart(raw, stream, is_packed=True)
 
 
 def _check_directory(raw: BinaryIO, size: int) -> None:

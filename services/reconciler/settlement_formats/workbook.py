@@ -34,6 +34,9 @@ from services.reconciler.settlement_formats.port import (
 
 MAX_SHEETS = 50
 
+_WHOLE_NUMBERS = 10**30
+"""Above it nothing is an amount or an id, and digits without an exponent would be noise."""
+
 _DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, SyntaxError, EOFError, BadZipFile)
 """What openpyxl raises at a workbook that is none: it has no error of its own (ParseError is a SyntaxError)."""
 
@@ -43,9 +46,7 @@ def sheets(opened: Opened, limits: ReadingLimits) -> Iterator[Sheet]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and validations, which are nothing to us
         try:
-            workbook = openpyxl.load_workbook(opened.stream(), read_only=True, data_only=True, keep_links=False)
-        except DefusedXmlException:
-            raise _entities() from None
+            workbook = openpyxl.load_workbook(opened.raw, read_only=True, data_only=True, keep_links=False)
         except _DAMAGED as error:
             raise _damaged(error) from None
     for worksheet in islice(workbook.worksheets, MAX_SHEETS):
@@ -87,8 +88,6 @@ class Sheet:
             warnings.simplefilter("ignore")
             try:
                 yield from self._worksheet.iter_rows(values_only=True)  # type: ignore[misc]
-            except DefusedXmlException:
-                raise _entities() from None
             except _DAMAGED as error:
                 raise _damaged(error) from None
 
@@ -102,8 +101,7 @@ def cell_text(value: Any) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float):
-        # repr gives the shortest digits that mean this number: those that were typed, up to the fifteen of a sheet.
-        return f"{int(value) if value.is_integer() else Decimal(repr(value)):f}" if abs(value) < 1e30 else repr(value)
+        return _number_text(value)
     if isinstance(value, datetime):
         is_day = value.time() == time()
         return value.date().isoformat() if is_day else value.isoformat(" ")
@@ -112,9 +110,14 @@ def cell_text(value: Any) -> str:
     return str(value)
 
 
-def _entities() -> Unreadable:
-    return Unreadable("archive_refused", "the workbook defines entities, which no spreadsheet program does")
+def _number_text(value: float) -> str:
+    """The shortest digits that mean this number: those that were typed, up to the fifteen that a sheet keeps."""
+    if value.is_integer() and abs(value) < _WHOLE_NUMBERS:
+        return str(int(value))
+    return f"{Decimal(repr(value)):f}" if abs(value) < _WHOLE_NUMBERS else repr(value)
 
 
 def _damaged(error: Exception) -> Unreadable:
+    if isinstance(error, DefusedXmlException) or isinstance(error.__cause__, DefusedXmlException):
+        return Unreadable("archive_refused", "the workbook defines entities, which no spreadsheet program does")
     return Unreadable("workbook_damaged", f"the workbook cannot be read: {type(error).__name__}")
