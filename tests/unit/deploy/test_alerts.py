@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client import Counter, Gauge
 
+from services.reconciler import metrics as reconciler_metrics
 from shared import metrics
 
 GROUPS: list[dict[str, Any]] = yaml.safe_load(
@@ -18,13 +19,14 @@ GROUPS: list[dict[str, Any]] = yaml.safe_load(
 RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 MEASURED = {
     f"{metric._name}_total" if isinstance(metric, Counter) else metric._name: metric
-    for metric in vars(metrics).values()
+    for metric in (*vars(metrics).values(), *vars(reconciler_metrics).values())
     if isinstance(metric, Counter | Gauge)
 }
 DURATION = r"\d+[smhd]"
 METRIC = r"payrail_\w+"
-# The few forms that the rules need: a gauge's worst, a counter that has grown or is new, and what nobody measures.
+# The few forms that the rules need: a gauge's worst, one that rises, a counter that has grown or is new, and what nobody measures.
 GAUGE = re.compile(rf"max(?: by \((?P<labels>\w+(?:, \w+)*)\) )?\((?P<metric>{METRIC})\) (?:==|>) \d+")
+RISING = re.compile(rf"max by \((?P<labels>\w+(?:, \w+)*)\) \(delta\((?P<metric>{METRIC})\[{DURATION}\]\)\) > \d+")
 COUNTER = re.compile(
     r"(?P<sum>sum by \((?P<labels>\w+(?:, \w+)*)\)) "
     rf"\(increase\((?P<metric>{METRIC})\[(?P<window>{DURATION})\]\)\) > 0 "
@@ -35,7 +37,7 @@ ABSENT = re.compile(rf"absent\((?P<metric>{METRIC})\)")
 
 def parsed(expression: str) -> tuple[re.Pattern[str], str, set[str]]:
     """The form, the metric, and the labels that are left of it."""
-    for form in (GAUGE, COUNTER, ABSENT):
+    for form in (GAUGE, RISING, COUNTER, ABSENT):
         if match := form.fullmatch(expression):
             labels = match.groupdict().get("labels")
             return form, match["metric"], set(labels.split(", ")) if labels else set()
@@ -75,4 +77,7 @@ def test_what_must_not_go_unnoticed_has_a_rule() -> None:
         "payrail_parked_events",
         "payrail_dead_messages_total",
         "payrail_outbox_oldest_seconds",
+        "payrail_case_oldest_seconds",
+        "payrail_cases_open",
+        "payrail_case_action_unverified_seconds",
     }
