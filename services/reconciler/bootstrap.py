@@ -140,6 +140,7 @@ async def build(
             gateway_lists=gateway_lists,
             order_rules=settings.order_rules,
             command_key=settings.command_key,
+            settlement_rules=settings.settlement_rules,
             second_person=settings.second_person,
         )
         for subscription in subscriptions(context, database):

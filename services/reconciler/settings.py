@@ -13,6 +13,7 @@ from services.reconciler.domain.approval import SecondPersonRule
 from services.reconciler.domain.decisions import OrphanPolicy
 from services.reconciler.domain.models import RunKind
 from services.reconciler.domain.schedule import HOUR, Timetable
+from services.reconciler.domain.settlement_rules import FeeRule, SettlementRules
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.process import ReadingOptions
 from services.reconciler.use_cases.mirror_ports import OrderRules
@@ -127,6 +128,25 @@ class ReconcilerSettings(ServiceSettings):
         description="minor units above which an operator's refund or cancellation takes a second person, e.g."
         " `5000,JPY=800000`: a number for all currencies, and exceptions; by default each one takes two people",
     )
+    settlement_delay_days: dict[str, int] = Field(
+        default_factory=dict,
+        description='JSON, {"razorpay": 5}: days until what was taken must be in a file of the gateway',
+    )
+    settlement_fees: dict[str, FeeRule] = Field(
+        default_factory=dict,
+        description='JSON, {"razorpay": {"basis_points": 200, "fixed_minor": {"INR": 0}, "tax_percent": 18,'
+        ' "tolerance_minor": 1}}: what a gateway takes of a sale; the fees of others are not checked',
+    )
+    settlement_payout_rounding_minor: int = Field(
+        0, ge=0, le=100_000, description="minor units that a payout may differ from its lines; booked as adjustment"
+    )
+    settlement_payout_days: int = Field(
+        7, ge=1, le=365, description="days until somebody has to say what a payout paid, a bank holiday included"
+    )
+    settlement_lookback_days: int = Field(
+        90, ge=1, le=3650, description="days back that payments absent in settlement files are looked for"
+    )
+
     command_signing_key: CommandSigningKey = Field(
         None,
         description="hex, at least 32 bytes; signs the commands to order_service and payment_service, whose "
@@ -194,6 +214,16 @@ class ReconcilerSettings(ServiceSettings):
     @property
     def second_person(self) -> SecondPersonRule:
         return SecondPersonRule.parse(self.second_person_above_minor)
+
+    @property
+    def settlement_rules(self) -> SettlementRules:
+        return SettlementRules(
+            delay_days=self.settlement_delay_days,
+            fees=self.settlement_fees,
+            payout_rounding_minor=self.settlement_payout_rounding_minor,
+            payout_days=self.settlement_payout_days,
+            lookback_days=self.settlement_lookback_days,
+        )
 
     @property
     def command_key(self) -> bytes | None:

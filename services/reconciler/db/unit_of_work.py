@@ -8,6 +8,7 @@ from services.reconciler.db.cases import Cases
 from services.reconciler.db.mirror import Mirror
 from services.reconciler.db.reports import Reports
 from services.reconciler.db.repositories import Leases, Pauses, Runs, SweepDays, Watched
+from services.reconciler.db.settlement import Settlement
 from services.reconciler.db.settlement_files import Files
 from shared.db.session import Database
 from shared.db.unit_of_work import Transaction, UnitOfWork
@@ -24,6 +25,7 @@ class ReconcilerTransaction(Transaction):
         self.leases = Leases(connection)
         self.mirror = Mirror(connection)
         self.files = Files(connection)
+        self.settlement = Settlement(connection)
         self.cases = Cases(connection)
         self.reports = Reports(connection)
 

@@ -20,10 +20,12 @@ from services.reconciler.domain.models import (
     WatchedPayment,
 )
 from services.reconciler.domain.schedule import JITTER_HIGH, JITTER_LOW, PaymentStatus, Timetable
+from services.reconciler.domain.settlement_rules import SettlementRules
 from services.reconciler.use_cases.case_ports import CaseRepository
 from services.reconciler.use_cases.mirror_ports import ExportsClient, GatewayListsClient, MirrorRepository, OrderRules
 from services.reconciler.use_cases.report_ports import ReportRepository
 from services.reconciler.use_cases.settlement_ports import FileRepository, Intake, SettlementReader
+from services.reconciler.use_cases.settling_ports import SettlementRepository
 from shared.clock import Clock
 from shared.ids import Ids
 from shared.randomness import Randomness
@@ -180,6 +182,9 @@ class ReconcilerTransaction(TransactionPort, Protocol):
     def cases(self) -> CaseRepository: ...
 
     @property
+    def settlement(self) -> SettlementRepository: ...
+
+    @property
     def reports(self) -> ReportRepository: ...
 
 
@@ -249,6 +254,7 @@ class Context:
     command_key: bytes | None = None
     """What this service's commands are signed with. None: none are sent, and cases wait for a person."""
     second_person: SecondPersonRule = field(default_factory=SecondPersonRule)
+    settlement_rules: SettlementRules = field(default_factory=SettlementRules)
 
     def moment(self) -> Moment:
         return Moment(self.clock.now(), self.randomness.uniform(JITTER_LOW, JITTER_HIGH))
