@@ -51,7 +51,8 @@ def _put_newer(table: str, key: str, columns: _Columns) -> TextClause:
         f"""
         INSERT INTO {table} AS known ({names}) SELECT {names} FROM {_unnest(columns)} ORDER BY {key}
         ON CONFLICT ({key}) DO UPDATE SET {changes}
-        WHERE (known.version, known.updated_at) < (excluded.version, excluded.updated_at) RETURNING {key}
+        WHERE (known.version, known.updated_at) < (excluded.version, excluded.updated_at)
+        RETURNING {key}, xmax = 0 AS is_new
         """  # noqa: S608 - every name in it is this module's
     )
 
@@ -298,11 +299,11 @@ class Mirror:
     async def put_payments(self, payments: Sequence[KnownPayment]) -> int:
         newest = _newest(payments, lambda each: each.payment_id)
         rows = await self._connection.execute(_PUT_PAYMENTS, _arrays(_PAYMENT, newest.values()))
-        ids = [row.payment_id for row in rows]
-        if not ids:
-            return 0
-        for table in (known_movements, known_references):
-            await self._connection.execute(table.delete().where(table.c.payment_id == _any(ids)))
+        is_new = {row.payment_id: row.is_new for row in rows}
+        ids = list(is_new)
+        before = [payment_id for payment_id in ids if not is_new[payment_id]]
+        for table in (known_movements, known_references) if before else ():
+            await self._connection.execute(table.delete().where(table.c.payment_id == _any(before)))
         changed = [newest[payment_id] for payment_id in ids]
         movements = [(payment, each) for payment in changed for each in payment.movements]
         if movements:
@@ -315,11 +316,12 @@ class Mirror:
     async def put_orders(self, orders: Sequence[KnownOrder]) -> int:
         newest = _newest(orders, lambda each: each.order_id)
         rows = await self._connection.execute(_PUT_ORDERS, _arrays(_ORDER, newest.values()))
-        ids = [row.order_id for row in rows]
-        if not ids:
-            return 0
-        table = known_order_payments
-        await self._connection.execute(table.delete().where(table.c.order_id == _any(ids)))
+        is_new = {row.order_id: row.is_new for row in rows}
+        ids = list(is_new)
+        before = [order_id for order_id in ids if not is_new[order_id]]
+        if before:
+            table = known_order_payments
+            await self._connection.execute(table.delete().where(table.c.order_id == _any(before)))
         payments = {each.payment_id: (newest[id_], each) for id_ in sorted(ids) for each in newest[id_].payments}
         if payments:
             await self._connection.execute(_PUT_ORDER_PAYMENTS, _arrays(_ORDER_PAYMENT, payments.values()))
