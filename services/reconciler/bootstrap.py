@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from services.reconciler.clients.exports import HttpExportsClient, Owner
 from services.reconciler.clients.gateway_lists import HttpGatewayListsClient
 from services.reconciler.clients.payments import HttpPaymentsClient
+from services.reconciler.clients.settlement_reports import HttpSettlementReportsClient
 from services.reconciler.db.unit_of_work import unit_of_work
 from services.reconciler.domain.models import RunKind
 from services.reconciler.messaging.bindings import subscriptions
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.settlement_formats.process import ChildReader
+from services.reconciler.use_cases.fetch_reports import ReportFetcher
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.run_kinds import works
 from services.reconciler.use_cases.run_runner import RunRunner
@@ -45,6 +47,7 @@ class Container:
     context: Context
     sweeper: Sweeper
     runners: Mapping[RunKind, RunRunner]
+    report_fetcher: ReportFetcher
     relay: OutboxRelay
     authenticator: Authenticator
 
@@ -119,6 +122,16 @@ async def build(
             token=to_payments.token,
             budget_seconds=settings.payment_call_budget_seconds,
         )
+        patient = http_client  # a report takes payment_service as long as all its pages take the gateway
+        if patient is None:
+            patient = build_http_client(ports, read_seconds=settings.settlement_report_budget_seconds)
+            await stack.enter_async_context(patient)
+        settlement_reports = HttpSettlementReportsClient(
+            HttpCaller(patient, ports),
+            base_url=settings.payment_service_url,
+            token=to_payments.token,
+            budget_seconds=settings.settlement_report_budget_seconds,
+        )
         context = Context(
             uow=unit_of_work(database, ports),
             settlement_uow=unit_of_work(settlement_database, ports),
@@ -156,6 +169,7 @@ async def build(
                 kind: RunRunner(kind, work, settings.run_schedules[kind], context)
                 for kind, work in works(context).items()
             },
+            report_fetcher=ReportFetcher(settlement_reports, settings.report_rules, context),
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
         )

@@ -16,6 +16,7 @@ from services.reconciler.domain.schedule import HOUR, Timetable
 from services.reconciler.domain.settlement_rules import FeeRule, SettlementRules
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.process import ReadingOptions
+from services.reconciler.use_cases.fetch_reports import ReportRules
 from services.reconciler.use_cases.mirror_ports import OrderRules
 from services.reconciler.use_cases.ports import SweepRules
 from services.reconciler.use_cases.run_runner import RunSchedule
@@ -123,6 +124,19 @@ class ReconcilerSettings(ServiceSettings):
         None, description="watched for files in <folder>/<gateway>[__<account>]/; unset: no folder is watched"
     )
 
+    settlement_report_days: int = Field(
+        3, ge=0, le=30, description="how many days back gateways' own reports are fetched; 0: they are not"
+    )
+    settlement_report_interval_seconds: float = Field(
+        3600.0, gt=0, le=86_400, description="between looks for reports that are not fetched yet"
+    )
+    settlement_report_budget_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=1800,
+        description="one gateway's report of one day: hundreds of its pages, through payment_service",
+    )
+
     second_person_above_minor: str = Field(
         "0",
         description="minor units above which an operator's refund or cancellation takes a second person, e.g."
@@ -228,6 +242,10 @@ class ReconcilerSettings(ServiceSettings):
     @property
     def command_key(self) -> bytes | None:
         return signing_key(self.command_signing_key)
+
+    @property
+    def report_rules(self) -> ReportRules:
+        return ReportRules(self.settlement_report_days, 2 * self.settlement_report_budget_seconds)
 
     @property
     def run_schedules(self) -> Mapping[RunKind, RunSchedule]:
