@@ -157,9 +157,11 @@ class HttpCaller:
         policy: CallPolicy,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
-        content: bytes | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
     ) -> HttpAnswer:
         """Any status below 500 except 429 is an answer (and the others, where the policy says so); the caller reads it.
+
+        ``content`` that is read while it is sent is there once: such a call is not tried again.
 
         Raises GatewayDeniedAfterSilence where a write is refused for its credentials and an earlier try of it was not
         answered: everybody reads 401 and 403 as "nothing ran", which is then true of the last try only. No transaction
@@ -177,9 +179,10 @@ class HttpCaller:
         policy: CallPolicy,
         headers: Mapping[str, str],
         params: Mapping[str, str] | None,
-        content: bytes | None,
+        content: bytes | AsyncIterator[bytes] | None,
     ) -> HttpAnswer:
         assert not in_transaction(), "a foreign call inside a unit of work"
+        assert content is None or isinstance(content, bytes) or policy.attempts == 1, "it is there once"
         self._retries.first_call()
         deadline = self._ports.clock.monotonic() + policy.budget_seconds
         retrying = AsyncRetrying(
@@ -270,7 +273,7 @@ class HttpCaller:
         url: str,
         headers: Mapping[str, str],
         params: Mapping[str, str] | None,
-        content: bytes | None,
+        content: bytes | AsyncIterator[bytes] | None,
         policy: CallPolicy,
     ) -> HttpAnswer:
         try:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy.cli import catalogue, contracts, events, gateways, tokens, topology, webhooks
+from deploy.cli import catalogue, contracts, events, gateways, reconcile, tokens, topology, webhooks
 from deploy.cli.errors import CommandError, explained
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(gateways.app, name="gateway")
+app.add_typer(reconcile.app, name="reconcile")
 app.command("token")(tokens.token)
 
 console = Console(stderr=True)

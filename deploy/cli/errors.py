@@ -19,6 +19,12 @@ class CommandError(Exception):
     """The command cannot be carried out; the text says what to do instead."""
 
 
+class CommandFailed(PayrailError):
+    """The command failed; the text says why, and what to do next."""
+
+    code = "command_failed"
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn expected trouble into a sentence on standard error and an exit status."""

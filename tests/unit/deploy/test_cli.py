@@ -42,6 +42,8 @@ COMMANDS = [
     ["contracts", "check"],
     ["gateway", "new"],
     ["gateway", "list"],
+    ["reconcile"],
+    *(["reconcile", name] for name in ("file", "run", "cases", "case", "resolve", "report")),
 ]
 SHARED_KEY = "a-shared-key-of-thirty-two-bytes!!"
 
