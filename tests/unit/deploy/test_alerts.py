@@ -24,7 +24,7 @@ MEASURED = {
 }
 DURATION = r"\d+[smhd]"
 METRIC = r"payrail_\w+"
-# The few forms that the rules need: a gauge's worst, one that rises, a counter that has grown or is new, and what nobody measures.
+# The few forms that the rules need: a gauge's worst, one that rises, a counter that has grown or is new, what is gone.
 GAUGE = re.compile(rf"max(?: by \((?P<labels>\w+(?:, \w+)*)\) )?\((?P<metric>{METRIC})\) (?:==|>) \d+")
 RISING = re.compile(rf"max by \((?P<labels>\w+(?:, \w+)*)\) \(delta\((?P<metric>{METRIC})\[{DURATION}\]\)\) > \d+")
 COUNTER = re.compile(
