@@ -47,6 +47,8 @@ class MoneyState(StrEnum):
 
     TAKEN = "taken"
     """Captured, or captured in part for good, and some of it still here."""
+    LEAVING = "leaving"
+    """It was taken, and all that is left of it is on its way back: that may still come to nothing."""
     BACK = "back"
     """It was taken, and all of it has gone back, by refunds or disputes."""
     HELD = "held"
@@ -107,6 +109,8 @@ RULES: Mapping[Combination, Row] = {
     # An open order: whatever it was not told, it is told; taken money that it knows and does nothing about, once more.
     **_rows(Role.AWAITED, MoneyState.TAKEN, (S.UNCONFIRMED_ORDER, A.CONFIRM_ORDER), *_UNTOLD, Knowledge.UNDECIDED),
     **_rows(Role.AWAITED, MoneyState.TAKEN, (S.UNCONFIRMED_ORDER, A.REFUND), Knowledge.GAVE_UP),
+    **_rows(Role.AWAITED, MoneyState.LEAVING, (S.UNCONFIRMED_ORDER, A.CONFIRM_ORDER), *_UNTOLD),
+    **_rows(Role.AWAITED, MoneyState.LEAVING, (S.UNCONFIRMED_ORDER, None), Knowledge.GAVE_UP),
     **_rows(Role.AWAITED, MoneyState.HELD, _CONFIRM_STALE, *_UNTOLD),
     **_rows(Role.AWAITED, MoneyState.BACK, _CONFIRM_STALE, Knowledge.OLDER),
     **_rows(Role.AWAITED, MoneyState.COMING, _CONFIRM_STALE, Knowledge.OLDER),
@@ -114,6 +118,7 @@ RULES: Mapping[Combination, Row] = {
     **_rows(Role.AWAITED, MoneyState.UNCLEAR, _CONFIRM_STALE, Knowledge.OLDER),
     # The payment that confirmed the order: nothing fulfilled may stay unpaid, whatever the order knows.
     **_rows(Role.KEEPER, MoneyState.TAKEN, _CONFIRM_STALE, *_UNTOLD),
+    **_rows(Role.KEEPER, MoneyState.LEAVING, _CONFIRM_STALE, *_UNTOLD),
     **_rows(Role.KEEPER, MoneyState.BACK, _CONFIRM_STALE, *_UNTOLD),
     **_rows(Role.KEEPER, MoneyState.HELD, (S.UNPAID_ORDER, A.SYNC)),
     **_rows(Role.KEEPER, MoneyState.COMING, (S.UNPAID_ORDER, A.SYNC)),
@@ -122,6 +127,8 @@ RULES: Mapping[Combination, Row] = {
     # A second payment: the order gives it back once it knows of it.
     **_rows(Role.BESIDE, MoneyState.TAKEN, (S.DUPLICATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD, Knowledge.UNDECIDED),
     **_rows(Role.BESIDE, MoneyState.TAKEN, (S.DUPLICATE_PAYMENT, A.REFUND), Knowledge.GAVE_UP),
+    **_rows(Role.BESIDE, MoneyState.LEAVING, (S.DUPLICATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD),
+    **_rows(Role.BESIDE, MoneyState.LEAVING, (S.DUPLICATE_PAYMENT, None), Knowledge.GAVE_UP),
     **_rows(Role.BESIDE, MoneyState.HELD, (S.DUPLICATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD, Knowledge.UNDECIDED),
     **_rows(Role.BESIDE, MoneyState.HELD, (S.DUPLICATE_PAYMENT, A.REFUND), Knowledge.GAVE_UP),
     **_rows(Role.BESIDE, MoneyState.BACK, _CONFIRM_STALE, Knowledge.OLDER),
@@ -131,6 +138,8 @@ RULES: Mapping[Combination, Row] = {
     # Money for a closed order: the order fulfils late or gives it back, by its products' policies.
     **_rows(Role.LATE, MoneyState.TAKEN, (S.LATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD, Knowledge.UNDECIDED),
     **_rows(Role.LATE, MoneyState.TAKEN, (S.LATE_PAYMENT, A.REFUND), Knowledge.GAVE_UP),
+    **_rows(Role.LATE, MoneyState.LEAVING, (S.LATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD),
+    **_rows(Role.LATE, MoneyState.LEAVING, (S.LATE_PAYMENT, None), Knowledge.GAVE_UP),
     **_rows(Role.LATE, MoneyState.HELD, (S.LATE_PAYMENT, A.CONFIRM_ORDER), *_UNTOLD),
     **_rows(Role.LATE, MoneyState.HELD, (S.LATE_PAYMENT, A.REFUND), Knowledge.GAVE_UP),
     **_rows(Role.LATE, MoneyState.BACK, _CONFIRM_STALE, Knowledge.OLDER),
@@ -184,7 +193,7 @@ def money_of(payment: KnownPayment) -> MoneyState:
     is_for_good = 0 < standing.amount_captured == standing.amount_authorized
     is_captured = payment.status is PaymentStatus.CAPTURED and standing.amount_captured > 0
     if is_captured or (payment.status is PaymentStatus.PARTIALLY_CAPTURED and is_for_good):
-        return MoneyState.TAKEN if remaining(payment) > 0 else MoneyState.BACK
+        return _state_of_taken(payment)
     if payment.status in (PaymentStatus.AUTHORIZED, PaymentStatus.PARTIALLY_CAPTURED):
         return MoneyState.HELD
     if payment.status in COMING:
@@ -194,11 +203,12 @@ def money_of(payment: KnownPayment) -> MoneyState:
     return MoneyState.NONE
 
 
-def remaining(payment: KnownPayment) -> int:
-    """What was taken and is still here, in minor units. What is only on its way back still counts: it may come to
-    nothing, and a refund that is asked for twice would be paid twice (failure RF18)."""
+def _state_of_taken(payment: KnownPayment) -> MoneyState:
     standing = payment.standing
-    return max(0, standing.amount_captured - standing.amount_refunded - standing.amount_disputed)
+    remaining = standing.amount_captured - standing.amount_refunded - standing.amount_disputed
+    if remaining <= 0:
+        return MoneyState.BACK
+    return MoneyState.TAKEN if remaining > standing.amount_refund_pending else MoneyState.LEAVING
 
 
 def role_of(payment_id: str, order: KnownOrder) -> Role:
@@ -265,9 +275,10 @@ def _without_payment(order: KnownOrder, payment_id: str) -> Verdict | None:
 def _orphan(payment: KnownPayment, policy: OrphanPolicy) -> Verdict | None:
     money = money_of(payment)
     is_conflicted = payment.status is PaymentStatus.CONFLICTED
-    if money not in (MoneyState.TAKEN, MoneyState.HELD) and not is_conflicted:
+    if money not in (MoneyState.TAKEN, MoneyState.LEAVING, MoneyState.HELD) and not is_conflicted:
         return None
-    action = A.REFUND if policy is OrphanPolicy.REFUND and not is_conflicted else None
+    is_refundable = money is not MoneyState.LEAVING and not is_conflicted
+    action = A.REFUND if policy is OrphanPolicy.REFUND and is_refundable else None
     return Verdict(S.ORPHAN_PAYMENT, action, 0, _has(payment), f"orphan, {money.value}")
 
 
@@ -275,7 +286,7 @@ def _mismatches(payment: KnownPayment, order: KnownOrder) -> bool:
     """Not the order's amount or currency, or the gateway's account, amount or currency were not what was asked for."""
     if payment.status is PaymentStatus.CONFLICTED or payment.amount_excess > 0:
         return True
-    has_money = money_of(payment) in (MoneyState.TAKEN, MoneyState.HELD)
+    has_money = money_of(payment) in (MoneyState.TAKEN, MoneyState.LEAVING, MoneyState.HELD)
     is_too_much = payment.standing.amount_captured > order.total.amount_minor
     return has_money and (payment.conflict is not None or payment.amount != order.total or is_too_much)
 

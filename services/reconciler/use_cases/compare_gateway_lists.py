@@ -149,4 +149,4 @@ def _names(entry: ListedAtGateway) -> tuple[str, ...]:
 
 def shows_money(payment: KnownPayment) -> bool:
     is_conflicted = payment.status is PaymentStatus.CONFLICTED
-    return is_conflicted or money_of(payment) in (MoneyState.TAKEN, MoneyState.BACK, MoneyState.HELD)
+    return is_conflicted or money_of(payment) not in (MoneyState.COMING, MoneyState.NONE, MoneyState.UNCLEAR)
