@@ -94,9 +94,8 @@ async def _claim(
     if attempt.status is AttemptStatus.REJECTED or _is_stale(attempt, context):
         attempt = new_attempt(payment, context)
         await tx.attempts.add(attempt)
-        await tx.payments.touch(
-            payment_id, attempt.created_at
-        )  # the gateway may know it by a new reference from here on
+        # From here on the gateway may know the payment by a name that readers of it do not have.
+        await tx.payments.touch(payment_id, attempt.created_at)
     if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
         return payment, attempt, False
     context.gateways.require_available(
