@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
-from services.reconciler.domain.errors import FileTooLarge
+from services.reconciler.domain.errors import FileTooLarge, FileTruncated
 from services.reconciler.use_cases.settlement_ports import RawFile
 from shared.errors import FieldError, InvalidRequest
 
@@ -39,24 +40,38 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
         raise FileTooLarge
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidRequest("The body is multipart/form-data with a part `file`.")
-    body = _bounded(request, limit)
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+    parser = _FormParser(request, limit)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidRequest(error.message) from error
+    except ClientDisconnect as error:  # the parser has closed what there was; nobody reads the answer
+        raise FileTruncated from error
     async with _closing(form):
         yield _upload(form)
 
 
-async def _bounded(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """Raises FileTooLarge where more comes than was announced, or nothing was."""
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > limit:
-            raise FileTooLarge
-        yield piece
+class _FormParser(MultiPartParser):
+    """Starlette's takes a form that has no end for a whole one. What is raised here makes it close its files."""
+
+    def __init__(self, request: Request, max_bytes: int) -> None:
+        pieces = self._pieces(request, max_bytes)
+        super().__init__(request.headers, pieces, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+        self._has_ended = False
+
+    def on_end(self) -> None:
+        self._has_ended = True
+
+    async def _pieces(self, request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """Raises FileTooLarge where more comes than was announced, or nothing was; FileTruncated."""
+        size = 0
+        async for piece in request.stream():
+            size += len(piece)
+            if size > max_bytes:
+                raise FileTooLarge
+            yield piece
+        if not self._has_ended:
+            raise FileTruncated
 
 
 @asynccontextmanager
@@ -77,7 +92,7 @@ def _upload(form: FormData) -> Upload:
             fields[name] = value
         else:
             raise InvalidRequest(errors=[FieldError(f"/{name[:40]}", "is not expected here", "unexpected")])
-    if file is None:  # also where its closing boundary never came
-        raise InvalidRequest(errors=[FieldError("/file", "is missing, or ends too early", "missing")])
+    if file is None:
+        raise InvalidRequest(errors=[FieldError("/file", "is missing", "missing")])
     file.file.flush()
     return Upload(fields, file.file, file.filename or "")  # asked for its descriptor, the spool moves to the disk

@@ -11,8 +11,8 @@ from ijson.common import ObjectBuilder  # type: ignore[import-untyped]
 
 from services.reconciler.domain.settlement import Parsed
 from services.reconciler.settlement_formats.content import Notes
-from services.reconciler.settlement_formats.limits import ReadingLimits
-from services.reconciler.settlement_formats.opening import BUFFER_BYTES, Opened
+from services.reconciler.settlement_formats.limits import MiB, ReadingLimits
+from services.reconciler.settlement_formats.opening import BUFFER_BYTES, Content, Opened
 from services.reconciler.settlement_formats.port import (
     Head,
     Incomplete,
@@ -25,6 +25,9 @@ from services.reconciler.settlement_formats.port import (
 
 HEAD_BYTES = 256 * 1024
 HEAD_ITEMS = 10
+MAX_ITEM_BYTES = 16 * MiB
+"""The parser looks at a text again with each buffer that it goes on in: the time for it grows with its square."""
+
 HEAD_DEPTH = 3
 """How deep the list of items may be: ``{"data": {"transactions": […]}}``."""
 
@@ -38,8 +41,19 @@ class JsonContent:
         self.head = self._head()
 
     def items(self, path: str, notes: Notes) -> Iterator[tuple[int, Any]]:
+        content = self._opened.stream()
+        last_item_at = 0
+
+        def look(_piece: memoryview) -> None:
+            if content.size - last_item_at > MAX_ITEM_BYTES:
+                raise Unreadable(
+                    "item_too_large", f"what follows item {notes.rows} has more than {MAX_ITEM_BYTES} bytes"
+                )
+
+        content.look = look
         try:
-            for item in ijson.items(self._stream(), path, multiple_values=True):
+            for item in ijson.items(_without_bom(content), path, multiple_values=True, buf_size=BUFFER_BYTES):
+                last_item_at = content.size
                 notes.rows += 1
                 if notes.rows > self._limits.max_rows:
                     raise Unreadable("too_many_rows", f"the file has more than {self._limits.max_rows} items")
@@ -51,14 +65,8 @@ class JsonContent:
         json_format = cast("JsonFormat", format_)
         return json_format.read(self.items(json_format.items_path, notes), context)
 
-    def _stream(self) -> io.BufferedReader[Any]:
-        stream: io.BufferedReader[Any] = io.BufferedReader(self._opened.stream(), BUFFER_BYTES)
-        if stream.peek(3)[:3] == b"\xef\xbb\xbf":
-            stream.read(3)
-        return stream
-
     def _head(self) -> Head:
-        beginning = self._stream().read(HEAD_BYTES)
+        beginning = _without_bom(self._opened.stream()).read(HEAD_BYTES)
         builder, depth = ObjectBuilder(), 0
         try:
             for event, value in ijson.basic_parse(io.BytesIO(beginning)):
@@ -73,6 +81,13 @@ class JsonContent:
         value = getattr(builder, "value", None)
         keys = frozenset(value) if isinstance(value, dict) else frozenset()
         return Head(Layout.JSON, keys=keys, items=tuple(_items_in(value, HEAD_DEPTH)[:HEAD_ITEMS]))
+
+
+def _without_bom(content: Content) -> io.BufferedReader[Any]:
+    stream: io.BufferedReader[Any] = io.BufferedReader(content, BUFFER_BYTES)
+    if stream.peek(3)[:3] == b"\xef\xbb\xbf":
+        stream.read(3)
+    return stream
 
 
 def _items_in(value: Any, depth: int) -> Sequence[Mapping[str, Any]]:

@@ -100,7 +100,7 @@ class ChildReading:
     async def _read_lines(self) -> AsyncIterator[bytes]:
         while piece := await self._child.output.read(PIECE_BYTES):
             yield piece
-        self._report = _reading_report(await self._child.report())
+        self._report = reading_report(await self._child.report())
 
     def report(self) -> ReadingReport:
         assert self._report is not None, "asked for the report before the lines were read"
@@ -186,7 +186,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-def _reading_report(report: Mapping[str, Any]) -> ReadingReport:
+def reading_report(report: Mapping[str, Any]) -> ReadingReport:
     return ReadingReport(
         rows=report["rows"],
         lines=report["lines"],
