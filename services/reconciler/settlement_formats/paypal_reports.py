@@ -78,9 +78,12 @@ class Report:
         return Layout.TABLE
 
     @property
+    def required(self) -> frozenset[str]:
+        return _REQUIRED | {"status"} if self.has_status else _REQUIRED
+
+    @property
     def needs(self) -> tuple[str, ...]:
-        own = [_STATUS] if self.has_status else []
-        return ("CH", *(_COLUMNS[logical] for logical in _COLUMNS if logical in _REQUIRED), *own)
+        return ("CH", *(name for logical, name in _COLUMNS.items() if logical in self.required))
 
     def recognises(self, head: Head) -> bool:
         if head.layout is not Layout.TABLE or not head.rows or _type_of(head.rows[0]) not in _ROW_TYPES:
@@ -133,11 +136,7 @@ class _Reading:
             case "SH":
                 self._open_section(row)
             case "CH":
-                names = {logical: (name,) for logical, name in _COLUMNS.items()}
-                self.columns = resolve(row.cells, names, self.format.name)
-                missing = sorted(_COLUMNS[logical] for logical in _REQUIRED - self.columns.at.keys())
-                if missing:
-                    raise Unreadable("header_missing", f"row {row.line_number} has no column {missing[0]}")
+                self.columns = self._columns_in(row)
             case "SF":
                 return self._totals(row)
             case "SC" | "RC" | "FC" as row_type:
@@ -157,6 +156,13 @@ class _Reading:
             raise Incomplete("trailer_missing", "the last section has no SC row: a part of the file is missing")
         if not self.ended:
             raise Incomplete("trailer_missing", "the file has no FC row: a part of it is missing")
+
+    def _columns_in(self, row: Row) -> Columns:
+        columns = resolve(row.cells, {logical: (name,) for logical, name in _COLUMNS.items()}, self.format.name)
+        missing = sorted(self.format.required - columns.at.keys())
+        if missing:
+            raise Unreadable("header_missing", f"row {row.line_number} has no column {shown(_COLUMNS[missing[0]])}")
+        return columns
 
     def _open_section(self, row: Row) -> None:
         if self.in_section:
@@ -203,8 +209,8 @@ class _Reading:
         kind = kind_of(cells["code"], gross)
         if kind is None:
             return ()
-        self._sum(currency, gross, fee)
         line = _line_of(row.line_number, kind, currency, gross, fee, cells)
+        self._sum(currency, gross, fee)
         if kind is not LineKind.PAYOUT:
             return (line,)
         bank = cells.get("payout") or None

@@ -92,6 +92,8 @@ def _transactions(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]
     """Numbered anew where one item holds them all: by their order in it."""
     number = 0
     for _, item in items:
+        if item == []:  # nothing was settled
+            continue
         is_one = not isinstance(item, Mapping) or "payuid" in item or not _holds_items(item)
         for each in (item,) if is_one else item.values():
             number += 1
