@@ -6,7 +6,8 @@ with as many documents before it as that says.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -61,38 +62,39 @@ class HttpExportsClient:
         self._orders = orders
         self._policy = policy
 
-    def payments(self, since: datetime | None) -> AsyncIterator[Sequence[KnownPayment]]:
+    def payments(self, since: datetime | None) -> AsyncGenerator[Sequence[KnownPayment], None]:
         return self._read(self._payments, "payments", since, _payment)
 
-    def orders(self, since: datetime | None) -> AsyncIterator[Sequence[KnownOrder]]:
+    def orders(self, since: datetime | None) -> AsyncGenerator[Sequence[KnownOrder], None]:
         return self._read(self._orders, "orders", since, _order)
 
-    def parked_events(self) -> AsyncIterator[Sequence[ParkedEvent]]:
+    def parked_events(self) -> AsyncGenerator[Sequence[ParkedEvent], None]:
         return self._read(self._payments, "parked-events", None, _parked_event)
 
     async def _read(
         self, owner: Owner, what: str, since: datetime | None, read: Callable[[_Line], T | None]
-    ) -> AsyncIterator[Sequence[T]]:
+    ) -> AsyncGenerator[Sequence[T], None]:
         batch: list[T] = []
         count = 0
-        async for line in self._lines(owner, what, since):
-            document = _parsed(line, what)
-            if document.end is not None:
-                if document.end.count != count:
-                    raise ExportBroken(f"the export of {what} says that it has {document.end.count}, and had {count}")
-                if batch:
+        async with aclosing(self._lines(owner, what, since)) as lines:  # the connection ends with the end line
+            async for line in lines:
+                document = _parsed(line, what)
+                if document.end is not None:
+                    if document.end.count != count:
+                        raise ExportBroken(f"the export of {what} is to have {document.end.count}, and had {count}")
+                    if batch:
+                        yield batch
+                    return
+                batch.append(_understood(document, read, what))
+                count += 1
+                if len(batch) == BATCH:
                     yield batch
-                return
-            batch.append(_understood(document, read, what))
-            count += 1
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
+                    batch = []
         if batch:
             yield batch
         raise ExportBroken(f"the export of {what} broke off after {count}")
 
-    async def _lines(self, owner: Owner, what: str, since: datetime | None) -> AsyncIterator[bytes]:
+    async def _lines(self, owner: Owner, what: str, since: datetime | None) -> AsyncGenerator[bytes, None]:
         url = f"{owner.base_url.rstrip('/')}/api/v1/exports/{what}"
         headers = {"authorization": f"Bearer {owner.token()}", "accept": NDJSON}
         correlation = current_correlation()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -40,11 +40,11 @@ class ExportsClient(Protocol):
     is not a whole export). Batches that were handed out before are good; only what follows is missing.
     """
 
-    def payments(self, since: datetime | None) -> AsyncIterator[Sequence[KnownPayment]]: ...
+    def payments(self, since: datetime | None) -> AsyncGenerator[Sequence[KnownPayment], None]: ...
 
-    def orders(self, since: datetime | None) -> AsyncIterator[Sequence[KnownOrder]]: ...
+    def orders(self, since: datetime | None) -> AsyncGenerator[Sequence[KnownOrder], None]: ...
 
-    def parked_events(self) -> AsyncIterator[Sequence[ParkedEvent]]: ...
+    def parked_events(self) -> AsyncGenerator[Sequence[ParkedEvent], None]: ...
 
 
 @dataclass(frozen=True, slots=True)

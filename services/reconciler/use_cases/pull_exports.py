@@ -6,7 +6,7 @@ is killed, leaves what came whole, and its mark where it was, so that the next o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import TypeVar
@@ -32,7 +32,7 @@ async def pull_exports(context: Context, progress: Progress) -> None:
 
 async def _pull(
     source: Source,
-    read: Callable[[datetime | None], AsyncIterator[Sequence[T]]],
+    read: Callable[[datetime | None], AsyncGenerator[Sequence[T], None]],
     store: Callable[[MirrorRepository, Sequence[T]], Awaitable[int]],
     context: Context,
     progress: Progress,
@@ -43,7 +43,7 @@ async def _pull(
     since = mark - context.order_rules.pull_overlap if mark is not None else None
     done = 0
     await progress(f"pulling_{source.value}")
-    async with aclosing(read(since)) as batches:  # type: ignore[type-var]
+    async with aclosing(read(since)) as batches:
         async for batch in batches:
             async with context.uow() as tx:
                 await store(tx.mirror, batch)
@@ -57,7 +57,7 @@ async def _pull_parked_events(context: Context, progress: Progress) -> None:
     """All of them, every time: one that is not exported any more has been claimed."""
     began_at = context.clock.now()
     await progress("pulling_parked_events")
-    async with aclosing(context.exports.parked_events()) as batches:  # type: ignore[type-var]
+    async with aclosing(context.exports.parked_events()) as batches:
         async for batch in batches:
             async with context.uow() as tx:
                 await tx.mirror.put_parked_events(batch, seen_at=began_at)
