@@ -38,7 +38,16 @@ _LINES = (
 
 _FILE_TOTALS = text(
     """
+    WITH named AS (
+        SELECT DISTINCT gateway, account, payout_reference, currency FROM settlement_lines
+        WHERE file_id = :file_id AND payout_reference IS NOT NULL
+    ), off AS (
+        SELECT currency, sum(stated_minor - lines_minor)::bigint AS minor
+        FROM settlement_payouts JOIN named USING (gateway, account, payout_reference, currency) GROUP BY currency
+    )
     SELECT gateway, currency,
+        coalesce((SELECT minor FROM off WHERE off.currency = settlement_lines.currency), 0)
+            AS payouts_unexplained_minor,
         coalesce(sum(gross_minor) FILTER (WHERE kind IN ('sale', 'refund', 'refund_reversal')
             AND payment_id IS NOT NULL), 0)::bigint AS matched_minor,
         0::bigint AS in_transit_minor,

@@ -36,6 +36,8 @@ class Totals:
     fees_minor: int = 0
     tax_minor: int = 0
     payouts_minor: int = 0
+    payouts_unexplained_minor: int = 0
+    """What was paid out less what the lines of those payouts add up to."""
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Totals:
@@ -50,6 +52,7 @@ class Totals:
             fees_minor=_whole(stored.get("fees_minor")),
             tax_minor=_whole(stored.get("tax_minor")),
             payouts_minor=_whole(stored.get("payouts_minor")),
+            payouts_unexplained_minor=_whole(stored.get("payouts_unexplained_minor")),
         )
 
 
@@ -77,6 +80,7 @@ def bars(totals: Iterable[Totals]) -> tuple[Bar, ...]:
     for each in totals:
         for place, amount in each.places.items():
             amounts[each.currency][place] += abs(amount)
+        amounts[each.currency][Place.UNEXPLAINED] += abs(each.payouts_unexplained_minor)
     return tuple(_bar(currency, places) for currency, places in sorted(amounts.items()) if any(places.values()))
 
 

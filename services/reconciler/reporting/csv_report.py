@@ -43,6 +43,7 @@ COLUMNS = (
     "fees",
     "tax",
     "payouts",
+    "payouts_unexplained",
     "count",
     "action",
     "owner",
@@ -96,6 +97,7 @@ def _totals(totals: Totals) -> Mapping[str, Cell]:
         "fees": _amount(totals.fees_minor, currency),
         "tax": _amount(totals.tax_minor, currency),
         "payouts": _amount(totals.payouts_minor, currency),
+        "payouts_unexplained": _amount(totals.payouts_unexplained_minor, currency),
         "count": sum(totals.counts.values()),
     }
 

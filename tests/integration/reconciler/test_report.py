@@ -110,6 +110,7 @@ async def test_a_files_report_has_its_lines_payouts_and_bad_rows(world: World) -
     assert [each["record"] for each in found] == ["totals", "payout", "bad_row", "unmatched_line", "unmatched_line"]
     totals = by_kind["totals"]
     assert (totals["matched"], totals["unexplained"], totals["disputed"]) == ("10.00", "-2.50", "-9.00")
+    assert totals["payouts_unexplained"] == "-0.01"
     assert (by_kind["payout"]["actual"], by_kind["payout"]["difference"]) == ("9.69", "-0.01")
     assert (by_kind["bad_row"]["line_number"], by_kind["bad_row"]["detail"]) == ("6", "Gross: “1.0.0”")
     assert (found[3]["kind"], found[3]["actual"], found[3]["line_number"]) == ("refund", "-2.50", "4")
