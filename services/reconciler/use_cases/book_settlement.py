@@ -46,7 +46,7 @@ async def book_settlement(tx: ReconcilerTransaction, file: SettlementFile, conte
 
 def booking_key(file_id: str, payout_reference: str | None, currency: str) -> str:
     name = f"{file_id}:{payout_reference or ''}:{currency}"
-    return f"stl_{hashlib.sha256(name.encode()).hexdigest()}"
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def _command(file: SettlementFile, booking: Booking) -> SettlementBooked:
