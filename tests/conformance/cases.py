@@ -701,6 +701,28 @@ async def listing(market: Market, subject: Subject) -> None:
     assert all(o["amount"]["amount_minor"] == subject.money.amount_minor for o in captured)
 
 
+async def _refuses_to_report(market: Market, subject: Subject) -> None:
+    answer = await market.call("GET", f"/gateways/{subject.name}/settlement-reports?day=2026-01-05")
+    assert (answer.status_code, answer.json()["code"]) == (422, "capability_not_supported")
+
+
+@case("settlement report", lacks=needs(Capability.SETTLEMENT_REPORT), refused=_refuses_to_report)
+async def settlement_report(market: Market, subject: Subject) -> None:
+    """What the gateway's own API says of the day names what was paid, by an id that we know."""
+    payment = await market.paid(subject.name, subject.money)
+    entry = await market.entry(payment)
+    known = {entry["gateway_reference"], entry["payment_reference"], entry["reference"]} - {None}
+    known |= {capture["capture_id"] for capture in entry["captures"]}
+    contents = []
+    today = market.payment.ports.clock.now().date()
+    for later in (-1, 0, 1, 2):  # by its own calendar, and perhaps on the day after
+        day = today + timedelta(days=later)
+        answer = await market.call("GET", f"/gateways/{subject.name}/settlement-reports?day={day}")
+        assert answer.status_code == 200, answer.text
+        contents += [report["content"] for report in answer.json()["data"]]
+    assert any(each in content for content in contents for each in known), "it is in no report"
+
+
 @case("settlement file")
 async def settlement_file(market: Market, subject: Subject) -> None:
     """The gateway's own file names what was paid, in its own format, by an id that we know."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum, auto
 from typing import Any
 
@@ -36,6 +36,7 @@ from services.payment_service.gateways.port import (
     Outcome,
     OutcomeStatus,
     Session,
+    SettlementReport,
     Snapshot,
 )
 from services.payment_service.main import create_application
@@ -239,6 +240,9 @@ class FakeMoney:
 
     async def list_window(self, since: datetime, until: datetime, *, cursor: str | None = None) -> ListPage:
         return ListPage(())
+
+    async def settlement_report(self, day: date) -> tuple[SettlementReport, ...]:
+        return ()
 
     def translate_webhook(self, delivery: Delivery) -> GatewayEvent:
         told = json.loads(delivery.payload)
