@@ -22,6 +22,7 @@ from services.reconciler.use_cases.run_kinds import works
 from services.reconciler.use_cases.run_runner import RunRunner
 from services.reconciler.use_cases.settlement_ports import Intake
 from services.reconciler.use_cases.sweep import Sweeper
+from services.reconciler.use_cases.watch_folder import FolderWatch
 from shared.db.session import Database
 from shared.health import HealthCheck
 from shared.http import HttpCaller, HttpClient, StreamPolicy, build_http_client
@@ -47,6 +48,7 @@ class Container:
     context: Context
     sweeper: Sweeper
     runners: Mapping[RunKind, RunRunner]
+    folder_watch: FolderWatch
     report_fetcher: ReportFetcher
     relay: OutboxRelay
     authenticator: Authenticator
@@ -169,6 +171,7 @@ async def build(
                 kind: RunRunner(kind, work, settings.run_schedules[kind], context)
                 for kind, work in works(context).items()
             },
+            folder_watch=FolderWatch(context),
             report_fetcher=ReportFetcher(settlement_reports, settings.report_rules, context),
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),

@@ -21,6 +21,7 @@ from services.reconciler.use_cases.mirror_ports import OrderRules
 from services.reconciler.use_cases.ports import SweepRules
 from services.reconciler.use_cases.run_runner import RunSchedule
 from shared.command_keys import CommandSigningKey, signing_key
+from shared.money import CURRENCY_EXPONENT
 from shared.settings import ServiceSettings
 
 MOST_LOOKS = 50
@@ -123,6 +124,16 @@ class ReconcilerSettings(ServiceSettings):
     settlement_folder: Path | None = Field(
         None, description="watched for files in <folder>/<gateway>[__<account>]/; unset: no folder is watched"
     )
+    settlement_folder_interval_seconds: float = Field(
+        30.0, gt=0, le=3600, description="how often it is looked at; a file is taken when two looks find it the same"
+    )
+    settlement_header_maps: dict[str, dict[str, str]] = Field(
+        default_factory=dict,
+        description='JSON: columns of gateways that arrange files with each merchant: {"payu": {"gross": "Txn Amount"}}',
+    )
+    settlement_currencies: dict[str, str] = Field(
+        default_factory=dict, description='JSON: of gateways whose files do not say it: {"billdesk": "INR"}'
+    )
 
     settlement_report_days: int = Field(
         3, ge=0, le=30, description="how many days back gateways' own reports are fetched; 0: they are not"
@@ -166,6 +177,14 @@ class ReconcilerSettings(ServiceSettings):
         description="hex, at least 32 bytes; signs the commands to order_service and payment_service, whose "
         "COMMAND_KEYS list it as reconciler:<hex>. Unset: cases are found, and wait for a person",
     )
+
+    @field_validator("settlement_currencies")
+    @classmethod
+    def _currencies_are_known(cls, value: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(value.values()) - set(CURRENCY_EXPONENT))
+        if unknown:
+            raise ValueError("ISO 4217 codes, in capitals")
+        return value
 
     @field_validator("sweep_calls_by_gateway")
     @classmethod
@@ -273,7 +292,12 @@ class ReconcilerSettings(ServiceSettings):
             max_cell_length=self.settlement_max_cell_length,
             memory_bytes=self.settlement_reader_memory_bytes,
         )
-        return ReadingOptions(limits, self.settlement_reading_timeout_seconds)
+        return ReadingOptions(
+            limits,
+            self.settlement_reading_timeout_seconds,
+            header_maps=self.settlement_header_maps,
+            default_currencies=self.settlement_currencies,
+        )
 
     @property
     def order_rules(self) -> OrderRules:
