@@ -129,7 +129,7 @@ class ReconcilerSettings(ServiceSettings):
     )
     settlement_header_maps: dict[str, dict[str, str]] = Field(
         default_factory=dict,
-        description='JSON: columns of gateways that arrange files with each merchant: {"payu": {"gross": "Txn Amount"}}',
+        description='JSON: columns of files that are arranged with each merchant: {"payu": {"gross": "Txn Amount"}}',
     )
     settlement_currencies: dict[str, str] = Field(
         default_factory=dict, description='JSON: of gateways whose files do not say it: {"billdesk": "INR"}'
