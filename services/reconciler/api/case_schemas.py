@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -200,9 +200,19 @@ class SettledLineOut(BaseModel):
     payout: PayoutOut | None
 
     @classmethod
-    def of(cls, line: ShownLine) -> SettledLineOut:
+    def of(cls, line: ShownLine) -> Self:
         own = {name: getattr(line, name) for name in cls.model_fields if name not in ("kind", "payout")}
         return cls(**own, kind=LineKind(line.kind), payout=None if line.payout is None else PayoutOut.of(line.payout))
+
+
+class FileLineOut(SettledLineOut):
+    position: int = Field(description="in the order of the file, from 1")
+    payment_id: str | None = Field(description="null: it is about no payment, or matched to none")
+
+
+class FileLinePage(BaseModel):
+    data: list[FileLineOut]
+    next_cursor: str | None
 
 
 class PaymentSettlementOut(BaseModel):

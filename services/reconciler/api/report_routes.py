@@ -1,19 +1,21 @@
-"""Reports of runs and of settlement files, for spreadsheets and for eyes."""
+"""Reports of runs and of settlement files, for spreadsheets and for eyes; and a file's lines one by one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, StreamingResponse
 
+from services.reconciler.api.case_schemas import FileLineOut, FileLinePage
 from services.reconciler.api.dependencies import Reader, RunId, UseCaseContext, documents_bearer
 from services.reconciler.api.settlement_routes import FileId
 from services.reconciler.reporting.csv_report import csv_report
 from services.reconciler.reporting.html_report import HEADERS, html_report
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.read_report import Report, case_pages, line_pages, report_of_file, report_of_run
+from shared.errors import NotFound
 from shared.web.problems import problem_responses
 
 router = APIRouter(prefix="/api/v1/reconciliation", tags=["reports"], dependencies=[documents_bearer])
@@ -24,7 +26,27 @@ _CSV: dict[int | str, dict[str, Any]] = {
 _HTML: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/html": {"schema": {"type": "string"}}}, "description": "one page, without scripts"}
 }
-_READ = problem_responses(401, 403, 404, 503)
+_READ = problem_responses(401, 403, 404, 422, 503)
+
+
+@router.get("/settlement-files/{file_id}/lines", responses=_READ)
+async def list_file_lines(
+    file_id: FileId,
+    context: UseCaseContext,
+    _: Reader,
+    line_number: Annotated[
+        int | None, Query(ge=1, le=2**62, description="only what this line of the file tells")
+    ] = None,
+    cursor: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> FileLinePage:
+    """A file's lines as they were understood and matched, in the order of the file."""
+    async with context.uow() as tx:
+        if await tx.files.get(file_id) is None:
+            raise NotFound
+        found = await tx.reports.lines_of_file(file_id, line_number=line_number, after=cursor, limit=limit + 1)
+    page = [FileLineOut.of(line) for line in found[:limit]]
+    return FileLinePage(data=page, next_cursor=str(page[-1].position) if len(found) > limit else None)
 
 
 @router.get("/runs/{run_id}/report.csv", response_class=StreamingResponse, responses={**_CSV, **_READ})

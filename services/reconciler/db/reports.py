@@ -75,6 +75,13 @@ class Reports:
         statement = _LINES.where(settlement_lines.c.payment_id == payment_id)
         return await self._lines(statement.order_by(*_PLACE).limit(limit))
 
+    async def lines_of_file(self, file_id: str, *, line_number: int | None, after: int, limit: int) -> list[ShownLine]:
+        columns = settlement_lines.c
+        statement = _LINES.where(columns.file_id == file_id, columns.position > after)
+        if line_number is not None:
+            statement = statement.where(columns.line_number == line_number)
+        return await self._lines(statement.order_by(columns.position).limit(limit))
+
     async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
         columns = settlement_lines.c
         statement = _LINES.where(columns.payment_id.is_(None), ~columns.repeats, columns.kind.in_(_ABOUT_A_PAYMENT))

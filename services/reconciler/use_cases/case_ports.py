@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from services.reconciler.domain.cases import (
     Action,
@@ -100,12 +100,3 @@ class CaseRepository(Protocol):
     async def unverified(self) -> Mapping[Action, datetime]:
         """Per action: since when the oldest one of an unresolved case waits for its effect."""
         ...
-
-
-class ActsOnCases(Protocol):
-    """Sends the command that an action is (``act_on_case``)."""
-
-    async def __call__(self, case: Case, action: Action, *, asked_by: str, details: Mapping[str, Any]) -> bool: ...
-
-
-Findings = Sequence[Finding]

@@ -78,6 +78,10 @@ class ReportRepository(Protocol):
         """In the order in which they were told; repetitions are among them, and marked."""
         ...
 
+    async def lines_of_file(self, file_id: str, *, line_number: int | None, after: int, limit: int) -> list[ShownLine]:
+        """In the order of the file; ``after`` is the last position of the page before."""
+        ...
+
     async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
         """By file and position; ``after`` are those of the last one of the page before."""
         ...

@@ -176,6 +176,14 @@ async def test_a_payment_tells_its_lines_with_file_and_payout_and_its_cases(worl
     assert (line["gross_minor"], line["fee_minor"], line["net_minor"]) == (1_000, 30, 970)
     assert (line["payout"]["stated_minor"], line["payout"]["unexplained_minor"]) == (969, -1)
     assert [case["case_id"] for case in told["cases"]] == [case_id]
+    await stores_a_line(world, file_id=FILE_ID, payment_id=None, position=2, line_number=9, gross=-5)
+    path = f"{BASE}/settlement-files/{FILE_ID}/lines"
+    (one,) = (await read(world, path, line_number=9))["data"]
+    assert (one["gross_minor"], one["payment_id"], one["payout"]["payout_reference"]) == (-5, None, "po_1")
+    first = await read(world, path, limit=1)
+    rest = await read(world, path, cursor=first["next_cursor"])
+    assert [line["position"] for line in first["data"] + rest["data"]] == [1, 2]
+    await read(world, path.replace("stf_0", "stf_1"), 404)
     other = await read(world, f"{BASE}/payments/pay_{'1' * 26}")
     assert (other["lines"], other["cases"]) == ([], [])
     await read(world, f"{BASE}/payments/nonsense", 404)
