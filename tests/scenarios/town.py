@@ -292,5 +292,6 @@ def _at_once() -> dict[str, Any]:
         "settlement_run_interval_seconds": 0,
         "orders_grace_seconds": 0,
         "gateway_list_lag_seconds": 0,
+        "gateway_list_days": 0.02,  # some gateways list by the hour
         "pull_overlap_seconds": 60,
     }
