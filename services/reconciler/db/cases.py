@@ -193,6 +193,7 @@ class Cases:
     async def unverified(self) -> Mapping[Action, datetime]:
         oldest = select(case_actions.c.action, func.min(case_actions.c.at)).join(cases)
         oldest = oldest.where(cases.c.status != CaseStatus.RESOLVED.value, case_actions.c.verified_at.is_(None))
+        oldest = oldest.where(case_actions.c.action != Action.SYNC.value)
         rows = await self._connection.execute(oldest.group_by(case_actions.c.action))
         return {Action(action): at for action, at in rows}
 

@@ -98,5 +98,5 @@ class CaseRepository(Protocol):
         ...
 
     async def unverified(self) -> Mapping[Action, datetime]:
-        """Per action: since when the oldest one of an unresolved case waits for its effect."""
+        """Per action: since when the oldest one of an unresolved case waits for its effect. Asking has none."""
         ...

@@ -182,8 +182,11 @@ async def test_commands_that_the_policy_has_not_sent_yet_are_to_be_acted_on(worl
         assert await tx.cases.add_action(sent) is True
         assert await tx.cases.add_action(sent) is False
     assert (await keep(world, wanted)).to_act == ()
-    ((_, action),) = (await keep(world, [finding("a", action=Action.SYNC)])).to_act
-    assert action is Action.SYNC
+    for run_id in ("run_2", "run_3"):  # asking moves nothing: it is done anew by each run
+        ((case, action),) = (await keep(world, [finding("a", action=Action.SYNC)], run_id=run_id)).to_act
+        assert action is Action.SYNC
+        async with world.container.context.uow() as tx:
+            await tx.cases.add_action(replace(sent, action=action, command_key=f"{case.case_id}:sync:{run_id}"))
 
 
 async def test_an_operators_request_is_withdrawn_when_the_amounts_change(world: World) -> None:

@@ -246,6 +246,7 @@ async def test_ages_are_measured_and_go_to_zero_when_cases_are_settled(world: Wo
     await knows_the_payment(world)
     (case_id,) = await opens(world, late_payment(gateway="tabby"))
     await resolve(world, case_id, "confirm_order")
+    await resolve(world, case_id, "sync")
     world.clock.move(3_600)
     await measure_cases(world.container.context)
     labels = '{gateway="tabby",scenario="late_payment"}'
@@ -253,6 +254,7 @@ async def test_ages_are_measured_and_go_to_zero_when_cases_are_settled(world: Wo
     assert f"payrail_cases_open{labels} 1.0" in metrics
     assert f"payrail_case_oldest_seconds{labels} 3601.0" in metrics
     assert 'payrail_case_action_unverified_seconds{action="confirm_order"} 3600.0' in metrics
+    assert 'unverified_seconds{action="sync"}' not in metrics
     await resolve(world, case_id, "accept")
     await measure_cases(world.container.context)
     metrics = (await world.http.get("/metrics")).text
