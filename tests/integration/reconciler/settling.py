@@ -1,4 +1,4 @@
-"""Files and books for tests of settling: lines in memory instead of a parsed file, the mirror written as pulling does."""
+"""Files and books for tests of settling: lines in memory instead of a parsed file; the mirror as pulling leaves it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from services.reconciler.domain.settlement_rules import SettlementRules
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.running import RunOutcome
 from services.reconciler.use_cases.settle_file import settle_again, settle_file
-from services.reconciler.use_cases.settlement_ports import ReadingReport
+from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, ReadingReport
 from tests.integration.reconciler.conftest import World
 
 GATEWAY = "razorpay"
@@ -111,6 +111,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.contents: dict[str, Content] = {}
+
+    async def inspect(self, raw: RawFile, *, gateway: str, account: str, format_name: str | None) -> Inspection:
+        raise AssertionError("files are put on the shelf, not received")
 
     @asynccontextmanager
     async def read(self, file: SettlementFile, content: AsyncIterator[bytes]) -> AsyncIterator[Content]:
@@ -232,12 +235,11 @@ class Settler:
 
     async def lines(self) -> list[dict[str, Any]]:
         """Lines without what depends on when and where they were stored, in the order of their contents."""
-        rows = await self.world.rows(
+        return await self.world.rows(
             """SELECT kind, currency, gross_minor, reference, line_reference, identity, occurrence, repeats, payment_id,
                 movement_reference, matched_by
             FROM settlement_lines ORDER BY identity, occurrence, repeats"""
         )
-        return rows
 
     async def digest(self, file_id: str) -> bytes:
         (row,) = await self.world.rows("SELECT result_digest FROM settlement_files WHERE file_id = :id", id=file_id)
