@@ -29,8 +29,9 @@ from services.reconciler.use_cases.pull_exports import pull_exports
 from services.reconciler.use_cases.running import Progress, RunOutcome
 from shared.clock import to_rfc3339
 
-SLICE = 50_000
-"""Pairs that one statement compares: well below what a statement may take."""
+SLICE = 100_000
+"""Pairs that one statement compares. Each statement may read all orders once, so few of them; and what it finds is held
+in memory, which is two ids for each pair, at the worst."""
 
 BATCH = 200
 """Findings in one transaction."""
@@ -55,7 +56,7 @@ async def compare_orders(run_id: str, request: RunRequest, context: Context, pro
     await comparison.review(began_at)
     await progress("acting")
     await cases.cancel_orders()
-    async with context.uow() as tx:
+    async with context.settlement_uow() as tx:
         totals = await tx.mirror.totals(scope)
     return RunOutcome(
         matched=comparison.checked - comparison.disagreeing,
@@ -80,7 +81,7 @@ class _Comparison:
         """Every pair in the scope; only what may disagree leaves the database."""
         after: str | None = ""
         while after is not None:
-            async with self._context.uow() as tx:
+            async with self._context.settlement_uow() as tx:  # its statements may last longer than a request's
                 found = await tx.mirror.slice(self._scope, after=after, limit=SLICE)
             await self._judge(found.suspects)
             after = found.next_after
@@ -91,7 +92,7 @@ class _Comparison:
     async def _orders_of_nothing(self) -> None:
         after = ""
         while True:
-            async with self._context.uow() as tx:
+            async with self._context.settlement_uow() as tx:
                 keys = await tx.mirror.orders_of_nothing(self._scope, after=after, limit=BATCH)
             await self._judge(keys)
             self.checked += len(keys)

@@ -272,7 +272,7 @@ def dying(context: Context, after: int) -> Context:
     def open_one() -> AbstractAsyncContextManager[ReconcilerTransaction]:
         return uow()
 
-    return replace(context, uow=open_one)
+    return replace(context, uow=open_one, settlement_uow=open_one)
 
 
 def a_shop_with_trouble(shop: Comparing) -> None:
