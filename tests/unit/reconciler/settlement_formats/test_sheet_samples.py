@@ -242,6 +242,14 @@ def test_rounding_is_a_line_of_its_own_and_ties_the_lines_to_the_payout() -> Non
     assert (rounding.payout_reference, rounding.line_number, rounding.part) == ("UTR0000000001", 3, 1)
 
 
+@pytest.mark.parametrize(("rupees", "paise"), [("0.0050", 0), ("0.0051", 1), ("0.0150", 2), ("0.0250", 2)])
+def test_half_a_paisa_is_rounded_to_even(rupees: str, paise: int) -> None:
+    nothing = {"mer_service_fee": "0", "mer_service_tax": "0"}
+    for action, sign in (("capture", 1), ("refund", -1)):
+        found = lines_in(payu(payu_row(requestaction=action, requestamount=rupees, mer_net_amount=rupees, **nothing)))
+        assert [line.net_minor for line in found] == [sign * paise]
+
+
 FOUR_DIGITS = st.integers(0, 9_999_999).map(lambda number: Decimal(number).scaleb(-4))
 
 
