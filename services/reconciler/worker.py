@@ -1,4 +1,4 @@
-"""The worker process of the reconciler: consumer, relay, sweep, runs, the watched folder, measuring, cleaning up."""
+"""The worker process of the reconciler: consumer, relay, sweep, runs, where files come from, measuring, cleaning up."""
 
 from __future__ import annotations
 
@@ -48,6 +48,21 @@ async def run_worker(container: Container) -> None:
                     f"reconciler-{kind.value}-runs": _led(runs[kind].run, runner.step_down)
                     for kind, runner in container.runners.items()
                 },
+                "reconciler-folder": _periodic(
+                    container,
+                    "settlement-folder",
+                    container.folder_watch.round,
+                    settings.settlement_folder_interval_seconds,
+                ).run,
+                "reconciler-reports": _led(
+                    _periodic(
+                        container,
+                        "settlement-reports",
+                        container.report_fetcher.round,
+                        settings.settlement_report_interval_seconds,
+                    ).run,
+                    container.report_fetcher.step_down,
+                ),
                 "reconciler-measuring": _periodic(
                     container, "cases-measuring", lambda: _measured(container), MEASURING_INTERVAL_SECONDS
                 ).run,

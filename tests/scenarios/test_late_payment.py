@@ -1,4 +1,4 @@
-"""The payment succeeded after its order was canceled, and its order was not told: fulfilled late or refunded (O4, O6)."""
+"""The payment succeeded after its order was canceled, and its order does not know: fulfilled late, or refunded (O4)."""
 
 from __future__ import annotations
 

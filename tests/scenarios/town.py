@@ -290,6 +290,7 @@ def _at_once() -> dict[str, Any]:
         "sweep_interval_seconds": NEVER,
         "orders_run_interval_seconds": 0,
         "settlement_run_interval_seconds": 0,
+        "settlement_report_days": 0,
         "orders_grace_seconds": 0,
         "gateway_list_lag_seconds": 0,
         "gateway_list_days": 0.02,  # some gateways list by the hour

@@ -11,6 +11,8 @@ from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.pull_exports import pull_exports
 from services.reconciler.use_cases.run_runner import Work
 from services.reconciler.use_cases.running import Progress, RunOutcome
+from services.reconciler.use_cases.settle_again import settle_again
+from services.reconciler.use_cases.settle_file import settle_file
 
 
 def works(context: Context) -> Mapping[RunKind, Work]:
@@ -23,8 +25,6 @@ async def _orders(context: Context, run: Run, progress: Progress) -> RunOutcome:
 
 async def _settlement(context: Context, run: Run, progress: Progress) -> RunOutcome:
     """With what the owners know by now: a line of a payment that was not pulled yet would be one of nobody."""
-    from services.reconciler.use_cases.settle_file import settle_again, settle_file
-
     await pull_exports(context, progress)
     if run.file_id is not None:
         return await settle_file(run.file_id, run.run_id, context, progress)

@@ -113,6 +113,7 @@ async def build_world(
                 "payment_service_url": "http://payments.test",
                 "orders_run_interval_seconds": 0,  # a test asks for its runs
                 "settlement_run_interval_seconds": 0,
+                "settlement_report_days": 0,
             }
             loaded = ReconcilerSettings.load(**(values | settings))
             container = await stack.enter_async_context(build(loaded, ports=ports, bus=InProcessBus(clock)))
