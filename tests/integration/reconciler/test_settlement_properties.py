@@ -53,11 +53,10 @@ async def anew(settler: Settler) -> None:
         await settler.knows(number, ("sale", 100), ("sale", 200), ("refund", 100), at=number)
 
 
-async def result(settler: Settler, *files: list[SettlementLine]) -> tuple[object, ...]:
+async def result(settler: Settler, content: list[SettlementLine]) -> tuple[object, ...]:
     await anew(settler)
-    for content in files:
-        file_id = await settler.takes(content)
-        await settler.reads(file_id)
+    file_id = await settler.takes(content)
+    await settler.reads(file_id)
     keys = await settler.world.rows("SELECT key, difference_minor FROM cases ORDER BY key")
     return await settler.digest(file_id), keys, await settler.lines()
 
@@ -69,6 +68,14 @@ async def test_any_order_of_the_rows_gives_the_same_digest_lines_and_cases(
 ) -> None:
     shuffled = random.Random(seed).sample(content, len(content))
     assert await result(settler, content) == await result(settler, shuffled)
+
+
+async def test_lines_that_name_only_the_payment_are_paired_by_what_they_say(settler: Settler) -> None:
+    content = [
+        a_line(gross=gross, at=at, reference="order_1") for gross, at in ((100, 2), (100, 1), (250, 3), (150, 9))
+    ]
+    found = await result(settler, content)
+    assert found == await result(settler, content[::-1])
 
 
 @IN_REAL_TIME

@@ -151,6 +151,13 @@ async def test_captures_in_parts_belong_to_their_payment(settler: Settler) -> No
     ]
 
 
+async def test_equal_captures_are_settled_one_by_one_in_whatever_file(settler: Settler) -> None:
+    await settler.knows(1, ("sale", 500), ("sale", 500))
+    await settler.settles([sale(1, 500, reference="order_1")])
+    await settler.settles([sale(1, 500, reference="order_1", at=9)])
+    assert await settler.cases() == []
+
+
 async def test_one_capture_may_be_settled_in_several_lines(settler: Settler) -> None:
     await settler.knows(1, ("sale", 1_000))
     await settler.settles([sale(1, 600), sale(1, 400)])

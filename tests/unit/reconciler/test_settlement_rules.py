@@ -58,6 +58,7 @@ JUDGED = {
     "agrees in parts": ([SALE], [told("sale", 400), told("sale", 600, place=2)], []),
     "short": ([SALE], [told("sale", 999)], [("amount_differs", -1)]),
     "too much": ([SALE], [told("sale", 1_001)], [("amount_differs", 1)]),
+    "with the wrong sign": ([SALE], [told("sale", -1_000)], [("amount_differs", -2_000)]),
     "twice": ([SALE], [told("sale", 1_000), told("sale", 1_000, place=2)], [("settled_twice", 1_000)]),
     "another currency": ([SALE], [told("sale", 1_000, currency="USD")], [("currency_differs", None)]),
     "refund too large": ([SALE, PARTLY], [told("sale", 1_000), told("refund", -310)], [("amount_differs", -10)]),
