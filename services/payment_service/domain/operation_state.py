@@ -104,7 +104,9 @@ def _settled_import(operation: Operation, facts: Sequence[Observation]) -> Opera
 
 
 def _settled(operation: Operation, facts: Sequence[Observation], observations: Sequence[Observation]) -> Operation:
-    names = sorted(fact.object_reference for fact in facts if fact.object_reference != operation.reference)
+    # A refund is called by what facts about refunds call it: named otherwise, it would lose those very facts.
+    telling = [f for f in facts if f.kind in _REFUND_KINDS] if operation.kind is OperationKind.REFUND else facts
+    names = sorted(fact.object_reference for fact in telling if fact.object_reference != operation.reference)
     reference = operation.gateway_reference or next(iter(names), None)
     status = _status(operation, {fact.kind for fact in facts})
     if status is OperationStatus.SUCCEEDED and _was_taken_back(operation, reference, observations):
@@ -176,7 +178,7 @@ def _names_of_refunds(operations: Sequence[Operation], observations: Sequence[Ob
     One refund of the gateway's belongs to one of ours: a second that echoes the same reference, or one that echoes
     the reference of something else than a refund, is money of its own and counts as made at the gateway.
     """
-    refunds = [operation for operation in operations if operation.kind is OperationKind.REFUND]
+    refunds = sorted((o for o in operations if o.kind is OperationKind.REFUND), key=lambda o: o.reference)
     own = [operation for operation in refunds if operation.origin is not Origin.GATEWAY]
     imported = [operation for operation in refunds if operation.origin is Origin.GATEWAY]
     named = {o.gateway_reference: o.reference for o in own if o.gateway_reference is not None}
