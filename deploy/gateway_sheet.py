@@ -36,6 +36,7 @@ _TITLES: Mapping[Capability, str] = {
     Capability.FIND_BY_REFERENCE: "find by our reference",
     Capability.LIST_BY_WINDOW: "list by window",
     Capability.DISPUTES: "disputes",
+    Capability.SETTLEMENT_REPORT: "settlement report",
 }
 
 
