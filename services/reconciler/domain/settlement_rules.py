@@ -451,13 +451,23 @@ class Limited:
     """
 
     def __init__(
-        self, scope: Subject, name: str, *, always: Set[str] = frozenset(), limit: int = MAX_FINDINGS_PER_SCENARIO
+        self,
+        scope: Subject,
+        name: str,
+        *,
+        always: Set[str] = frozenset(),
+        counts_always: bool = False,
+        limit: int = MAX_FINDINGS_PER_SCENARIO,
     ) -> None:
-        """``always``: keys of open cases; dropping one of these findings would close a case that is not settled."""
+        """``always``: keys of open cases; dropping one of these findings would close a case that is not settled.
+
+        ``counts_always``: they use up the limit, so that looking again and again does not open more and more cases.
+        """
         self._scope = scope
         self._name = name
         self._limit = limit
         self._always = always
+        self._counts_always = counts_always
         self._found_again: dict[str, Finding] = {}
         self._kept: dict[Scenario, dict[str, Finding]] = {}
         self._rest: Counter[Scenario] = Counter()
@@ -470,7 +480,7 @@ class Limited:
             kept = self._kept.setdefault(finding.scenario, {})
             kept[finding.key] = finding
             if len(kept) > 2 * self._limit:
-                self._trim(finding.scenario)
+                self._trim(finding.scenario, self._limit)
 
     def count_rest(self, scenario: Scenario, count: int) -> None:
         """Of those that were not even read."""
@@ -478,15 +488,16 @@ class Limited:
 
     def findings(self) -> Iterator[Finding]:
         yield from (finding for _, finding in sorted(self._found_again.items()))
+        used = Counter(finding.scenario for finding in self._found_again.values() if self._counts_always)
         for scenario in sorted(self._kept.keys() | self._rest.keys()):
-            self._trim(scenario)
+            self._trim(scenario, self._limit - used[scenario])
             yield from (finding for _, finding in sorted(self._kept.get(scenario, {}).items()))
             if self._rest[scenario]:
                 yield self._summary(scenario)
 
-    def _trim(self, scenario: Scenario) -> None:
+    def _trim(self, scenario: Scenario, limit: int) -> None:
         kept = self._kept.get(scenario, {})
-        for key in sorted(kept)[self._limit :]:
+        for key in sorted(kept)[max(limit, 0) :]:
             del kept[key]
             self._rest[scenario] += 1
 

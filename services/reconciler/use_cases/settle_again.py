@@ -47,6 +47,7 @@ class _Again:
         self._account = account
         self._run_id = run_id
         self._context = context
+        self._name = f"{gateway}:{account}"
 
     async def settle(self) -> RunOutcome:
         settlement = self._tx.settlement
@@ -57,8 +58,8 @@ class _Again:
         await settlement.touch(matched)
         await settlement.touch_open(self._gateway, self._account, what_is_due)
         await settlement.pair_touched()
-        subject, name = Subject(gateway=self._gateway, account=self._account), f"{self._gateway}:{self._account}"
-        limited = Limited(subject, name, always={case.key for case in looked_at})
+        subject = Subject(gateway=self._gateway, account=self._account)
+        limited = Limited(subject, self._name, always={case.key for case in looked_at}, counts_always=True)
         await judge_touched(limited, self._tx, what_is_due)
         limited.add(await self._lines(looked_at))
         limited.add(await self._payouts())
@@ -67,14 +68,14 @@ class _Again:
         return RunOutcome(checked=len(looked_at), cases_opened=counts.opened, cases_resolved=counts.resolved)
 
     async def _cases(self) -> list[Case]:
-        """Those that are judged anew here; a summary ends with the findings that it counts, or by a person."""
+        """Those that are judged anew here. What a file had too much of to open a case for each, a person looks at."""
         unresolved = await self._tx.cases.unresolved(CaseKind.SETTLEMENT, gateway=self._gateway, limit=MAX_CASES)
         return [
             case
             for case in unresolved
             if case.subject.account == self._account
             and case.scenario not in OF_WHOLE_FILES
-            and not case.evidence.get("summary")
+            and (not case.evidence.get("summary") or case.key.endswith(f":rest:{self._name}"))
         ]
 
     async def _lines(self, looked_at: Sequence[Case]) -> list[Finding]:

@@ -199,3 +199,12 @@ def test_the_first_findings_and_a_count_of_the_rest_whatever_the_order(order: li
     others = sorted(finding.key for finding in found if finding.key not in always)
     rest = ["unknown_line:rest:file"] if len(others) > 2 else []
     assert keys == [*sorted(always), *others[:2], *rest]
+
+
+def test_looking_again_opens_no_more_cases_than_the_limit() -> None:
+    found = [unknown_line(a_loose_line(identity=number), []) for number in range(9)]
+    limited = Limited(Subject(), "account", always={found[3].key, found[4].key}, counts_always=True, limit=2)
+    limited.add(found)
+    *kept, rest = limited.findings()
+    assert [finding.key for finding in kept] == sorted([found[3].key, found[4].key])
+    assert rest.evidence == {"summary": True, "more": 7}
