@@ -27,6 +27,7 @@ from shared.contracts.catalogue import read_event
 from shared.contracts.envelope import EventData, EventEnvelope
 from shared.contracts.reconciliation_events import ReconciliationCaseOpened, ReconciliationCaseResolved
 from tests.integration.reconciler.conftest import BuildWorld, World
+from tests.support.waiting import until
 
 RUN = "run_1"
 
@@ -228,6 +229,27 @@ async def test_two_runs_at_once_keep_one_case_for_each_disagreement(build_world:
     events = [type(event_) for _, event_ in await published(first)]
     assert events.count(ReconciliationCaseOpened) == 60
     assert events.count(ReconciliationCaseResolved) == 20
+
+
+async def test_a_run_that_waits_for_a_case_has_written_nothing_that_others_wait_for(build_world: BuildWorld) -> None:
+    """RC10: all that is there is locked before anything is written, or two runs would wait for each other."""
+    first, second = await build_world(), await build_world()
+    await keep(first, [finding("b")])
+    looked_at = await unresolved(first)
+    context = first.container.context
+    async with context.uow() as tx:
+        await keep_cases(tx, [finding("b")], looked_at=(), run_id="run_a", context=context)
+        other = asyncio.create_task(keep(second, [finding("c")], looked_at=looked_at, run_id="run_b"))
+        await until(lambda: _is_waiting(first), what="the other run waits")
+        await keep_cases(tx, [finding("c")], looked_at=(), run_id="run_a", context=context)
+    await other
+    assert {case.key for case in await unresolved(first)} >= {"c"}
+
+
+async def _is_waiting(world: World) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    (row,) = await world.rows(waiting)
+    return bool(row["count"])
 
 
 async def test_five_hundred_findings_are_a_handful_of_statements(world: World) -> None:
