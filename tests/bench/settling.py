@@ -28,6 +28,8 @@ from tests.bench.measuring import pss_megabytes
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GATEWAY = "stripe"
 PAYOUTS = 50
+SHUFFLED = 1_000
+"""Lines that come in another order than their payments; 617 and it have no divisor in common."""
 HEADER = (
     "automatic_payout_id,automatic_payout_effective_at_utc,balance_transaction_id,created_utc,available_on_utc,currency,"
     "gross,fee,net,reporting_category,source_id,description,customer_facing_amount,customer_facing_currency,charge_id,"
@@ -37,7 +39,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class Sale:
-    """The nth payment. In the file they come in another order than in our books."""
+    """The nth payment."""
 
     number: int
 
@@ -63,12 +65,13 @@ class Sale:
 
 
 def write_file(path: Path, count: int) -> None:
-    """As Stripe writes its itemized payout reconciliation."""
-    step = 7_919 if count % 7_919 else 7_907  # a prime: every number comes, and none beside its neighbour
+    """As Stripe writes its itemized payout reconciliation: by time, but not in the order in which we know them."""
+    assert count % SHUFFLED == 0
     with path.open("w") as file:
         file.write(HEADER + "\n")
         for place in range(count):
-            sale = Sale(place * step % count)
+            block, within = divmod(place, SHUFFLED)
+            sale = Sale(block * SHUFFLED + within * 617 % SHUFFLED)
             at, gross, fee, net = f"{sale.at:%Y-%m-%d %H:%M:%S}", sale.gross, sale.fee, sale.gross - sale.fee
             file.write(
                 f"po_{place * PAYOUTS // count:03},{at},txn_{sale.token},{at},{at},usd,{gross // 100}.{gross % 100:02},"

@@ -22,7 +22,8 @@ from services.reconciler.db.settlement_payouts import SettlementPayouts
 from services.reconciler.domain.settlement import SettlementFile
 from services.reconciler.use_cases.settling_ports import StoredLines, Told
 
-BATCH_LINES = 200_000
+BATCH_LINES = 400_000
+"""Each batch builds the hash table of the mirror's movements once more; smaller ones overlap better with the reading."""
 
 
 class Settlement(SettlementFindings, SettlementPayouts):

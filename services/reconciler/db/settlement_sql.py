@@ -91,12 +91,19 @@ def _half(digest: str, start: int) -> str:
     return f"CAST(CAST('x' || substr({digest}, {start}, 16) AS bit(64)) AS bigint)"
 
 
+def _identity(content: str, at: str) -> str:
+    """The hour, then 40 bits of the content's digest: a file's lines are neighbours in the index, however long the
+    history is. It only finds candidates; the contents themselves are compared."""
+    hour = f"coalesce(CAST(floor(extract(epoch FROM {at}) / 3600) AS bigint), 0)"
+    return f"({hour} << 40) | CAST(CAST('x' || encode(substr({content}, 1, 5), 'hex') AS bit(40)) AS bigint)"
+
+
 _SIGNED = "CASE WHEN i.kind = 'sale' THEN 1 WHEN i.kind IN ('refund', 'chargeback') THEN -1 ELSE 0 END"
 
 MATCH_BATCH = f"""
     INSERT INTO settlement_hits (position, movement_kind, identity, first, second, payment_id, movement_reference,
         matched_by, movement, agrees)
-    SELECT position, movement_kind, {_half("encode(content, 'hex')", 1)}, {_half("digest", 1)}, {_half("digest", 17)},
+    SELECT position, movement_kind, {_identity("content", "occurred_at")}, {_half("digest", 1)}, {_half("digest", 17)},
         payment_id, movement_reference, matched_by,
         CASE WHEN movement_reference IS NOT NULL
             THEN hashtextextended(payment_id || movement_kind || movement_reference, 0) END,
@@ -104,7 +111,7 @@ MATCH_BATCH = f"""
     FROM (
         SELECT z.*, {_digest("z.content", "z", "1", "false")} AS digest
         FROM (
-            SELECT i.position, i.movement_kind, i.content, i.payment_id, i.matched_by,
+            SELECT i.position, i.movement_kind, i.occurred_at, i.content, i.payment_id, i.matched_by,
                 coalesce(i.exact_reference, o.reference) AS movement_reference,
                 {_SIGNED} * coalesce(i.presented_minor, i.gross_minor) = coalesce(i.exact_minor, o.amount_minor)
                     AND coalesce(i.presented_currency, i.currency) = coalesce(i.exact_currency, o.currency) AS agrees

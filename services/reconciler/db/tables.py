@@ -333,7 +333,7 @@ settlement_lines = Table(
     Column("presented_minor", BigInteger),
     Column("presented_currency", CHAR(3)),
     Column("source_type", Text, nullable=False),
-    Column("identity", BigInteger, nullable=False),  # a hash of its content: finds candidates for `repeats`
+    Column("identity", BigInteger, nullable=False),  # its hour and a hash of its content: finds candidates
     Column("occurrence", Integer, nullable=False),  # of that content within the file, from 1: a genuine pair is two
     Column("repeats", Boolean, nullable=False, server_default="false"),  # an earlier file told it; it counts nothing
     Column("payment_id", Text),
