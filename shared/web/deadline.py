@@ -14,14 +14,18 @@ log = structlog.get_logger()
 
 
 class DeadlineH11(H11Protocol):
-    """One absolute deadline for a whole request, headers and body: dripping bytes do not extend it (SEC-3, failure W9).
+    """One deadline for a whole request, headers and body: dripping bytes do not extend it (SEC-3, failure W9).
 
-    The time a handler takes, an idle kept-alive connection and an open WebSocket are not under it. Given to uvicorn as
+    A large body, of which a few routes take one, gets the time that it needs at RECEIVE_BYTES_PER_SECOND; all others are
+    refused long before that counts. The time a handler takes, an idle kept-alive connection and an open WebSocket are not under it. Given to uvicorn as
     ``http=DeadlineH11``.
     """
 
     RECEIVE_DEADLINE_SECONDS = 10.0
+    RECEIVE_BYTES_PER_SECOND = 64 * 1024
 
+    _started_at = 0.0
+    _received_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _is_websocket = False
 
@@ -30,6 +34,7 @@ class DeadlineH11(H11Protocol):
         self._start()  # a connection that says nothing occupies a slot as well
 
     def data_received(self, data: bytes) -> None:
+        self._received_bytes += len(data)
         super().data_received(data)
         self._follow_request()
 
@@ -72,6 +77,7 @@ class DeadlineH11(H11Protocol):
 
     def _start(self) -> None:
         if self._deadline is None:
+            self._started_at, self._received_bytes = self.loop.time(), 0
             self._deadline = self.loop.call_later(self.RECEIVE_DEADLINE_SECONDS, self._expired)
 
     def _stop(self) -> None:
@@ -81,6 +87,11 @@ class DeadlineH11(H11Protocol):
 
     def _expired(self) -> None:
         self._deadline = None
+        earned = self.RECEIVE_DEADLINE_SECONDS + self._received_bytes / self.RECEIVE_BYTES_PER_SECOND
+        left = self._started_at + earned - self.loop.time()
+        if left > self.RECEIVE_DEADLINE_SECONDS / 20:  # fewer bytes than that since the last look are no progress
+            self._deadline = self.loop.call_later(left, self._expired)
+            return
         if not self.transport.is_closing():
             log.warning("request_not_received_in_time", seconds=self.RECEIVE_DEADLINE_SECONDS)
             self.transport.abort()

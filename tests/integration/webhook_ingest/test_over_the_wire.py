@@ -24,6 +24,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 class HalfSecondDeadline(DeadlineH11):
     RECEIVE_DEADLINE_SECONDS = 0.5
+    RECEIVE_BYTES_PER_SECOND = 1_000
 
 
 @asynccontextmanager
@@ -110,6 +111,20 @@ async def test_dripping_bytes_do_not_extend_the_deadline() -> None:
 
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
         await until(cut, within_seconds=5, what="the connection being cut")
+
+
+async def test_a_large_body_that_keeps_coming_gets_the_time_that_it_needs() -> None:
+    async with serving(Echo()) as port, connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3001\r\n\r\n" + b"x" * 3_000)
+        await more_than_the_deadline()
+        writer.write(b"y")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_large_body_that_stops_coming_is_cut_off_all_the_same() -> None:
+    async with serving(Echo()) as port, connected(port) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3001\r\n\r\n" + b"x" * 1_000)
+        assert await _is_cut(reader)
 
 
 async def test_a_slow_handler_and_a_kept_alive_connection_are_not_under_the_deadline() -> None:
