@@ -22,8 +22,8 @@ from services.reconciler.db.settlement_payouts import SettlementPayouts
 from services.reconciler.domain.settlement import SettlementFile
 from services.reconciler.use_cases.settling_ports import StoredLines, Told
 
-BATCH_LINES = 400_000
-"""Each batch builds the hash table of the mirror's movements once more; smaller ones overlap better with the reading."""
+BATCH_LINES = 200_000
+"""While one is stored and matched, the next is read: smaller ones join too often, larger ones keep the reader waiting."""
 
 
 class Settlement(SettlementFindings, SettlementPayouts):
@@ -82,7 +82,8 @@ class Settlement(SettlementFindings, SettlementPayouts):
         )
         copied = int(status.rpartition(" ")[2])
         await self._execute("ANALYZE settlement_incoming")
-        matched = await self._execute(sql.MATCH_BATCH, **scope)
+        times = (await self._execute(sql.TIMES_OF_BATCH)).mappings().one()
+        matched = await self._execute(sql.MATCH_BATCH, **scope, **times)
         if matched.rowcount > copied:
             await self._execute(sql.FORGET_AMBIGUOUS, **scope, after=after)
         await self._execute(sql.STORE_BATCH, **scope, after=after)

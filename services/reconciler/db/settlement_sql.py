@@ -94,11 +94,18 @@ def _half(digest: str, start: int) -> str:
 def _identity(content: str, at: str) -> str:
     """The hour, then 40 bits of the content's digest: a file's lines are neighbours in the index, however long the
     history is. It only finds candidates; the contents themselves are compared."""
-    hour = f"coalesce(CAST(floor(extract(epoch FROM {at}) / 3600) AS bigint), 0)"
+    hour = f"coalesce(CAST(floor(date_part('epoch', {at}) / 3600) AS bigint), 0)"
     return f"({hour} << 40) | CAST(CAST('x' || encode(substr({content}, 1, 5), 'hex') AS bit(40)) AS bigint)"
 
 
 _SIGNED = "CASE WHEN i.kind = 'sale' THEN 1 WHEN i.kind IN ('refund', 'chargeback') THEN -1 ELSE 0 END"
+
+_NAMED = "k.reference = i.reference"
+
+TIMES_OF_BATCH = f"""
+    SELECT min(occurred_at) - interval '1 day' AS first, max(occurred_at) + interval '1 day' AS last
+    FROM settlement_incoming WHERE kind IN {KINDS}
+"""
 
 MATCH_BATCH = f"""
     INSERT INTO settlement_hits (position, movement_kind, identity, first, second, payment_id, movement_reference,
@@ -123,6 +130,9 @@ MATCH_BATCH = f"""
                         m.reference AS exact_reference, m.amount_minor AS exact_minor, m.currency AS exact_currency,
                         CASE WHEN m.payment_id IS NOT NULL THEN 'r' || m.payment_id
                         WHEN i.movement_kind IS NOT NULL THEN coalesce(
+                            (SELECT 'r' || min(k.payment_id) FROM known_movements k
+                             WHERE {_scope("k")} AND k.reference = i.reference AND k.kind = i.movement_kind
+                             HAVING count(*) = 1),
                             (SELECT 'p' || r.payment_id FROM known_references r
                              WHERE {_scope("r")} AND r.reference = i.reference),
                             (SELECT 'p' || r.payment_id FROM known_references r
@@ -136,14 +146,17 @@ MATCH_BATCH = f"""
                     FROM settlement_incoming i LEFT JOIN known_movements m
                         ON {_scope("m")}
                         AND m.kind = i.movement_kind AND m.reference = i.reference
+                        AND m.occurred_at BETWEEN CAST(:first AS timestamptz) AND CAST(:last AS timestamptz)
                     OFFSET 0
                 ) x
                 OFFSET 0
             ) i LEFT JOIN LATERAL (
-                SELECT min(k.reference) AS reference, min(k.amount_minor) AS amount_minor, min(k.currency) AS currency
+                SELECT coalesce(min(k.reference) FILTER (WHERE {_NAMED}), min(k.reference)) AS reference,
+                    coalesce(min(k.amount_minor) FILTER (WHERE {_NAMED}), min(k.amount_minor)) AS amount_minor,
+                    coalesce(min(k.currency) FILTER (WHERE {_NAMED}), min(k.currency)) AS currency
                 FROM known_movements k
                 WHERE i.exact_reference IS NULL AND k.payment_id = i.payment_id AND k.kind = i.movement_kind
-                HAVING count(*) = 1
+                HAVING count(*) = 1 OR bool_or({_NAMED})
             ) o ON i.payment_id IS NOT NULL
             OFFSET 0
         ) z
@@ -151,8 +164,9 @@ MATCH_BATCH = f"""
     ) w
 """
 """By the gateway's exact reference; else by any id of the payment, theirs before ours, and then the payment's only
-movement of that kind. The sub-selects run only for lines that the join left without a payment. ``OFFSET 0`` keeps what
-is used twice from being computed twice."""
+movement of that kind. The join sees only movements of the batch's own time, so that its cost is not the history's; the
+sub-selects run for lines that it left without a payment. ``OFFSET 0`` keeps what is used twice from being computed
+twice."""
 
 FORGET_AMBIGUOUS = """
     WITH several AS (
