@@ -33,6 +33,7 @@ from shared.messaging.in_process import InProcessBus
 from shared.money import Money
 from shared.ports import Ports
 from shared.web.auth import build_signer
+from tests.conformance.cases import subjects
 from tests.conformance.market import SHARED_KEY, Market, open_market
 from tests.conformance.market import _running as running
 from tests.support.postgres import PostgresServer
@@ -226,6 +227,12 @@ class Town:
             result = await connection.execute(text(sql), values)
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
+    async def eventually_rows(self, database: Database, sql: str, **values: Any) -> list[dict[str, Any]]:
+        async def found() -> list[dict[str, Any]]:
+            return await self.rows(database, sql, **values)
+
+        return list(await until(found, within_seconds=30, what=sql) or [])
+
     async def commands_for(self, case: Mapping[str, Any]) -> list[str]:
         """The types of the commands that were sent for a case, oldest first."""
         sql = "SELECT body FROM outbox_messages WHERE type LIKE '%requested%' ORDER BY position"
@@ -295,4 +302,8 @@ def _at_once() -> dict[str, Any]:
         "gateway_list_lag_seconds": 0,
         "gateway_list_days": 0.02,  # some gateways list by the hour
         "pull_overlap_seconds": 60,
+        "settlement_delay_days": dict.fromkeys(subjects(), 0),
+        "settlement_fees": {
+            name: {"basis_points": 250, "tax_percent": 18, "tolerance_minor": 1} for name in subjects()
+        },
     }

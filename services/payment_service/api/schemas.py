@@ -53,7 +53,7 @@ class CreatePaymentIn(Strict):
     gateway: GatewayName
     amount: MoneyIn
     capture: Literal["automatic", "manual"] = "automatic"
-    method: Annotated[str, StringConstraints(max_length=40)] | None = None
+    method: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")] | None = None
     description: Text
     customer: CustomerIn
     items: list[ItemIn] = Field(default_factory=list, max_length=100)
@@ -78,6 +78,7 @@ class CreatePaymentIn(Strict):
             gateway=self.gateway,
             amount=self.amount.to_money(),
             capture=CaptureMode(self.capture),
+            method=self.method,
             description=self.description,
             customer=Customer(self.customer.email, self.customer.name, self.customer.phone),
             items=tuple(Item(item.name, item.quantity, item.unit_amount_minor) for item in self.items),
@@ -141,6 +142,7 @@ class PaymentOut(BaseModel):
     amount_excess: int = Field(description="what refunds and disputes take beyond what was captured")
     amount_capturable: int = Field(description="what a new capture may take")
     amount_refundable: int = Field(description="what a new refund may take")
+    method: str | None = Field(description="how the shopper pays, where the caller chose it")
     outcome_unknown: bool = Field(description="a call to the gateway is unanswered: money may have moved")
     capture_before: Rfc3339 | None = Field(description="when the hold ends")
     failure_code: str | None
@@ -177,6 +179,7 @@ class PaymentOut(BaseModel):
             amount_excess=state.amount_excess,
             amount_capturable=state.amount_capturable,
             amount_refundable=state.amount_refundable,
+            method=payment.method,
             outcome_unknown=payment.outcome_unknown,
             capture_before=payment.capture_before,
             failure_code=state.failure_code,

@@ -412,6 +412,7 @@ def _payment_values(payment: Payment) -> dict[str, Any]:
         "expires_at": payment.expires_at,
         "authorization_valid_for": payment.authorization_valid_for,
         "account": payment.account,
+        "method": payment.method,
     }
 
 
@@ -447,6 +448,7 @@ def _payment(row: RowMapping) -> Payment:
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],
         account=row["account"],
+        method=row["method"],
         gateway_reference=row["gateway_reference"],
         duplicate_of=row["duplicate_of"],
         asked_at=row["asked_at"],

@@ -52,6 +52,7 @@ payments = Table(
     Column("amount_minor", BigInteger, nullable=False),
     currency(),
     Column("capture", Text, nullable=False),
+    Column("method", Text),
     Column("tolerance_minor", BigInteger, nullable=False, server_default="0"),
     Column("status", Text, nullable=False),
     Column("version", Integer, nullable=False),

@@ -266,6 +266,8 @@ class Payment:
     expires_at: datetime
     account: str | None = None
     """Which of our accounts at the gateway; None where we have one, or for the one without a name."""
+    method: str | None = None
+    """How the shopper means to pay, where the caller chose it: upi, bank_debit, …"""
     gateway_reference: str | None = None
     duplicate_of: str | None = None
     asked_at: datetime | None = None

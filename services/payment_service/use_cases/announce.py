@@ -207,6 +207,7 @@ def event_of(
         amount_disputed=state.amount_disputed,
         amount_excess=state.amount_excess,
         outcome_unknown=payment.outcome_unknown,
+        method=payment.method,
         reason=reason,
         learnt_from=learnt_from,
         occurred_at=at,

@@ -39,6 +39,8 @@ class CreatePayment:
     failure_url: str
     cancel_url: str
     expires_at: datetime
+    method: str | None = None
+    """How the shopper means to pay; the sweep's pace depends on it, and the gateway's page may still offer others."""
 
     def digest(self) -> bytes:
         """What makes two requests the same: all that the shopper pays, and where. Return URLs may differ between
@@ -133,6 +135,7 @@ def _payment_of(
         updated_at=now,
         expires_at=command.expires_at,
         authorization_valid_for=authorization_valid_for,
+        method=command.method,
     )
 
 

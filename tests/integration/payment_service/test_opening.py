@@ -31,6 +31,14 @@ async def test_a_payment_is_opened_at_the_gateway(world: World) -> None:
     assert await world.event_types(body["payment_id"]) == ["created", "requires_action"]
 
 
+async def test_how_the_shopper_means_to_pay_is_kept_and_announced(world: World) -> None:
+    """The sweep paces itself by it."""
+    body = world.body(method="bank_debit")
+    assert (await world.post("", body)).json()["method"] == "bank_debit"
+    sql = "SELECT convert_from(body, 'UTF8')::jsonb -> 'data' ->> 'method' AS method FROM outbox_messages"
+    assert {row["method"] for row in await world.rows(sql)} == {"bank_debit"}
+
+
 async def test_the_same_call_again_is_the_same_session(world: World) -> None:
     body = world.body()
     first = await world.post("", body)

@@ -1,4 +1,7 @@
-"""reconciliation"""
+"""Settlements in the ledger, cases in the timeline, indexes for the exports, how a shopper means to pay.
+
+Adds and relaxes only; old code keeps working on the new schema.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ OF_PAYMENT_OR_SETTLEMENT = (
 
 
 def upgrade() -> None:
+    op.add_column("payments", sa.Column("method", sa.Text(), nullable=True))
     op.add_column("ledger_entries", sa.Column("source_key", sa.Text(), nullable=True))
     op.alter_column("ledger_entries", "payment_id", existing_type=sa.Text(), nullable=True)
     op.alter_column("ledger_entries", "payment_version", existing_type=sa.Integer(), nullable=True)
@@ -57,6 +61,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("status IN ('unclaimed', 'unreadable')"),
     )
     op.drop_index("ix_payments_updated_at", table_name="payments")
+    op.drop_column("payments", "method")
     _replace_list("ledger_postings", "account", (*ACCOUNTS, "payouts"))
     _replace_list("payment_timeline", "kind", ENTRY_KINDS)
     op.drop_constraint(op.f("ck_ledger_entries_of_payment_or_settlement"), "ledger_entries", type_="check")
