@@ -186,14 +186,6 @@ class ReconcilerSettings(ServiceSettings):
             raise ValueError("ISO 4217 codes, in capitals")
         return value
 
-    @field_validator("sweep_calls_by_gateway")
-    @classmethod
-    def _calls_are_numbers(cls, value: str) -> str:
-        for gateway, calls in _pairs(value):
-            if not gateway or not calls.isdecimal() or not 1 <= int(calls) <= MOST_CALLS:
-                raise ValueError(f"a list of <gateway>=<1 to {MOST_CALLS}>, separated by commas")
-        return value
-
     order_service_url: str = Field("http://127.0.0.1:8000", description="base URL of order_service")
     export_budget_seconds: float = Field(
         1800.0, gt=0, le=7200, description="one export in all; the first one reads everything there is"
@@ -220,6 +212,14 @@ class ReconcilerSettings(ServiceSettings):
     gateway_list_lag_seconds: float = Field(
         3600.0, ge=0, le=86_400, description="the newest part is left out: it is still on its way to us"
     )
+
+    @field_validator("sweep_calls_by_gateway")
+    @classmethod
+    def _calls_are_numbers(cls, value: str) -> str:
+        for gateway, calls in _pairs(value):
+            if not gateway or not calls.isdecimal() or not 1 <= int(calls) <= MOST_CALLS:
+                raise ValueError(f"a list of <gateway>=<1 to {MOST_CALLS}>, separated by commas")
+        return value
 
     @field_validator("sweep_captured_looks_hours")
     @classmethod
