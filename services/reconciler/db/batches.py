@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
-AHEAD_BYTES = 32 * 1024 * 1024
+AHEAD_BYTES = 16 * 1024 * 1024
 
 
 async def batches_of(pieces: AsyncIterator[bytes], *, rows: int) -> AsyncGenerator[AsyncIterator[bytes]]:

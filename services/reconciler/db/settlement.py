@@ -22,8 +22,8 @@ from services.reconciler.db.settlement_payouts import SettlementPayouts
 from services.reconciler.domain.settlement import SettlementFile
 from services.reconciler.use_cases.settling_ports import StoredLines, Told
 
-BATCH_LINES = 200_000
-"""While one is stored and matched, the next is read: smaller ones join too often, larger ones keep the reader waiting."""
+BATCH_LINES = 50_000
+"""While one is stored and matched the next is read; much smaller ones would cost more in statements."""
 
 
 class Settlement(SettlementFindings, SettlementPayouts):

@@ -103,7 +103,7 @@ _SIGNED = "CASE WHEN i.kind = 'sale' THEN 1 WHEN i.kind IN ('refund', 'chargebac
 _NAMED = "k.reference = i.reference"
 
 TIMES_OF_BATCH = f"""
-    SELECT min(occurred_at) - interval '1 day' AS first, max(occurred_at) + interval '1 day' AS last
+    SELECT min(occurred_at) - interval '2 hours' AS first, max(occurred_at) + interval '2 hours' AS last
     FROM settlement_incoming WHERE kind IN {KINDS}
 """
 
