@@ -42,6 +42,7 @@ from tests.support.waiting import until
 COMMAND_KEY = "5c" * 32
 COMMAND_KEYS = f"order_service:{COMMAND_KEY},reconciler:{COMMAND_KEY}"
 NEVER = 3600.0
+SANDBOX_FEES = {"basis_points": 250, "tax_percent": 18, "tolerance_minor": 0, "rounding": "down"}
 PRICE = Money(3900, "EUR")
 
 
@@ -303,7 +304,5 @@ def _at_once() -> dict[str, Any]:
         "gateway_list_days": 0.02,  # some gateways list by the hour
         "pull_overlap_seconds": 60,
         "settlement_delay_days": dict.fromkeys(subjects(), 0),
-        "settlement_fees": {
-            name: {"basis_points": 250, "tax_percent": 18, "tolerance_minor": 1} for name in subjects()
-        },
+        "settlement_fees": dict.fromkeys(subjects(), SANDBOX_FEES),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -18,6 +17,7 @@ from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, LineKind, Set
 from services.reconciler.domain.settlement_rules import (
     BookLine,
     BookMovement,
+    Coverage,
     Due,
     FeeRule,
     LooseLine,
@@ -125,12 +125,18 @@ _COUNT_LOOSE = "SELECT count(*) FROM settlement_lines l WHERE NOT repeats AND {0
 _UNMATCHED = f"file_id = :file_id AND payment_id IS NULL AND kind IN {_KINDS}"
 _NAMED = "gateway = :gateway AND account = :account AND identity = ANY(:identities)"
 
-# As FeeRule.expected computes it: whole numbers, halves rounded up.
-_FEE = """(div(CAST(gross_minor AS numeric) * :basis_points + 5000, 10000)
+# As FeeRule.allows computes it: whole numbers.
+_FEE = """(div(CAST(gross_minor AS numeric) * :basis_points + :half, 10000)
     + coalesce(CAST(CAST(:fixed AS jsonb) ->> CAST(currency AS text) AS bigint), 0))"""
-_FEE_DIFFERS = f"""file_id = :file_id AND kind = 'sale' AND gross_minor >= 0 AND (
-    abs(fee_minor - {_FEE}) > :tolerance
-    OR abs(tax_minor - div({_FEE} * :tax_percent + 50, 100)) > :tolerance)"""
+_TAX = f"div({_FEE} * :tax_percent + :half_percent, 100)"
+_FEE_DIFFERS = f"""file_id = :file_id AND kind = 'sale' AND gross_minor >= 0 AND CASE
+        WHEN tax_minor = 0 THEN abs(fee_minor - {_FEE} - {_TAX}) > :tolerance
+        ELSE abs(fee_minor - {_FEE}) > :tolerance OR abs(tax_minor - {_TAX}) > :tolerance END
+    AND NOT EXISTS (
+        SELECT FROM known_movements m
+        WHERE m.payment_id = l.payment_id AND m.kind = 'sale' AND m.reference = l.movement_reference
+          AND l.presented_minor IS NULL AND (m.amount_minor <> l.gross_minor OR m.currency <> l.currency))"""
+"""Of a sale whose amount differs from ours that is the finding: its fee is of another amount than was agreed on."""
 
 _CANDIDATES = f"""
     SELECT line.number, m.payment_id, m.reference, m.occurred_at
@@ -211,6 +217,8 @@ class SettlementFindings:
             "fixed": _json(rule.fixed_minor),
             "tax_percent": rule.tax_percent,
             "tolerance": rule.tolerance_minor,
+            "half": 5_000 if rule.rounding == "half_up" else 0,
+            "half_percent": 50 if rule.rounding == "half_up" else 0,
         }
         return await self._loose(_FEE_DIFFERS, limit=limit, **values)
 
@@ -247,12 +255,12 @@ class SettlementFindings:
         values = {"gateway": file.gateway, "account": file.account, "file_id": file.file_id}
         return list((await self._do(_TOUCHED_CASES, **values, scenarios=list(OF_A_PAYMENT))).scalars())
 
-    async def covered_until(self, gateway: str, account: str) -> datetime | None:
-        """The latest time that a read file of the account covers."""
-        statement = """SELECT max(covers_until) FROM settlement_files
+    async def covered(self, gateway: str, account: str) -> Coverage:
+        """From the earliest to the latest time that a read file of the account covers."""
+        statement = """SELECT min(covers_from), max(covers_until) FROM settlement_files
             WHERE gateway = :gateway AND account = :account AND status = 'read'"""
-        covered: datetime | None = (await self._do(statement, gateway=gateway, account=account)).scalar()
-        return covered
+        since, until = (await self._do(statement, gateway=gateway, account=account)).one()
+        return Coverage(since, until)
 
     async def accounts(self, gateway: str | None) -> list[tuple[str, str]]:
         """Gateways and accounts of which files were read, or statements seen."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 from services.reconciler.domain.cases import Action, CaseKind, Finding, Scenario, Subject
 from services.reconciler.domain.mirror import MovementKind
@@ -43,7 +43,8 @@ _UNKNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class FeeRule:
-    """What a gateway takes of a sale: a part, something fixed, and tax on both."""
+    """What a gateway takes of a sale: a part, something fixed, and tax on both. A file that names no tax tells one
+    number for both."""
 
     basis_points: int = 0
     fixed_minor: Mapping[str, int] = field(default_factory=dict)
@@ -51,11 +52,19 @@ class FeeRule:
     tax_percent: int = 0
     tolerance_minor: int = 1
     """Of fee and tax each: gateways round by line or by batch (failure RC5)."""
+    rounding: Literal["half_up", "down"] = "half_up"
 
     def expected(self, gross_minor: int, currency: str) -> tuple[int, int]:
-        """Fee and tax on it; halves are rounded up."""
-        fee = (gross_minor * self.basis_points + 5_000) // 10_000 + self.fixed_minor.get(currency, 0)
-        return fee, (fee * self.tax_percent + 50) // 100
+        """Fee and tax on it."""
+        half, half_percent = (5_000, 50) if self.rounding == "half_up" else (0, 0)
+        fee = (gross_minor * self.basis_points + half) // 10_000 + self.fixed_minor.get(currency, 0)
+        return fee, (fee * self.tax_percent + half_percent) // 100
+
+    def allows(self, gross_minor: int, currency: str, *, fee_minor: int, tax_minor: int) -> bool:
+        fee, tax = self.expected(gross_minor, currency)
+        if tax_minor == 0:
+            return abs(fee_minor - fee - tax) <= self.tolerance_minor
+        return abs(fee_minor - fee) <= self.tolerance_minor and abs(tax_minor - tax) <= self.tolerance_minor
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +140,30 @@ class Due:
         return self.until is not None and self.since <= at < self.until
 
 
-def due(rules: SettlementRules, gateway: str, *, covered_until: datetime | None, now: datetime) -> Due:
-    until = None if covered_until is None else min(covered_until, now - rules.delay(gateway))
-    return Due(now - timedelta(days=rules.lookback_days), until)
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The times of the earliest and the latest line of an account's files. None: there is none."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def with_file(self, since: datetime | None, until: datetime | None) -> Coverage:
+        return Coverage(_of(min, self.since, since), _of(max, self.until, until))
+
+
+def _of(choose: Callable[..., datetime], *times: datetime | None) -> datetime | None:
+    known = [at for at in times if at is not None]
+    return choose(known) if known else None
+
+
+def due(rules: SettlementRules, gateway: str, covered: Coverage, *, now: datetime) -> Due:
+    """What moved before the day of the first line that there is may have been in a file that nobody sent in."""
+    oldest = now - timedelta(days=rules.lookback_days)
+    until = None if covered.until is None else min(covered.until, now - rules.delay(gateway))
+    if covered.since is None:
+        return Due(oldest, until)
+    first_day = covered.since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Due(max(oldest, first_day), until)
 
 
 def judge_payment(books: PaymentBooks, due: Due) -> list[Finding]:
@@ -331,9 +361,9 @@ def fee_differs(line: LooseLine, rule: FeeRule) -> Finding | None:
     """Fee and tax of a sale against what was agreed. What it costs us more is negative."""
     if line.kind != LineKind.SALE or line.gross_minor < 0:
         return None
-    fee, tax = rule.expected(line.gross_minor, line.currency)
-    if abs(line.fee_minor - fee) <= rule.tolerance_minor and abs(line.tax_minor - tax) <= rule.tolerance_minor:
+    if rule.allows(line.gross_minor, line.currency, fee_minor=line.fee_minor, tax_minor=line.tax_minor):
         return None
+    fee, tax = rule.expected(line.gross_minor, line.currency)
     return Finding(
         kind=CaseKind.SETTLEMENT,
         scenario=Scenario.FEE_DIFFERS,

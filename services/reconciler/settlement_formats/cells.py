@@ -172,7 +172,10 @@ def currency_of(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DateLayout:
-    """``pattern`` names the groups Y, m, d and, where they are, T (the time) and Z (the zone)."""
+    """``pattern`` names the groups Y, m, d and, where they are, T (the time) and Z (the zone).
+
+    A day alone is its last second: by then the money had moved, and the file covers the day.
+    """
 
     pattern: re.Pattern[str]
 
@@ -182,7 +185,7 @@ class DateLayout:
             return None
         part = found.groupdict()
         written = part.get("Z") or zone
-        return f"{part['Y']}-{part['m']}-{part['d']}T{part.get('T') or '00:00:00'}{written}"
+        return f"{part['Y']}-{part['m']}-{part['d']}T{part.get('T') or '23:59:59'}{written}"
 
 
 _TIME = r"(?P<T>[0-2][0-9]:[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?)"

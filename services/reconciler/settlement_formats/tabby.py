@@ -32,7 +32,7 @@ FORMATS = (
             "payment": ("payment_id",),
             "order": ("order_reference",),
             "kind": ("type",),
-            "at": ("created_at",),
+            "at": ("created_at", "statement_date"),
             "gross": ("gross",),
             "fee": ("fee",),
             "tax": ("fee_vat",),

@@ -26,7 +26,7 @@ FORMATS = (
             "order": ("order_id",),
             "order_reference": ("order_reference_id",),
             "kind": ("type",),
-            "at": ("created_at",),
+            "at": ("created_at", "statement_date"),
             "gross": ("gross",),
             "fee": ("fee",),
             "tax": ("fee_vat",),

@@ -14,6 +14,7 @@ from services.reconciler.domain.cases import Finding, Subject
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
 from services.reconciler.domain.settlement_rules import (
     MAX_FINDINGS_PER_SCENARIO,
+    Coverage,
     Limited,
     due,
     fee_differs,
@@ -103,7 +104,11 @@ class _Settling:
         subject = Subject(gateway=file.gateway, account=file.account, file_id=file.file_id)
         limited = Limited(subject, name_of_file(file), always=open_keys)
         what_is_due = await due_of(
-            self._tx, file.gateway, file.account, self._context, covers_until=report.covers_until
+            self._tx,
+            file.gateway,
+            file.account,
+            self._context,
+            covers=(report.covers_from, report.covers_until),
         )
         await judge_touched(limited, self._tx, what_is_due)
         await self._add_unknown_lines(limited)
@@ -114,9 +119,9 @@ class _Settling:
     async def _touch(self, report: ReadingReport) -> None:
         """Of what is absent, a file is asked only about its own time: what it costs is the file's, not history's."""
         settlement, rules = self._tx.settlement, self._context.settlement_rules
-        window = due(rules, self._file.gateway, covered_until=report.covers_until, now=self._now)
-        if report.covers_from is not None:
-            window = replace(window, since=max(window.since, report.covers_from - rules.delay(self._file.gateway)))
+        own = Coverage(report.covers_from, report.covers_until)
+        before = None if own.since is None else own.since - rules.delay(self._file.gateway)
+        window = due(rules, self._file.gateway, Coverage(before, own.until), now=self._now)
         has_earlier = await settlement.has_earlier_files(self._file)
         await settlement.touch_file(self._file, window, has_earlier=has_earlier)
 

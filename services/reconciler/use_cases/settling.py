@@ -21,12 +21,16 @@ async def judge_touched(limited: Limited, tx: ReconcilerTransaction, what_is_due
 
 
 async def due_of(
-    tx: ReconcilerTransaction, gateway: str, account: str, context: Context, *, covers_until: datetime | None = None
+    tx: ReconcilerTransaction,
+    gateway: str,
+    account: str,
+    context: Context,
+    *,
+    covers: tuple[datetime | None, datetime | None] = (None, None),
 ) -> Due:
-    """What must have been settled by now; ``covers_until`` of a file that is not marked read yet."""
-    times = [await tx.settlement.covered_until(gateway, account), covers_until]
-    covered_until = max((at for at in times if at is not None), default=None)
-    return due(context.settlement_rules, gateway, covered_until=covered_until, now=context.clock.now())
+    """What must have been settled by now; ``covers``: the times of a file that is not marked read yet."""
+    covered = (await tx.settlement.covered(gateway, account)).with_file(*covers)
+    return due(context.settlement_rules, gateway, covered, now=context.clock.now())
 
 
 async def cases_of(tx: ReconcilerTransaction, case_ids: Iterable[str]) -> list[Case]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from services.reconciler.domain.settlement import SettlementFile, StatedPayout
-from services.reconciler.domain.settlement_rules import Due, FeeRule, LooseLine, PaymentBooks, Payout
+from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule, LooseLine, PaymentBooks, Payout
 
 Told = Callable[[int], Awaitable[None]]
 """Called with the number of lines that are stored so far; what it raises ends the storing."""
@@ -107,7 +107,7 @@ class SettlementRepository(Protocol):
         """Unresolved cases that this file's lines, payouts or the file itself give reason to look at again."""
         ...
 
-    async def covered_until(self, gateway: str, account: str) -> datetime | None: ...
+    async def covered(self, gateway: str, account: str) -> Coverage: ...
 
     async def accounts(self, gateway: str | None) -> list[tuple[str, str]]: ...
 

@@ -233,7 +233,9 @@ async def test_a_line_that_a_person_matched_is_paired_and_judged(settler: Settle
 async def test_what_is_absent_is_found_only_after_the_gateways_delay(settler: Settler) -> None:
     await settler.knows(1, ("sale", 1_000), at=60 * 24 * 12)  # three days before now
     await settler.knows(2, ("sale", 1_000), at=60 * 24 * 14)
-    await settler.settles([sale(2, at=60 * 24 * 14)])
+    await settler.knows(3, ("sale", 1_000), at=60 * 24 * 10)
+    await settler.knows(4, ("sale", 1_000), at=60 * 24 * 8)  # before the first file that there is
+    await settler.settles([sale(3, at=60 * 24 * 10), sale(2, at=60 * 24 * 14)])
     assert await settler.cases() == []
     settler.world.clock.move(3 * 24 * 3600)
     await settler.settles_again()

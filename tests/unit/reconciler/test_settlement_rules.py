@@ -15,6 +15,7 @@ from services.reconciler.domain.mirror import MovementKind
 from services.reconciler.domain.settlement_rules import (
     BookLine,
     BookMovement,
+    Coverage,
     Due,
     FeeRule,
     Limited,
@@ -127,8 +128,16 @@ def test_nothing_is_absent_before_it_is_due() -> None:
     ],
 )
 def test_what_is_due(gateway: str, days: dict[str, int], covered: datetime | None, until: datetime | None) -> None:
-    found = due(SettlementRules(delay_days=days), gateway, covered_until=covered, now=NOW)
+    found = due(SettlementRules(delay_days=days), gateway, Coverage(None, covered), now=NOW)
     assert found == Due(NOW - timedelta(days=90), until)
+
+
+def test_nothing_is_due_from_before_the_first_file() -> None:
+    """An installation that begins to send files in is not told that all of its history is unsettled."""
+    first = (NOW - timedelta(days=20)).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert due(SettlementRules(), "stripe", Coverage(first + timedelta(hours=9), NOW), now=NOW).since == first
+    grown = Coverage(first, None).with_file(first - timedelta(days=10), NOW)
+    assert due(SettlementRules(), "stripe", grown, now=NOW).since == first - timedelta(days=10)
 
 
 def payout(lines_minor: int, stated: int | None, *, lines: int = 2, age_days: float = 0) -> Payout:

@@ -121,10 +121,10 @@ def test_dates() -> None:
     ist = timezone(timedelta(hours=5, minutes=30))
     assert read("2026-01-02 03:04:05") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=ist)
     assert read("02/01/2026 03:04:05") == datetime(2026, 1, 2, 3, 4, 5, tzinfo=ist)
-    assert read("02-01-2026") == datetime(2026, 1, 2, tzinfo=ist)
+    assert read("02-01-2026") == datetime(2026, 1, 2, 23, 59, 59, tzinfo=ist), "a day alone is its end"
     assert read("2026-01-02T03:04:05.678Z") == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
     assert read("2026/01/02 03:04:05 -0800") == datetime(2026, 1, 2, 11, 4, 5, tzinfo=UTC)
-    assert moment_reader((ISO,), UTC_ZONE)("2026-01-02") == datetime(2026, 1, 2, tzinfo=UTC)
+    assert moment_reader((ISO,), UTC_ZONE)("2026-01-02") == datetime(2026, 1, 2, 23, 59, 59, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
