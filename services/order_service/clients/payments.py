@@ -91,6 +91,15 @@ class HttpPaymentsClient:
         except NotFound:
             return None
 
+    async def find(self, payment_id: str) -> PaymentSnapshot | None:
+        try:
+            answer = _read(await self._send("GET", f"/api/v1/payments/{payment_id}"))
+        except NotFound:
+            return None
+        if answer.payment_id != payment_id:
+            raise ServiceUnavailable("payment_service answered for another payment")
+        return _snapshot(answer)
+
     async def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         assert not in_transaction(), "payment_service is never called inside a unit of work"
         headers = {"authorization": f"Bearer {self._token()}"}

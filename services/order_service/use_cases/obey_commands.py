@@ -2,8 +2,9 @@
 confirmation by a payment that is not there.
 
 Each command is obeyed once, whoever repeats it: its key is claimed in the transaction of its effect. What it says about
-its payment is believed, because it is signed; what becomes of the order is decided here, as for any other news. A
-command that changes nothing is done: its case stays open at the reconciler, whose next run looks again.
+its payment is believed, because it is signed; what becomes of the order is decided here, as for any other news. That a
+payment is absent is not believed: payment_service is asked. A command that changes nothing is done: its case stays open
+at the reconciler, whose next run looks again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import structlog
 
 from services.order_service.domain.models import Order, OrderPayment, PaymentSnapshot
-from services.order_service.domain.revocation import kept_because, revoked, without_its_order
+from services.order_service.domain.revocation import KeptBecause, kept_because, revoked, without_its_order
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.ports import OrderTransaction
 from services.order_service.use_cases.settle_order import apply_payment, is_settled, settle, take_in
@@ -71,8 +72,13 @@ async def cancel_order_without_payment(
     *,
     causation_id: str | None = None,
 ) -> None:
-    """Revoke the confirmation by a payment that shows no money, or that payment_service does not know (None): the order
-    is canceled and its goods go back, once. ``domain/revocation.py`` says when not; then the news alone is taken in."""
+    """Revoke the confirmation by a payment that shows no money, or that payment_service does not know: the order is
+    canceled and its goods go back, once. ``domain/revocation.py`` says when not; then the news alone is taken in.
+
+    ``payment`` None: the sender did not find it, and payment_service is asked first, with no transaction open. Raises
+    what PaymentsClient raises: unasked, nothing is decided, and the message is tried again.
+    """
+    payment = payment or await deps.payments.find(command.payment_id)
     is_consistent = payment is None or (payment.order_id, payment.payment_id) == (command.order_id, command.payment_id)
     assert is_consistent, "a command names two orders or two payments"
     async with deps.uow() as tx:
@@ -118,9 +124,11 @@ async def _let_go(
     return changed
 
 
-def _log_cancel(command: OrderCancelRequested, order: Order, kept: str | None) -> None:
+def _log_cancel(command: OrderCancelRequested, order: Order, kept: KeptBecause | None) -> None:
     about = {"order_id": order.id, "payment_id": command.payment_id}
     if kept is None:
         log.warning("order_canceled_without_payment", **about)
+    elif kept is KeptBecause.LOST_BY_ITS_OWNER:
+        log.error("order_cancel_not_obeyed", because=str(kept), **about)
     else:
         log.info("order_cancel_not_obeyed", because=str(kept), **about)

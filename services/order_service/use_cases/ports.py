@@ -275,7 +275,7 @@ class OpenedPayment:
 
 
 class PaymentsClient(Protocol):
-    """payment_service. Both calls may be repeated with the same ``payment_id``.
+    """payment_service. Every call may be repeated with the same ``payment_id``.
 
     Raises GatewayUnavailable, GatewayOutcomeUnknown, GatewayRejected, PaymentRefused or ServiceUnavailable.
     """
@@ -284,6 +284,10 @@ class PaymentsClient(Protocol):
 
     async def close(self, payment_id: str, *, reason: str) -> PaymentSnapshot | None:
         """Close the session at the gateway, or learn what became of it. None: payment_service knows no such payment."""
+        ...
+
+    async def find(self, payment_id: str) -> PaymentSnapshot | None:
+        """What payment_service knows now, without asking a gateway. None: it knows no such payment."""
         ...
 
 

@@ -14,7 +14,7 @@ from services.order_service.messaging.handlers import PaymentEventsHandler
 from services.order_service.use_cases.ports import Mail, MailNotSent, OpenedPayment, PaymentRequest
 from shared.contracts.envelope import EventEnvelope
 from shared.contracts.payment_events import STATUS_EVENTS, PaymentEventData, RefundEventData
-from shared.unit_of_work import InboxClaim
+from shared.unit_of_work import InboxClaim, in_transaction
 
 GATEWAY_PAGE = "https://gateway.example/page/"
 
@@ -27,7 +27,7 @@ class FakePayments:
         self.requests: dict[str, PaymentRequest] = {}
         self.calls: list[tuple[str, str]] = []
         self.sessions_created: Counter[str] = Counter()
-        self._failures: dict[str, list[Exception]] = {"open": [], "close": []}
+        self._failures: dict[str, list[Exception]] = {"open": [], "close": [], "find": []}
         self._found_at_closing: PaymentStatus | None = None
         self.before_open: Callable[[PaymentRequest], Awaitable[None]] | None = None
         self.before_close: Callable[[str], Awaitable[None]] | None = None
@@ -71,6 +71,16 @@ class FakePayments:
         if self.sessions[payment_id].status is PaymentStatus.REQUIRES_ACTION:
             return self.becomes(payment_id, self._found_at_closing or PaymentStatus.CANCELED)
         return self.sessions[payment_id]
+
+    async def find(self, payment_id: str) -> PaymentSnapshot | None:
+        assert not in_transaction()
+        self.calls.append(("find", payment_id))
+        self._maybe_fail("find")
+        return self.sessions.get(payment_id)
+
+    def loses(self, payment_id: str) -> PaymentSnapshot:
+        """Its database was restored, or it is the wrong one. Returns what was known."""
+        return self.sessions.pop(payment_id)
 
     def becomes(self, payment_id: str, status: PaymentStatus, **totals: Any) -> PaymentSnapshot:
         """What the gateway did; the payment's version grows."""

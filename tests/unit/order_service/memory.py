@@ -14,6 +14,7 @@ from services.order_service.domain.models import (
     LineItem,
     Order,
     OrderPayment,
+    PaymentSnapshot,
     Product,
     ReservationStatus,
 )
@@ -34,6 +35,7 @@ class Memory:
         self.reservation = ReservationStatus.RESERVED
         self.moves: Counter[str] = Counter()
         self.payments_by_id: dict[str, OrderPayment] = {}
+        self.at_payment_service: dict[str, PaymentSnapshot] = {}
         self.claims: set[InboxClaim] = set()
         self.events: list[EventData] = []
         self.invoice_count = 0
@@ -41,11 +43,14 @@ class Memory:
         self.notifications = self.inbox = self.outbox = self
         ports = fake_ports()
         shop, rules = Shop("Shop"), OrderRules()
-        self.deps = Dependencies(self.begin, cast(PaymentsClient, None), ports, shop, rules, command_key=b"k" * 32)
+        self.deps = Dependencies(self.begin, cast(PaymentsClient, self), ports, shop, rules, command_key=b"k" * 32)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[OrderTransaction]:
         yield cast(OrderTransaction, self)
+
+    async def find(self, payment_id: str) -> PaymentSnapshot | None:
+        return self.at_payment_service.get(payment_id)
 
     def hint(self, channel: str, payload: str = "") -> None:
         pass

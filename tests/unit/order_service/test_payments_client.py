@@ -171,6 +171,33 @@ async def test_closing_reads_what_became_of_the_payment() -> None:
     assert (snapshot.status, snapshot.amount_captured, snapshot.version) == (PaymentStatus.CAPTURED, 12500, 3)
 
 
+async def test_finding_asks_for_the_payment_and_moves_nothing() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert (request.method, request.url.path) == ("GET", "/api/v1/payments/pay_1")
+        return httpx.Response(200, json=A_PAYMENT | {"status": "captured", "version": 3})
+
+    found = await a_client(answer).find("pay_1")
+    assert found is not None
+    assert (found.payment_id, found.order_id, found.status, found.version) == (
+        "pay_1",
+        "ord_1",
+        PaymentStatus.CAPTURED,
+        3,
+    )
+
+
+async def test_only_payment_services_own_word_says_that_a_payment_is_absent() -> None:
+    """A proxy's 404, or a server of somebody else, says nothing about payments."""
+    assert await a_client(lambda _: a_problem(404, "not_found")).find("pay_1") is None
+    for stranger in (httpx.Response(404, text="<html>"), httpx.Response(404, json={}), a_problem(401, "no")):
+        with pytest.raises(ServiceUnavailable):
+            await a_client(lambda _, answer=stranger: answer).find("pay_1")  # type: ignore[misc]
+    with pytest.raises(GatewayOutcomeUnknown):
+        await a_client(lambda _: httpx.Response(500)).find("pay_1")
+    with pytest.raises(ServiceUnavailable):
+        await a_client(lambda _: httpx.Response(200, json=A_PAYMENT)).find("pay_2")
+
+
 async def test_a_session_that_another_call_is_opening_is_waited_for() -> None:
     busy = httpx.Response(409, json={"code": "session_busy", "detail": "repeat it", "retryable": True})
     with pytest.raises(PaymentInProgress):
