@@ -139,13 +139,16 @@ class Mirror:
         return [PairKey(row.order_id, row.confirmed_by) for row in rows]
 
     async def pairs(self, keys: Sequence[PairKey]) -> list[Pair]:
+        order_ids = sorted({key.order_id for key in keys})
         payments = await self._payments([key.payment_id for key in keys])
-        orders = await self._orders(sorted({key.order_id for key in keys}))
+        siblings = await self._payments_of(order_ids)
+        orders = await self._orders(order_ids)
         return [
             Pair(
                 key,
                 orders.get(key.order_id),
                 _payment(payments[key.payment_id]) if key.payment_id in payments else None,
+                tuple(each for each in siblings.get(key.order_id, ()) if each.payment_id != key.payment_id),
             )
             for key in keys
         ]
@@ -209,6 +212,14 @@ class Mirror:
         statement = select(known_payments).where(known_payments.c.payment_id == _any(payment_ids))
         rows = (await self._connection.execute(statement)).mappings()
         return {row["payment_id"]: row for row in rows}
+
+    async def _payments_of(self, order_ids: Sequence[str]) -> Mapping[str, list[KnownPayment]]:
+        columns = known_payments.c
+        statement = select(known_payments).where(columns.order_id == _any(order_ids)).order_by(columns.payment_id)
+        found: dict[str, list[KnownPayment]] = {}
+        for row in (await self._connection.execute(statement)).mappings():
+            found.setdefault(row["order_id"], []).append(_payment(row))
+        return found
 
     async def _orders(self, order_ids: Sequence[str]) -> Mapping[str, KnownOrder]:
         columns = known_order_payments.c

@@ -172,8 +172,7 @@ SUSPECTS = text(
                 WHEN o.order_id IS NULL THEN
                     pairs.status IN ('authorized', 'partially_captured', 'captured', 'conflicted')
                 WHEN pairs.is_absent THEN o.confirmed_by = pairs.payment_id OR pairs.told_money > 0
-                WHEN pairs.told_version > pairs.version THEN false
-                WHEN pairs.told_version < pairs.version THEN true
+                WHEN pairs.told_version <> pairs.version THEN true
                 WHEN pairs.status = 'conflicted' OR pairs.amount_excess > 0 THEN true
                 WHEN pairs.status IN ('authorized', 'partially_captured', 'captured') THEN
                     pairs.is_untold OR pairs.conflict IS NOT NULL

@@ -32,6 +32,8 @@ class Scenario(StrEnum):
     """The order knows an older state of its payment; what it would become is no worse than that."""
     MISMATCHED_PAYMENT = "mismatched_payment"
     """Amount, currency or account are not the order's."""
+    ROLLED_BACK = "rolled_back"
+    """The order was told a newer state of the payment than payment_service has: its database was set back (PG13)."""
     ORPHAN_PAYMENT = "orphan_payment"
     """A payment with money, of an order that order_service does not know."""
     UNKNOWN_AT_US = "unknown_at_us"

@@ -5,13 +5,14 @@ acts only where that did not happen: it makes the order know the payment's true 
 where the order knows it, asked several times and gave up.
 
 Each pair of an order and a payment is judged alone, by the table ``RULES``: what the payment is to the order, what
-money it has, and what the order knows of it.
+money it has, and what the order knows of it. Only where the order would be canceled for it, its other payments count
+too. What one side has forgotten cancels nothing: that is a person's matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -163,25 +164,36 @@ def decide(
     *,
     payment_id: str,
     settled_before: datetime | None,
+    others: Sequence[KnownPayment] = (),
     orphan_policy: OrphanPolicy = OrphanPolicy.CASE,
 ) -> Verdict | None:
     """None: in step, or changed since ``settled_before``, so that the event which says it may still be on its way.
 
     ``settled_before`` None judges whatever its age. ``payment_id`` names the payment where payment_service knows none.
+    ``others``: the order's other payments, as payment_service knows them.
     """
     changed_at = max((side.updated_at for side in (order, payment) if side is not None), default=None)
     if changed_at is None or (settled_before is not None and changed_at > settled_before):
         return None
-    if payment is None:
-        return _without_payment(order, payment_id) if order is not None else None
     if order is None:
-        return _orphan(payment, orphan_policy)
+        return _orphan(payment, orphan_policy) if payment is not None else None
+    if payment is None:
+        return _unless_paid_otherwise(_without_payment(order, payment_id), others)
     known = known_to(order, payment_id)
-    if known is not None and known.version > payment.version:
-        return None  # ours is the older copy: the next pull brings the newer one
+    if is_behind(order, payment):
+        return _rolled_back(payment, known)
     if _mismatches(payment, order):
         return _mismatch(payment, order, known)
-    return _by_the_table(payment, order, known)
+    return _unless_paid_otherwise(_by_the_table(payment, order, known), others)
+
+
+def is_behind(order: KnownOrder | None, payment: KnownPayment | None) -> bool:
+    """Whether the order knows a newer version than our copy of the payment is.
+
+    At rest, that is no pull that was a moment too early: payment_service has forgotten what it once said (PG13).
+    """
+    known = known_to(order, payment.payment_id) if order is not None and payment is not None else None
+    return known is not None and payment is not None and known.version > payment.version
 
 
 def known_to(order: KnownOrder, payment_id: str) -> KnownOrderPayment | None:
@@ -265,11 +277,28 @@ def _without_payment(order: KnownOrder, payment_id: str) -> Verdict | None:
         if order.payment_status == "refunded":
             return None  # it went back in full: nothing stays unpaid
         total = order.total.amount_minor
+        if known is not None and known.version > 0:  # only payment_service itself can have told that
+            return Verdict(S.ORDER_WITHOUT_PAYMENT, None, total, 0, "keeper, forgotten")
         return Verdict(S.ORDER_WITHOUT_PAYMENT, A.CANCEL_ORDER, total, 0, "keeper, absent")
     if known is None or known.amount_captured <= known.amount_refunded:
         return None
     believed = known.amount_captured - known.amount_refunded
     return Verdict(S.ORDER_WITHOUT_PAYMENT, None, believed, 0, f"{role_of(payment_id, order).value}, absent")
+
+
+def _unless_paid_otherwise(verdict: Verdict | None, others: Sequence[KnownPayment]) -> Verdict | None:
+    """Canceling gives all of the order's money back, also that of a payment which pays for it: a person decides."""
+    if verdict is None or verdict.action is not A.CANCEL_ORDER:
+        return verdict
+    has_money = any(money_of(each) in (MoneyState.TAKEN, MoneyState.HELD) for each in others)
+    return replace(verdict, action=None, reason=f"{verdict.reason}, paid otherwise") if has_money else verdict
+
+
+def _rolled_back(payment: KnownPayment, known: KnownOrderPayment | None) -> Verdict:
+    assert known is not None, "the order knows more of it"
+    believed = known.amount_captured - known.amount_refunded
+    reason = f"order knows version {known.version}, payment_service {payment.version}"
+    return Verdict(S.ROLLED_BACK, None, believed, _has(payment), reason, version=known.version)
 
 
 def _orphan(payment: KnownPayment, policy: OrphanPolicy) -> Verdict | None:

@@ -27,6 +27,7 @@ PAIR_SCENARIOS = frozenset(
         Scenario.ORDER_WITHOUT_PAYMENT,
         Scenario.STALE_ORDER,
         Scenario.MISMATCHED_PAYMENT,
+        Scenario.ROLLED_BACK,
         Scenario.ORPHAN_PAYMENT,
     }
 )

@@ -116,6 +116,7 @@ class _Comparison:
             pair.payment,
             payment_id=pair.key.payment_id,
             settled_before=settled_before,
+            others=pair.others,
             orphan_policy=self._context.order_rules.orphan_policy,
         )
         if verdict is None:

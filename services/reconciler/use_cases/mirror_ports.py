@@ -92,6 +92,8 @@ class Pair:
     key: PairKey
     order: KnownOrder | None
     payment: KnownPayment | None
+    others: tuple[KnownPayment, ...] = ()
+    """The order's other payments, as payment_service knows them."""
 
 
 @dataclass(frozen=True, slots=True)
