@@ -66,12 +66,9 @@ def refund_target(
     state = payment.state
     if state.amount_captured == 0:
         raise NotRefundable(f"this payment is {payment.status}: nothing was captured; a held amount is voided instead")
-    observations = [fact.observation for fact in facts]
-    is_disputed = any(dispute.status is DisputeStatus.OPEN for dispute in disputes_claimed(observations))
-    if is_disputed and not override:
-        raise PaymentDisputed
-    if state.conflict == FOREIGN_CURRENCY and not override:
-        raise PaymentDisputed("money of this payment went back in another currency; repeat with `override` to refund")
+    contested = contested_because(payment, facts)
+    if contested is not None and not override:
+        raise contested
     if amount_minor > state.amount_refundable:
         raise RefundExceedsCaptured(f"{state.amount_refundable} minor units can still be refunded")
     left = refundable_by_object(payment, facts, operations)
@@ -81,6 +78,16 @@ def refund_target(
             f"the payment was captured in parts, and a refund takes from one of them: at most {max(left.values())}"
         )
     return min(enough)[1]
+
+
+def contested_because(payment: Payment, facts: Iterable[Fact]) -> PaymentDisputed | None:
+    """Why nothing of this payment is refunded unless a person insists: it might go back twice, or too much of it."""
+    disputes = disputes_claimed([fact.observation for fact in facts])
+    if any(dispute.status is DisputeStatus.OPEN for dispute in disputes):
+        return PaymentDisputed()
+    if payment.state.conflict == FOREIGN_CURRENCY:
+        return PaymentDisputed("money of this payment went back in another currency; repeat with `override` to refund")
+    return None
 
 
 def refundable_by_object(payment: Payment, facts: Iterable[Fact], operations: Sequence[Operation]) -> dict[str, int]:

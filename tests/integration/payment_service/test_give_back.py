@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from services.payment_service.domain.models import FactKind, Observation
 from services.payment_service.messaging.handlers import CommandHandler
 from services.payment_service.use_cases.give_back import give_back
 from shared.contracts.commands import RefundRequested
 from shared.contracts.envelope import EventEnvelope
 from shared.errors import NotFound
 from shared.messaging.commands import UnsignedCommand
+from shared.money import Money
 from shared.unit_of_work import InboxClaim
 from tests.integration.payment_service.conftest import BuildWorld
 from tests.integration.payment_service.fake_money import ORDERED, Do, Shop, open_shop
@@ -184,6 +186,72 @@ async def test_nothing_to_give_back_is_told_and_that_is_all(build_world: BuildWo
     assert await shop.operations(payment_id) == []
     timeline = await shop.world.rows("SELECT summary FROM payment_timeline WHERE kind = 'decision'")
     assert len(timeline) == 1
+
+
+CONTESTING = (
+    Observation(FactKind.DISPUTE_OPENED, "dp_1", Money(100, "EUR")),
+    Observation(FactKind.REFUND_SUCCEEDED, "re_dashboard", Money(1100, "USD")),
+)
+
+
+@pytest.mark.parametrize("contesting", CONTESTING, ids=lambda each: each.kind.value)
+async def test_what_the_api_refuses_to_refund_no_command_refunds(
+    build_world: BuildWorld, contesting: Observation
+) -> None:
+    """An open dispute about a part, money that went back in another currency: it might go back twice."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    await shop.tell(payment_id, contesting)
+    assert (await shop.refund(payment_id)).status_code == 409
+    before = await shop.statuses(payment_id)
+    await deliver(shop, (await a_command(shop, payment_id)).signed(SENDER_KEY))
+    await shop.run_due()
+    assert await shop.statuses(payment_id) == before
+    assert shop.gateway.called("refund") == []
+    (entry,) = await shop.world.rows("SELECT summary FROM payment_timeline WHERE kind = 'decision'")
+    assert "a person has to decide" in entry["summary"]
+
+
+async def test_a_dispute_that_is_over_lets_the_next_command_refund(build_world: BuildWorld) -> None:
+    """order_service asks again, with a key of its own; the one that planned nothing stays obeyed."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.captured()
+    await shop.tell(payment_id, CONTESTING[0])
+    first = (await a_command(shop, payment_id)).signed(SENDER_KEY)
+    await deliver(shop, first)
+    await shop.tell(payment_id, Observation(FactKind.DISPUTE_WON, "dp_1", Money(100, "EUR")))
+    await deliver(shop, first, "evt_2")
+    assert await shop.statuses(payment_id) == []
+    again = await a_command(shop, payment_id, command_key=f"late_payment:{payment_id}#2")
+    await deliver(shop, again.signed(SENDER_KEY), "evt_3")
+    await shop.run_due()
+    assert shop.account(payment_id).refunded == ORDERED
+
+
+async def test_a_hold_is_released_though_a_dispute_is_open(build_world: BuildWorld) -> None:
+    shop = await open_shop(build_world)
+    payment_id = await shop.held()
+    await shop.capture(payment_id, 500, body={"final": False})
+    await shop.tell(payment_id, CONTESTING[0])
+    await deliver(shop, (await a_command(shop, payment_id)).signed(SENDER_KEY))
+    await shop.run_due()
+    assert await shop.statuses(payment_id, "void") == ["succeeded"]
+    assert shop.gateway.called("refund") == []
+
+
+async def test_a_command_that_found_nothing_finds_nothing_when_it_is_replayed_later(build_world: BuildWorld) -> None:
+    """RF18: it was obeyed. Whoever can write to the broker cannot use it up again once there is money."""
+    shop = await open_shop(build_world)
+    payment_id = await shop.opened()
+    signed = (await a_command(shop, payment_id)).signed(SENDER_KEY)
+    await deliver(shop, signed)
+    await shop.tell(payment_id, Observation(FactKind.CAPTURED, "late_1", Money(ORDERED, "EUR")))
+    await deliver(shop, signed, "evt_2")
+    assert await shop.operations(payment_id) == []
+    assert len(await shop.world.rows("SELECT 1 FROM payment_timeline WHERE kind = 'decision'")) == 1
+    again = await a_command(shop, payment_id, command_key=f"late_payment:{payment_id}#2")
+    await deliver(shop, again.signed(SENDER_KEY), "evt_3")
+    assert await shop.statuses(payment_id) == ["pending"]
 
 
 async def test_a_gateway_that_is_away_gets_it_later(build_world: BuildWorld) -> None:
