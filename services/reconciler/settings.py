@@ -203,7 +203,11 @@ class ReconcilerSettings(ServiceSettings):
         6.0, gt=0, le=720, description="after that a command that changed nothing is said to have had no effect"
     )
     orders_cancel_limit: int = Field(
-        50, ge=0, description="orders that one run may cancel: more is no lost event but a lost database, for a person"
+        50,
+        ge=0,
+        description="orders canceled and payments refunded by policy in 24 hours, and never more than a twentieth"
+        " of all orders (but 5): more is no lost event but a lost database, and all that"
+        " the run found are held for a person",
     )
     orphan_policy: OrphanPolicy = Field(
         OrphanPolicy.CASE, description="a payment whose order nobody knows: case (a person decides) or refund"

@@ -114,6 +114,9 @@ class CaseOut(BaseModel):
     actual_minor: int | None = Field(description="what the gateway says")
     difference_minor: int | None
     action: Action | None = Field(description="what the policy does about it; null: a person decides")
+    held_at: Rfc3339 | None = Field(
+        description="since when the policy leaves it to a person, because it found too many such cases in a day"
+    )
     request: RequestOut | None = Field(description="what an operator asked for and a second person has to ask for too")
     owner: str | None
     opened_at: Rfc3339
@@ -245,6 +248,7 @@ def _facts(case: Case, now: datetime) -> dict[str, Any]:
         "actual_minor": case.actual_minor,
         "difference_minor": case.difference_minor,
         "action": case.action,
+        "held_at": case.held_at,
         "request": request,
         "owner": case.owner,
         "opened_at": case.opened_at,

@@ -76,6 +76,15 @@ _ACCEPTED = text(
     """
 )
 
+_MOVED_BY_POLICY = text(
+    """
+    SELECT count(*) FROM (
+        SELECT case_id FROM case_actions
+        WHERE asked_by = 'policy' AND action IN ('refund', 'cancel_order') AND at > :since
+        UNION SELECT case_id FROM cases WHERE held_at IS NOT NULL AND held_at > :since) AS moved
+    """
+)
+
 
 class Cases:
     def __init__(self, connection: AsyncConnection) -> None:
@@ -151,6 +160,9 @@ class Cases:
         return {(row.case_id, Action(row.action)) for row in await self._connection.execute(statement)}
 
     async def add_action(self, action: CaseAction) -> bool:
+        # Whoever counts its actions at the same time waits here, and sees this one.
+        locked = select(cases.c.case_id).where(cases.c.case_id == action.case_id).with_for_update()
+        await self._connection.execute(locked)
         statement = text(
             """
             INSERT INTO case_actions (case_id, number, action, command_key, asked_by, at, verified_at)
@@ -163,6 +175,13 @@ class Cases:
         values = {name: getattr(action, name) for name in ("case_id", "command_key", "asked_by", "at", "verified_at")}
         added = await self._connection.execute(statement, values | {"action": action.action.value})
         return added.scalar() is not None
+
+    async def hold(self, case_ids: Sequence[str], *, at: datetime) -> None:
+        statement = update(cases).where(cases.c.case_id == func.any(list(case_ids)), cases.c.held_at.is_(None))
+        await self._connection.execute(statement.values(held_at=at))
+
+    async def moved_by_policy(self, *, since: datetime) -> int:
+        return int((await self._connection.execute(_MOVED_BY_POLICY, {"since": since})).scalar_one())
 
     async def actions_of(self, case_id: str) -> list[CaseAction]:
         statement = select(case_actions).where(case_actions.c.case_id == case_id).order_by(case_actions.c.number)

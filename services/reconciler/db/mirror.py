@@ -125,6 +125,12 @@ class Mirror:
     async def order(self, order_id: str) -> KnownOrder | None:
         return (await self._orders([order_id])).get(order_id)
 
+    async def knows_orders(self) -> bool:
+        return (await self._connection.execute(select(known_orders.c.order_id).limit(1))).first() is not None
+
+    async def count_orders(self) -> int:
+        return int((await self._connection.execute(select(func.count()).select_from(known_orders))).scalar_one())
+
     async def slice(self, scope: Scope, *, after: str, limit: int) -> Slice:
         until = (await self._connection.execute(sql.SLICE_END, {"after": after, "limit": limit})).scalar()
         found = await self._connection.execute(sql.SUSPECTS, _scope(scope) | {"after": after, "until": until})

@@ -403,6 +403,7 @@ cases = Table(
     Column("action", Text),
     Column("evidence", JSONB, nullable=False),
     Column("owner", Text),
+    timestamp("held_at", nullable=True),
     Column("requested_action", Text),
     Column("requested_by", Text),
     Column("request_reason", Text),
@@ -422,6 +423,7 @@ cases = Table(
     CheckConstraint("difference_minor = actual_minor - expected_minor", name="difference_is_signed"),
     Index("uq_cases_unresolved_key", "key", unique=True, postgresql_where=text("status <> 'resolved'")),
     Index("ix_cases_accepted_key", "key", postgresql_where=text("resolution = 'accepted'")),
+    Index("ix_cases_held_at", "held_at", postgresql_where=text("held_at IS NOT NULL")),
     Index("ix_cases_status", "status", "case_id"),
     Index("ix_cases_payment_id", "payment_id", postgresql_where=text("payment_id IS NOT NULL")),
     Index("ix_cases_order_id", "order_id", postgresql_where=text("order_id IS NOT NULL")),
@@ -439,6 +441,11 @@ case_actions = Table(
     timestamp("at"),
     timestamp("verified_at", nullable=True),
     one_of("action", _values(Action)),
+    Index(
+        "ix_case_actions_money_by_policy",
+        "at",
+        postgresql_where=text("asked_by = 'policy' AND action IN ('refund', 'cancel_order')"),
+    ),
 )
 
 case_notes = Table(

@@ -153,6 +153,8 @@ class Case:
     last_seen_at: datetime
     last_seen_run: str | None
     owner: str | None = None
+    held_at: datetime | None = None
+    """Since when the policy moves no money of it, because there were too many at once; a person may."""
     requested_action: Action | None = None
     """Of an operator, waiting for a second person; with who and why."""
     requested_by: str | None = None

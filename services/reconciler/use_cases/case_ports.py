@@ -80,7 +80,16 @@ class CaseRepository(Protocol):
         ...
 
     async def add_action(self, action: CaseAction) -> bool:
-        """False: a command of this key was sent before; nothing is changed then. Its number is given here."""
+        """False: a command of this key was sent before; nothing is changed then. Its number is given here, and the case
+        is held until the commit."""
+        ...
+
+    async def hold(self, case_ids: Sequence[str], *, at: datetime) -> None:
+        """The policy moves no money of these any more; only a person does."""
+        ...
+
+    async def moved_by_policy(self, *, since: datetime) -> int:
+        """How many cases had money moved by the policy since then, or were held."""
         ...
 
     async def actions_of(self, case_id: str) -> list[CaseAction]: ...

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from services.reconciler.domain.cases import Case, CaseKind, Finding, Scenario
-from services.reconciler.domain.decisions import Verdict, decide
+from services.reconciler.domain.decisions import OrphanPolicy, Verdict, decide
 from services.reconciler.domain.models import RunRequest
 from services.reconciler.domain.order_findings import (
     PAIR_SCENARIOS,
@@ -44,18 +44,22 @@ async def compare_orders(run_id: str, request: RunRequest, context: Context, pro
     await pull_exports(context, progress)
     async with context.uow() as tx:
         marks = await tx.mirror.marks()
+        knows_orders = await tx.mirror.knows_orders()
     # Both sides have been read until then; what is younger than the grace may still be on its way.
-    settled_before = min(marks[Source.PAYMENTS], marks[Source.ORDERS]) - context.order_rules.grace
+    read_until = min(marks[Source.PAYMENTS], marks[Source.ORDERS], context.clock.now())
+    settled_before = read_until - context.order_rules.grace
     scope = Scope(settled_before, request.gateway, request.window_from, request.window_to)
     cases = OrderCases(run_id, context)
-    comparison = _Comparison(scope, cases, context, progress)
+    # Without a single order it is not the payments that are orphans.
+    orphan_policy = context.order_rules.orphan_policy if knows_orders else OrphanPolicy.CASE
+    comparison = _Comparison(scope, cases, orphan_policy, context, progress)
     await comparison.pairs()
     await comparison.unanswered()
     await comparison.parked_events()
     missed = await compare_gateway_lists(cases, request, settled_before, context, progress)
     await comparison.review(began_at)
     await progress("acting")
-    await cases.cancel_orders()
+    await cases.move_money(comparison.judge_again)
     async with context.settlement_uow() as tx:
         totals = await tx.mirror.totals(scope)
     return RunOutcome(
@@ -69,9 +73,12 @@ async def compare_orders(run_id: str, request: RunRequest, context: Context, pro
 
 
 class _Comparison:
-    def __init__(self, scope: Scope, cases: OrderCases, context: Context, progress: Progress) -> None:
+    def __init__(
+        self, scope: Scope, cases: OrderCases, orphan_policy: OrphanPolicy, context: Context, progress: Progress
+    ) -> None:
         self._scope = scope
         self._cases = cases
+        self._orphan_policy = orphan_policy
         self._context = context
         self._progress = progress
         self.checked = 0
@@ -117,11 +124,18 @@ class _Comparison:
             payment_id=pair.key.payment_id,
             settled_before=settled_before,
             others=pair.others,
-            orphan_policy=self._context.order_rules.orphan_policy,
+            orphan_policy=self._orphan_policy,
         )
         if verdict is None:
             return None
         return of_pair(pair.key.order_id, pair.key.payment_id, verdict, pair.order, pair.payment)
+
+    async def judge_again(self, tx: ReconcilerTransaction, case: Case) -> Finding | None:
+        """A pair's case as it is now."""
+        key = _pair_of(case)
+        assert key is not None, "only pairs have money to move"
+        [pair] = await tx.mirror.pairs([key])
+        return self._finding(pair, self._scope.settled_before)
 
     async def unanswered(self) -> None:
         """Calls to gateways of which nobody could find out what they did."""

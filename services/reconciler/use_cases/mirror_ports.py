@@ -149,6 +149,10 @@ class MirrorRepository(Protocol):
 
     async def order(self, order_id: str) -> KnownOrder | None: ...
 
+    async def knows_orders(self) -> bool: ...
+
+    async def count_orders(self) -> int: ...
+
     async def slice(self, scope: Scope, *, after: str, limit: int) -> Slice:
         """Compares the next ``limit`` payments by id. Gives whatever may disagree; the rest stays in the database."""
         ...
@@ -208,4 +212,5 @@ class OrderRules:
     list_window: timedelta
     list_lag: timedelta
     cancel_limit: int
-    """Orders that one run may cancel: more than that is no lost event but a lost database, and a person's to judge."""
+    """Orders canceled and payments refunded by policy in a day: more than that is no lost event but a lost database,
+    and a person's to judge."""

@@ -6,12 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from services.reconciler.domain.cases import Action
 from services.reconciler.domain.decisions import OrphanPolicy
+from services.reconciler.domain.models import Standing
+from services.reconciler.domain.schedule import PaymentStatus
+from services.reconciler.use_cases.act_on_case import act_on_case
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
+from services.reconciler.use_cases.resolve_case import Wish, resolve_case
 from shared.contracts.commands import OrderConfirmRequested
 from shared.errors import ServiceUnavailable
 from tests.integration.reconciler.owners import COMMAND_KEY, Comparing, Killed, comparing
@@ -131,16 +137,118 @@ async def test_an_order_that_a_second_payment_pays_for_is_a_persons_matter(shop:
     assert await shop.found() == [("unpaid_order", "cancel_order", "open")]
 
 
+def unpaid(shop: Comparing, *names: str, gateway: str = "generic") -> None:
+    """Older than the grace, and young enough for the next pull."""
+    owners = shop.owners
+    for name in names:
+        owners.pays(f"pay_{name}", f"ord_{name}", status="failed", version=4, gateway=gateway)
+        owners.confirms(f"ord_{name}", f"pay_{name}", version=4, status="failed", amount_captured=0)
+        owners.payments[f"pay_{name}"]["updated_at"] = owners.ago(minutes=11)
+        owners.orders[f"ord_{name}"]["updated_at"] = owners.ago(minutes=11)
+
+
 async def test_orders_are_not_canceled_by_the_hundred(shop: Comparing) -> None:
-    """payment_service was restored from an old copy: every confirmed order seems unpaid, and a person has to look."""
+    """payment_service was restored from an old copy: every confirmed order seems unpaid, and a person has to look.
+    What is held stays so, also when a person explains one of them, and whatever limit comes later."""
     context = shop.without(cancel_limit=2)
-    for number in range(3):
-        shop.owners.confirms(f"ord_{number}", f"pay_{number}", version=0)
+    unpaid(shop, "1", "2", "3")
     outcome = await shop.compares(context=context)
     assert (outcome.cases_opened, outcome.failed) == (3, 3)
+    first, second, _ = await shop.cases()
+    assert first["held_at"] is not None
+    await resolve_case(first["case_id"], Wish(Action.ACCEPT, "looked at it", "ann"), context)
+    assert (await shop.compares(context=context)).failed == 2
+    shop.clock.move(25 * 3600)
+    assert (await shop.compares(context=shop.without(cancel_limit=100))).failed == 2
     assert await shop.commands() == []
-    await shop.compares(context=shop.without(cancel_limit=3))
-    assert len(await shop.commands()) == 3
+    for person in ("ann", "bob"):
+        await resolve_case(second["case_id"], Wish(Action.CANCEL_ORDER, "it is so", person), context)
+    assert [each["order_id"] for each in await shop.commands()] == ["ord_2"]
+    unpaid(shop, "4")
+    await shop.compares(context=context)
+    assert [each["order_id"] for each in await shop.commands()] == ["ord_2", "ord_4"], "a day later, for new ones"
+
+
+@pytest.mark.parametrize("by", ["gateway", "window", "time"])
+async def test_the_limit_is_for_a_day_whatever_each_run_looks_at(shop: Comparing, by: str) -> None:
+    context, now = shop.without(cancel_limit=2), shop.clock.now()
+    requests: list[dict[str, Any]] = [{}] * 3
+    if by == "gateway":
+        requests = [{"gateway": name} for name in ("stripe", "paypal", "tabby")]
+    if by == "window":
+        days = [now - timedelta(days=number) for number in range(4)]
+        requests = [{"window_from": days[n + 1], "window_to": days[n]} for n in range(3)]
+    for number, request in enumerate(requests):
+        names = [f"{number}{each}" for each in "ab"]
+        unpaid(shop, *names, gateway=request.get("gateway", "generic"))
+        for name in names if by == "window" else ():
+            shop.owners.payments[f"pay_{name}"]["created_at"] = shop.owners.ago(days=number, hours=3)
+        await shop.compares(context=context, **request)
+        shop.clock.move(4 * 3600 if by == "time" else 60)
+    assert len(await shop.commands()) == 2
+    assert len([case for case in await shop.cases() if case["held_at"] is not None]) == 4
+
+
+async def test_a_small_shop_has_a_smaller_limit(shop: Comparing) -> None:
+    """Six are all of its orders."""
+    unpaid(shop, *"abcdef")
+    assert (await shop.compares()).failed == 6
+    assert await shop.commands() == []
+    shop.clock.move(25 * 3600)
+    unpaid(shop, *"ghijkl")
+    for number in range(120):
+        shop.owners.orders_it(f"ord_x{number}", updated_at=shop.owners.now())
+    assert (await shop.compares()).failed == 6, "those of before"
+    assert len(await shop.commands()) == 6
+
+
+async def test_orphans_are_not_refunded_by_the_hundred(shop: Comparing) -> None:
+    """order_service is at an empty database, or at one that lacks most of its orders."""
+    context = shop.without(orphan_policy=OrphanPolicy.REFUND)
+    for number in range(6):
+        shop.owners.pays(f"pay_{number}", f"ord_{number}")
+    await shop.compares(context=context)
+    assert {action for _, action, _ in await shop.found()} == {None}
+    shop.owners.orders_it("ord_other", updated_at=shop.owners.now())
+    assert (await shop.compares(context=context)).failed == 6
+    assert {action for _, action, _ in await shop.found()} == {"refund"}
+    assert await shop.commands() == []
+
+
+async def test_what_a_person_explains_during_the_run_is_not_done(shop: Comparing) -> None:
+    unpaid(shop, "1", "2", "3")
+    lists = shop.context.gateway_lists
+
+    class Meanwhile:
+        async def gateways_with_lists(self) -> tuple[str, ...]:
+            first, second, _ = await shop.cases()
+            await resolve_case(first["case_id"], Wish(Action.ACCEPT, "paid in cash; keep it", "ann"), shop.context)
+            await resolve_case(second["case_id"], Wish(Action.REFUND, "give it back", "ann"), shop.context)
+            async with shop.context.uow() as tx:
+                payment = await tx.mirror.payment("pay_3")
+                assert payment is not None
+                standing = Standing(amount_authorized=1000, amount_captured=1000)
+                newer = replace(payment, version=5, status=PaymentStatus.CAPTURED, standing=standing)
+                await tx.mirror.put_payments([newer])  # by a settlement run's pull
+            return await lists.gateways_with_lists()
+
+    await shop.compares(context=replace(shop.context, gateway_lists=Meanwhile()))  # type: ignore[arg-type]
+    assert await shop.commands() == []
+
+
+async def test_two_who_act_on_a_case_at_once_both_do(shop: Comparing) -> None:
+    unpaid(shop, "1")
+    await shop.compares(context=shop.without(cancel_limit=0))
+    async with shop.context.uow() as tx:
+        case = await tx.cases.get((await shop.cases())[0]["case_id"])
+    assert case is not None
+
+    async def acts(action: Action) -> None:
+        async with shop.context.uow() as tx:
+            assert await act_on_case(tx, case, action, asked_by="ann", context=shop.context)
+
+    await asyncio.gather(*(acts(action) for action in (Action.SYNC, Action.CANCEL_ORDER, Action.CONFIRM_ORDER)))
+    assert [row["number"] for row in await shop.rows("SELECT number FROM case_actions ORDER BY 1")] == [1, 2, 3]
 
 
 async def test_money_that_the_order_gave_up_on_is_refunded_once(shop: Comparing) -> None:
@@ -164,6 +272,7 @@ async def test_money_that_the_order_gave_up_on_is_refunded_once(shop: Comparing)
 
 async def test_an_orphan_is_a_case_unless_the_policy_is_to_refund_it(shop: Comparing) -> None:
     shop.owners.pays(order_id="ord_gone")
+    shop.owners.orders_it("ord_other")
     await shop.compares()
     assert await shop.found() == [("orphan_payment", None, "open")]
     assert await shop.commands() == []

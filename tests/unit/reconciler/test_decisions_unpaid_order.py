@@ -8,8 +8,8 @@ from services.reconciler.domain.cases import Action, Scenario
 from services.reconciler.domain.decisions import Knowledge, MoneyState, Role, decide
 from services.reconciler.domain.models import Standing
 from services.reconciler.domain.schedule import PaymentStatus
-from tests.unit.reconciler.deciding import STATES, VERSION, a_payment, an_order, as_known, judged, where
 from tests.support.clock import A_MOMENT
+from tests.unit.reconciler.deciding import STATES, VERSION, a_payment, an_order, as_known, judged, where
 
 
 def test_it_is_canceled_only_where_no_money_can_come_any_more() -> None:

@@ -48,6 +48,7 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=True),
         sa.Column("evidence", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("owner", sa.Text(), nullable=True),
+        sa.Column("held_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("requested_action", sa.Text(), nullable=True),
         sa.Column("requested_by", sa.Text(), nullable=True),
         sa.Column("request_reason", sa.Text(), nullable=True),
@@ -91,6 +92,9 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_cases_accepted_key", "cases", ["key"], unique=False, postgresql_where=sa.text("resolution = 'accepted'")
+    )
+    op.create_index(
+        "ix_cases_held_at", "cases", ["held_at"], unique=False, postgresql_where=sa.text("held_at IS NOT NULL")
     )
     op.create_index("ix_cases_status", "cases", ["status", "case_id"], unique=False)
     op.create_index(
@@ -256,6 +260,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["case_id"], ["cases.case_id"], name=op.f("fk_case_actions_case_id")),
         sa.PrimaryKeyConstraint("case_id", "number", name=op.f("pk_case_actions")),
         sa.UniqueConstraint("command_key", name=op.f("uq_case_actions_command_key")),
+    )
+    op.create_index(
+        "ix_case_actions_money_by_policy",
+        "case_actions",
+        ["at"],
+        unique=False,
+        postgresql_where=sa.text("asked_by = 'policy' AND action IN ('refund', 'cancel_order')"),
     )
     op.create_table(
         "case_notes",
@@ -477,6 +488,11 @@ def downgrade() -> None:
     op.drop_index("ix_known_movements_occurred_at", table_name="known_movements")
     op.drop_table("known_movements")
     op.drop_table("case_notes")
+    op.drop_index(
+        "ix_case_actions_money_by_policy",
+        table_name="case_actions",
+        postgresql_where=sa.text("asked_by = 'policy' AND action IN ('refund', 'cancel_order')"),
+    )
     op.drop_table("case_actions")
     op.drop_table("settlement_payouts")
     op.drop_index("uq_settlement_files_content", table_name="settlement_files")
@@ -496,6 +512,7 @@ def downgrade() -> None:
     op.drop_table("known_orders")
     op.drop_index("uq_cases_unresolved_key", table_name="cases", postgresql_where=sa.text("status <> 'resolved'"))
     op.drop_index("ix_cases_status", table_name="cases")
+    op.drop_index("ix_cases_held_at", table_name="cases", postgresql_where=sa.text("held_at IS NOT NULL"))
     op.drop_index("ix_cases_accepted_key", table_name="cases", postgresql_where=sa.text("resolution = 'accepted'"))
     op.drop_index("ix_cases_payment_id", table_name="cases", postgresql_where=sa.text("payment_id IS NOT NULL"))
     op.drop_index("ix_cases_order_id", table_name="cases", postgresql_where=sa.text("order_id IS NOT NULL"))
