@@ -11,14 +11,16 @@ from services.reconciler.api.settlement_routes import router as settlement_route
 from services.reconciler.bootstrap import SERVICE, Container
 from shared.db.outbox import OUTBOX_CHANNEL
 from shared.web.app import create_app
+from shared.web.deadline import allow_large_bodies
 from shared.web.events import events_router
 
-DESCRIPTION = """The safety net: asks about payments that are not final, and says what it found.
+DESCRIPTION = """The safety net: asks about payments, reads settlement files, compares orders with payments.
 
 Money is `{"amount_minor": 12500, "currency": "KWD"}`: integer minor units. Errors are RFC 9457 problem+json."""
 
 
 def create_application(container: Container) -> FastAPI:
+    allow_large_bodies(f"{settlement_router.prefix}/settlement-files")
     return create_app(
         service=SERVICE,
         title="Payrail reconciler",

@@ -13,18 +13,25 @@ from shared.web.problems import problem_response
 log = structlog.get_logger()
 
 
-class DeadlineH11(H11Protocol):
-    """One deadline for a whole request, headers and body: dripping bytes do not extend it (SEC-3, failure W9).
+_LARGE_BODY_PATHS: set[str] = set()
 
-    A large body, of which a few routes take one, gets the time that it needs at RECEIVE_BYTES_PER_SECOND; all others are
-    refused long before that counts. The time a handler takes, an idle kept-alive connection and an open WebSocket are not under it. Given to uvicorn as
-    ``http=DeadlineH11``.
+
+def allow_large_bodies(path: str) -> None:
+    """Requests to exactly this path may take as long as their bodies keep coming, in this process."""
+    _LARGE_BODY_PATHS.add(path)
+
+
+class DeadlineH11(H11Protocol):
+    """One absolute deadline for a whole request, headers and body: dripping bytes do not extend it (SEC-3, failure W9).
+
+    Only for a path that takes large bodies (``allow_large_bodies``), and until its answer begins, each deadline that
+    brought RECEIVE_BYTES_PER_SECOND is followed by another one. Nothing can be saved up. The time a handler takes, an
+    idle kept-alive connection and an open WebSocket are not under it. Given to uvicorn as ``http=DeadlineH11``.
     """
 
     RECEIVE_DEADLINE_SECONDS = 10.0
-    RECEIVE_BYTES_PER_SECOND = 64 * 1024
+    RECEIVE_BYTES_PER_SECOND = 32 * 1024
 
-    _started_at = 0.0
     _received_bytes = 0
     _deadline: asyncio.TimerHandle | None = None
     _is_websocket = False
@@ -77,7 +84,7 @@ class DeadlineH11(H11Protocol):
 
     def _start(self) -> None:
         if self._deadline is None:
-            self._started_at, self._received_bytes = self.loop.time(), 0
+            self._received_bytes = 0
             self._deadline = self.loop.call_later(self.RECEIVE_DEADLINE_SECONDS, self._expired)
 
     def _stop(self) -> None:
@@ -87,11 +94,15 @@ class DeadlineH11(H11Protocol):
 
     def _expired(self) -> None:
         self._deadline = None
-        earned = self.RECEIVE_DEADLINE_SECONDS + self._received_bytes / self.RECEIVE_BYTES_PER_SECOND
-        left = self._started_at + earned - self.loop.time()
-        if left > self.RECEIVE_DEADLINE_SECONDS / 20:  # fewer bytes than that since the last look are no progress
-            self._deadline = self.loop.call_later(left, self._expired)
+        if self._is_large_and_coming():
+            self._start()
             return
         if not self.transport.is_closing():
             log.warning("request_not_received_in_time", seconds=self.RECEIVE_DEADLINE_SECONDS)
             self.transport.abort()
+
+    def _is_large_and_coming(self) -> bool:
+        if self.conn.their_state is not h11.SEND_BODY or self.cycle is None or self.cycle.response_started:
+            return False
+        is_fast_enough = self._received_bytes >= self.RECEIVE_BYTES_PER_SECOND * self.RECEIVE_DEADLINE_SECONDS
+        return is_fast_enough and self.scope["path"] in _LARGE_BODY_PATHS

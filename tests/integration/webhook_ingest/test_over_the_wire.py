@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from services.webhook_ingest.main import create_application
-from shared.web.deadline import DeadlineH11
+from shared.web.deadline import DeadlineH11, allow_large_bodies
 from tests.integration.webhook_ingest.conftest import Ingest, a_stripe_event
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -113,18 +113,36 @@ async def test_dripping_bytes_do_not_extend_the_deadline() -> None:
         await until(cut, within_seconds=5, what="the connection being cut")
 
 
+UPLOAD = b"POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3001\r\n\r\n"
+
+
 async def test_a_large_body_that_keeps_coming_gets_the_time_that_it_needs() -> None:
+    allow_large_bodies("/upload")
     async with serving(Echo()) as port, connected(port) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3001\r\n\r\n" + b"x" * 3_000)
+        writer.write(UPLOAD + b"x" * 3_000)
         await more_than_the_deadline()
         writer.write(b"y")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_large_body_that_stops_coming_is_cut_off_all_the_same() -> None:
+@pytest.mark.parametrize("path", [b"/upload", b"/elsewhere"])
+async def test_a_large_body_that_stops_coming_or_goes_elsewhere_is_cut_off_all_the_same(path: bytes) -> None:
+    """What came in the first half second buys a second one for an upload, and no third: nothing is saved up."""
+    allow_large_bodies("/upload")
     async with serving(Echo()) as port, connected(port) as (reader, writer):
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3001\r\n\r\n" + b"x" * 1_000)
+        writer.write(UPLOAD.replace(b"/upload", path) + b"x" * 3_000)
         assert await _is_cut(reader)
+
+
+async def test_a_body_that_goes_on_after_its_answer_is_cut_off() -> None:
+    allow_large_bodies("/upload")
+    echo = Echo()
+    echo.reads_the_body = False
+    async with serving(echo) as port, connected(port) as (reader, writer):
+        writer.write(UPLOAD + b"x" * 3_000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        async with asyncio.timeout(5):
+            await reader.read()  # as far as the end of the connection
 
 
 async def test_a_slow_handler_and_a_kept_alive_connection_are_not_under_the_deadline() -> None:
