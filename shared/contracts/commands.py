@@ -68,8 +68,9 @@ class OrderConfirmRequested(Command):
 class OrderCancelRequested(Command):
     """What confirmed this order is not there: cancel it and restore its stock; what was charged is given back.
 
-    ``payment`` is that payment's true state; None: payment_service does not know it. Obeyed only while the order is
-    confirmed by this payment, and the payment's state shows no money.
+    ``payment`` is that payment's true state; None: payment_service does not know it, which order_service asks it again
+    before it believes so. Obeyed only while the order is confirmed by this payment, the payment's newest state shows no
+    money, payment_service never told of it if it is absent, and no other payment of the order has money.
     """
 
     TYPE: ClassVar[str] = "order.cancel_requested.v1"
