@@ -193,6 +193,17 @@ class ReconcilerSettings(ServiceSettings):
     pull_overlap_seconds: float = Field(
         900.0, ge=0, le=86_400, description="read again: owners set updated_at before they commit, by their own clocks"
     )
+    pull_whole_hours: float = Field(
+        24.0,
+        gt=0,
+        le=720,
+        description="between pulls of all that the owners have, which show what went back or is gone",
+    )
+    accept_restored_exports: bool = Field(
+        False,
+        description="an owner's database was restored on purpose: take what it exports, however much it lacks. For one"
+        " run; without it a run that finds much gone fails with export_went_back",
+    )
     orders_grace_seconds: float = Field(
         600.0, ge=0, le=86_400, description="a difference that is younger is no case: its event is on its way"
     )
@@ -307,6 +318,8 @@ class ReconcilerSettings(ServiceSettings):
     def order_rules(self) -> OrderRules:
         return OrderRules(
             pull_overlap=timedelta(seconds=self.pull_overlap_seconds),
+            pull_whole_every=timedelta(hours=self.pull_whole_hours),
+            accept_restored=self.accept_restored_exports,
             grace=timedelta(seconds=self.orders_grace_seconds),
             unknown_outcome_after=timedelta(hours=self.orders_unknown_outcome_hours),
             unverified_after=timedelta(hours=self.orders_unverified_hours),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import RowMapping, func, select, text
+from sqlalchemy import Column, RowMapping, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db import mirror_statements as sql
@@ -37,6 +37,14 @@ _STANDING = (
     "amount_disputed",
     "amount_dispute_lost",
 )
+_KEYS: Mapping[Source, Column[str]] = {
+    Source.PAYMENTS: known_payments.c.payment_id,
+    Source.ORDERS: known_orders.c.order_id,
+}
+_PARTS: Mapping[Source, tuple[Table, ...]] = {
+    Source.PAYMENTS: (known_movements, known_references),
+    Source.ORDERS: (known_order_payments,),
+}
 
 
 class Mirror:
@@ -100,12 +108,42 @@ class Mirror:
         rows = await self._connection.execute(select(pull_marks.c.source, pull_marks.c.pulled_until))
         return {Source(row.source): row.pulled_until for row in rows}
 
-    async def move_mark(self, source: Source, until: datetime) -> None:
-        statement = text(
-            "INSERT INTO pull_marks AS known (source, pulled_until) VALUES (:source, :until) ON CONFLICT (source)"
-            " DO UPDATE SET pulled_until = greatest(known.pulled_until, excluded.pulled_until)"
+    async def whole_pulls(self) -> Mapping[Source, datetime]:
+        columns = pull_marks.c
+        rows = await self._connection.execute(
+            select(columns.source, columns.whole_at).where(columns.whole_at.is_not(None))
         )
-        await self._connection.execute(statement, {"source": source.value, "until": until})
+        return {Source(row.source): row.whole_at for row in rows}
+
+    async def move_mark(self, source: Source, until: datetime, *, is_whole: bool, now: datetime) -> None:
+        values = {"source": source.value, "until": until, "whole_at": until if is_whole else None, "now": now}
+        await self._connection.execute(sql.MOVE_MARK, values)
+
+    async def changed_between(self, source: Source, since: datetime, until: datetime) -> set[str]:
+        key, columns = _KEYS[source], _KEYS[source].table.c
+        found = await self._connection.execute(select(key).where(columns.updated_at.between(since, until)))
+        return set(found.scalars())
+
+    async def versions(self, source: Source, ids: Sequence[str], *, before: datetime) -> Mapping[str, int]:
+        key, columns = _KEYS[source], _KEYS[source].table.c
+        statement = select(key.label("id"), columns.version).where(key == _any(ids), columns.updated_at < before)
+        return {row.id: row.version for row in await self._connection.execute(statement)}
+
+    async def count(self, source: Source, *, before: datetime) -> int:
+        table = _KEYS[source].table
+        statement = select(func.count()).select_from(table).where(table.c.updated_at < before)
+        return int((await self._connection.execute(statement)).scalar_one())
+
+    async def ids(self, source: Source, *, before: datetime, after: str, limit: int) -> list[str]:
+        key, columns = _KEYS[source], _KEYS[source].table.c
+        statement = select(key).where(key > after, columns.updated_at < before).order_by(key).limit(limit)
+        return list((await self._connection.execute(statement)).scalars())
+
+    async def forget(self, source: Source, ids: Sequence[str]) -> None:
+        key = _KEYS[source]
+        for part in _PARTS[source]:
+            await self._connection.execute(part.delete().where(part.c[key.name] == _any(ids)))
+        await self._connection.execute(key.table.delete().where(key == _any(ids)))
 
     async def payment(self, payment_id: str) -> KnownPayment | None:
         found = await self._payments([payment_id])

@@ -127,6 +127,17 @@ PUT_ORDER_PAYMENTS = _insert(
     " WHERE known_order_payments.version <= excluded.version",
 )
 
+MOVE_MARK = text(
+    """
+    INSERT INTO pull_marks AS known (source, pulled_until, whole_at) VALUES (:source, :until, :whole_at)
+    ON CONFLICT (source) DO UPDATE SET
+        pulled_until = CASE WHEN known.pulled_until > :now THEN excluded.pulled_until
+            ELSE greatest(known.pulled_until, excluded.pulled_until) END,
+        whole_at = CASE WHEN known.whole_at > :now THEN excluded.whole_at
+            ELSE greatest(known.whole_at, excluded.whole_at) END
+    """
+)
+
 PUT_PARKED = text(
     """
     INSERT INTO known_parked_events AS known

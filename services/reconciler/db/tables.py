@@ -250,6 +250,7 @@ pull_marks = Table(
     metadata,
     Column("source", Text, primary_key=True),
     timestamp("pulled_until"),  # everything of before has been read; the next pull begins a little earlier
+    timestamp("whole_at", nullable=True),  # when the last pull of all there is began
 )
 
 # Settlement files, their lines and what was paid out.
@@ -278,6 +279,7 @@ settlement_files = Table(
     timestamp("covers_from", nullable=True),
     timestamp("covers_until", nullable=True),
     Column("result_digest", LargeBinary),
+    Column("booking_held", Boolean, nullable=False, server_default="false"),  # its ledger commands wait for a person
     timestamp("received_at"),
     timestamp("read_at", nullable=True),
     one_of("status", _values(FileStatus)),
@@ -285,6 +287,7 @@ settlement_files = Table(
     CheckConstraint("octet_length(content_sha256) = 32", name="content_has_a_digest"),
     Index("uq_settlement_files_content", "gateway", "account", "content_sha256", unique=True),
     Index("ix_settlement_files_waiting", "file_id", postgresql_where=text("status = 'received'")),
+    Index("ix_settlement_files_booking_held", "gateway", "account", postgresql_where=text("booking_held")),
 )
 
 settlement_file_chunks = Table(
@@ -367,7 +370,7 @@ settlement_payouts = Table(
     Column("lines_minor", BigInteger, nullable=False, server_default="0"),  # sum of the nets of its lines
     Column("lines", BigInteger, nullable=False, server_default="0"),
     Column("paid_minor", BigInteger),  # by lines of kind payout, positive to us; NULL: there are none
-    Column("statement_minor", BigInteger),  # by the newest statement of it; NULL: there is none
+    Column("statement_minor", BigInteger),  # the sum of settlement_statements, the bank's first; NULL: there is none
     # What the gateway or the bank says; NULL: nobody has said it yet.
     Column("stated_minor", BigInteger, Computed("COALESCE(statement_minor, paid_minor)", persisted=True)),
     timestamp("paid_at", nullable=True),
@@ -376,8 +379,21 @@ settlement_payouts = Table(
     Column("rounding_minor", BigInteger, nullable=False, server_default="0"),  # of the difference, told as adjustment
     timestamp("first_seen_at"),
     timestamp("updated_at"),
+    Index("ix_settlement_payouts_bank_reference", "gateway", "account", "bank_reference"),
 )
 """Unexplained is ``stated_minor - lines_minor``, always: it is computed where it is read, and stored nowhere."""
+
+settlement_statements = Table(
+    "settlement_statements",
+    metadata,
+    Column("gateway", Text, primary_key=True),
+    Column("account", Text, primary_key=True, server_default=""),
+    Column("payout_reference", Text, primary_key=True),
+    Column("currency", CHAR(3), primary_key=True),
+    Column("transfer", Text, primary_key=True),  # the bank's reference or else the time of it; '': the gateway says it
+    Column("amount_minor", BigInteger, nullable=False),
+)
+"""What is stated that a payout paid, but for what lines say: stated again it is corrected, another transfer adds."""
 
 # Cases.
 

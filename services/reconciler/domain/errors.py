@@ -49,6 +49,13 @@ class ExportBroken(InfrastructureError):
     code = "export_broken"
 
 
+class ExportWentBack(InfrastructureError):
+    """An owner's export lacks what it exported before: its database was restored from an old copy, or it is at another
+    one. Nothing is compared with it; where it was restored on purpose, set ACCEPT_RESTORED_EXPORTS once."""
+
+    code = "export_went_back"
+
+
 class FileRefused(DomainError):
     """The file cannot be read as a settlement file; nothing of it was stored."""
 

@@ -38,10 +38,10 @@ BATCH = 200
 
 
 async def compare_orders(run_id: str, request: RunRequest, context: Context, progress: Progress) -> RunOutcome:
-    """Raises ServiceUnavailable or ExportBroken: nothing is compared with half of a side. What was done before stays,
-    and does no harm."""
+    """Raises ServiceUnavailable, ExportBroken or ExportWentBack: nothing is compared with half of a side. What was done
+    before stays, and does no harm."""
     began_at = context.clock.now()
-    await pull_exports(context, progress)
+    went_back = await pull_exports(context, progress)
     async with context.uow() as tx:
         marks = await tx.mirror.marks()
         knows_orders = await tx.mirror.knows_orders()
@@ -65,7 +65,7 @@ async def compare_orders(run_id: str, request: RunRequest, context: Context, pro
     return RunOutcome(
         matched=comparison.checked - comparison.disagreeing,
         checked=comparison.checked,
-        failed=missed + cases.held_back,
+        failed=missed + cases.held_back + went_back,
         cases_opened=cases.opened,
         cases_resolved=cases.resolved,
         totals=tuple(totals),

@@ -141,8 +141,33 @@ class MirrorRepository(Protocol):
         """Until when each source has been read; absent: it never was, to its end."""
         ...
 
-    async def move_mark(self, source: Source, until: datetime) -> None:
-        """Forwards only: a slower pull of another run does not take it back."""
+    async def whole_pulls(self) -> Mapping[Source, datetime]:
+        """When each source was last begun to be read whole."""
+        ...
+
+    async def move_mark(self, source: Source, until: datetime, *, is_whole: bool, now: datetime) -> None:
+        """Forwards only: a slower pull of another run does not take it back. But a mark that lies in the future, by a
+        clock that was wrong, is corrected."""
+        ...
+
+    async def changed_between(self, source: Source, since: datetime, until: datetime) -> set[str]:
+        """Ids of what is known of a source with a last change then."""
+        ...
+
+    async def versions(self, source: Source, ids: Sequence[str], *, before: datetime) -> Mapping[str, int]:
+        """Of those that are known with a last change before then."""
+        ...
+
+    async def count(self, source: Source, *, before: datetime) -> int:
+        """How many are known with a last change before then."""
+        ...
+
+    async def ids(self, source: Source, *, before: datetime, after: str, limit: int) -> list[str]:
+        """Of what is known with a last change before then, in order."""
+        ...
+
+    async def forget(self, source: Source, ids: Sequence[str]) -> None:
+        """Its owner has it no more, or has an older version of it, which may be put then."""
         ...
 
     async def payment(self, payment_id: str) -> KnownPayment | None: ...
@@ -204,6 +229,10 @@ class OrderRules:
 
     pull_overlap: timedelta
     """Owners set ``updated_at`` before they commit: what was committed late lies before the mark."""
+    pull_whole_every: timedelta
+    """How often everything is read, not only what has changed: what went back, is gone or was overlooked shows so."""
+    accept_restored: bool
+    """What an owner exports is taken, however much of what was there before it lacks."""
     grace: timedelta
     """A difference that is younger is no disagreement: its event is on its way."""
     unknown_outcome_after: timedelta

@@ -11,15 +11,16 @@ from datetime import timedelta
 import pytest
 
 from services.reconciler.domain.decisions import decide
-from services.reconciler.domain.errors import ExportBroken
+from services.reconciler.domain.errors import ExportBroken, ExportWentBack
 from services.reconciler.domain.mirror import KnownOrder, KnownOrderPayment, KnownPayment, Movement, MovementKind
 from services.reconciler.domain.models import Standing
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.mirror_ports import PairKey, Scope
+from services.reconciler.use_cases.pull_exports import pull_exports
 from shared.clock import SystemClock
 from shared.errors import ServiceUnavailable
 from shared.money import Money
-from tests.integration.reconciler.owners import Comparing, comparing
+from tests.integration.reconciler.owners import Comparing, comparing, no_progress
 from tests.support.clock import A_MOMENT
 from tests.support.postgres import ServiceDatabase
 
@@ -136,6 +137,94 @@ async def test_a_stream_that_breaks_off_keeps_what_came_and_moves_no_mark(shop: 
     await shop.pulls()
     assert (await shop.rows("SELECT count(*) FROM known_payments"))[0]["count"] == 1500
     assert await shop.mark("payments") is not None
+
+
+async def test_payments_that_are_suddenly_missing_where_pulls_overlap_move_no_mark(shop: Comparing) -> None:
+    """The export is of another database for once (PG13): what it lacks would look like payments that never were."""
+    owners = shop.owners
+    owners.pays("pay_1", updated_at=owners.ago(minutes=5))
+    owners.pays("pay_2", updated_at=owners.ago(minutes=20))
+    await shop.pulls()
+    mark, kept = await shop.mark("payments"), dict(owners.payments)
+    shop.clock.move(3600)
+    owners.payments.clear()
+    with pytest.raises(ExportWentBack):
+        await shop.pulls()
+    assert await shop.mark("payments") == mark
+    owners.payments |= kept
+    owners.changes(owners.payments, "pay_1")
+    await shop.pulls()
+    assert await shop.mark("payments") == shop.clock.now()
+
+
+async def test_a_mark_in_the_future_is_corrected_by_reading_all(shop: Comparing) -> None:
+    """A replica whose clock was a day ahead: what was paid meanwhile would be skipped for good."""
+    shop.clock.move(24 * 3600)
+    await shop.pulls()
+    shop.clock.move(-24 * 3600 + 600)
+    shop.owners.pays(updated_at=shop.owners.now())
+    shop.clock.move(4 * 3600)
+    await shop.pulls()
+    assert await shop.rows("SELECT payment_id FROM known_payments") == [{"payment_id": "pay_1"}]
+    assert await shop.mark("payments") == shop.clock.now()
+
+
+async def test_once_a_day_all_is_read_and_what_went_back_is_taken_as_it_is(shop: Comparing) -> None:
+    """PG13: a few rows of a restored database. Their updated_at is old, so no other pull would show them."""
+    owners = shop.owners
+    for number in range(8):
+        owners.pays(f"pay_{number}", f"ord_{number}")
+        owners.confirms(f"ord_{number}", f"pay_{number}")
+    await shop.pulls()
+    del owners.payments["pay_1"]
+    owners.payments["pay_2"] |= {"version": 2, "status": "failed", "amount_captured": 0, "references": ["other"]}
+    shop.clock.move(23 * 3600)
+    await shop.pulls()
+    assert len(await shop.rows("SELECT payment_id FROM known_payments WHERE version = 3")) == 8, "not seen yet"
+    owners.pays("pay_late", version=1)  # overlooked till now
+    shop.clock.move(2 * 3600)
+    assert await pull_exports(shop.context, no_progress) == 2
+    async with shop.context.uow() as tx:
+        assert await tx.mirror.payment("pay_1") is None
+        payment = await tx.mirror.payment("pay_2")
+        assert await tx.mirror.payment("pay_late") is not None
+    assert payment is not None
+    assert (payment.version, payment.references, payment.movements[0].reference) == (2, ("other",), "gw_pay_2")
+    assert await pull_exports(shop.context, no_progress) == 0
+
+
+async def test_an_order_service_that_was_set_back_is_told_again(shop: Comparing) -> None:
+    owners = shop.owners
+    for number in range(2):
+        owners.pays(f"pay_{number}", f"ord_{number}")
+        owners.orders_it(f"ord_{number}", knows=[owners.knowing(f"pay_{number}", version=2, amount_captured=0)])
+    before = dict(owners.orders)
+    for number in range(2):
+        owners.confirms(f"ord_{number}", f"pay_{number}")
+        owners.orders[f"ord_{number}"]["version"] = 2
+    await shop.compares()
+    owners.orders["ord_1"] = before["ord_1"]
+    shop.clock.move(25 * 3600)
+    assert (await shop.compares()).failed == 1
+    assert await shop.found() == [("unconfirmed_order", "confirm_order", "open")]
+
+
+async def test_a_database_that_lost_much_is_refused_until_somebody_says_it_is_meant(shop: Comparing) -> None:
+    owners = shop.owners
+    for number in range(50):
+        owners.pays(f"pay_{number}")
+    await shop.pulls()
+    for number in range(21):
+        del owners.payments[f"pay_{number}"]
+    shop.clock.move(25 * 3600)
+    mark = await shop.mark("payments")
+    with pytest.raises(ExportWentBack, match="21"):
+        await shop.pulls()
+    assert await shop.mark("payments") == mark
+    assert (await shop.rows("SELECT count(*) FROM known_payments"))[0]["count"] == 50
+    assert await pull_exports(shop.without(accept_restored=True), no_progress) == 21
+    assert (await shop.rows("SELECT count(*) FROM known_payments"))[0]["count"] == 29
+    await shop.pulls()
 
 
 @pytest.mark.parametrize(
@@ -339,6 +428,10 @@ async def test_a_hundred_thousand_pairs_that_agree_cost_about_a_second(
         at = {"at": A_MOMENT - timedelta(days=1)} if ":at" in values else {}
         await shop.execute(f"INSERT INTO {table} ({columns}) SELECT {values} FROM {rows}", at)
         await shop.execute(f"ANALYZE {table}")
+    marks = (
+        "INSERT INTO pull_marks (source, pulled_until, whole_at) VALUES ('payments', :at, :at), ('orders', :at, :at)"
+    )
+    await shop.execute(marks, {"at": shop.clock.now()})
     clock = SystemClock()
     began = clock.monotonic()
     outcome = await shop.compares()

@@ -172,6 +172,7 @@ def upgrade() -> None:
         "pull_marks",
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("pulled_until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("whole_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("source", name=op.f("pk_pull_marks")),
     )
     op.create_table(
@@ -197,6 +198,7 @@ def upgrade() -> None:
         sa.Column("covers_from", sa.DateTime(timezone=True), nullable=True),
         sa.Column("covers_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("result_digest", sa.LargeBinary(), nullable=True),
+        sa.Column("booking_held", sa.Boolean(), server_default="false", nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("read_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -214,6 +216,13 @@ def upgrade() -> None:
         ["file_id"],
         unique=False,
         postgresql_where=sa.text("status = 'received'"),
+    )
+    op.create_index(
+        "ix_settlement_files_booking_held",
+        "settlement_files",
+        ["gateway", "account"],
+        unique=False,
+        postgresql_where=sa.text("booking_held"),
     )
     op.create_index(
         "uq_settlement_files_content", "settlement_files", ["gateway", "account", "content_sha256"], unique=True
@@ -242,6 +251,21 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint(
             "gateway", "account", "payout_reference", "currency", name=op.f("pk_settlement_payouts")
+        ),
+    )
+    op.create_index(
+        "ix_settlement_payouts_bank_reference", "settlement_payouts", ["gateway", "account", "bank_reference"]
+    )
+    op.create_table(
+        "settlement_statements",
+        sa.Column("gateway", sa.Text(), nullable=False),
+        sa.Column("account", sa.Text(), server_default="", nullable=False),
+        sa.Column("payout_reference", sa.Text(), nullable=False),
+        sa.Column("currency", sa.CHAR(length=3), nullable=False),
+        sa.Column("transfer", sa.Text(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "gateway", "account", "payout_reference", "currency", "transfer", name=op.f("pk_settlement_statements")
         ),
     )
     op.create_table(
@@ -494,8 +518,15 @@ def downgrade() -> None:
         postgresql_where=sa.text("asked_by = 'policy' AND action IN ('refund', 'cancel_order')"),
     )
     op.drop_table("case_actions")
+    op.drop_table("settlement_statements")
+    op.drop_index("ix_settlement_payouts_bank_reference", table_name="settlement_payouts")
     op.drop_table("settlement_payouts")
     op.drop_index("uq_settlement_files_content", table_name="settlement_files")
+    op.drop_index(
+        "ix_settlement_files_booking_held",
+        table_name="settlement_files",
+        postgresql_where=sa.text("booking_held"),
+    )
     op.drop_index(
         "ix_settlement_files_waiting", table_name="settlement_files", postgresql_where=sa.text("status = 'received'")
     )
