@@ -155,8 +155,8 @@ _TOUCHED_CASES = f"""
     SELECT c.case_id FROM cases c WHERE {_UNRESOLVED} AND (
         (c.scenario = ANY(:scenarios) AND c.payment_id IS NOT NULL
             AND c.payment_id IN (SELECT payment_id FROM settlement_touched))
-        OR (c.scenario IN ('payout_differs', 'payout_missing') AND c.payout_reference IN (
-            SELECT payout_reference FROM settlement_sums WHERE payout_reference IS NOT NULL))
+        OR (c.scenario IN ('payout_differs', 'payout_missing') AND (c.payout_reference, c.currency) IN (
+            SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL))
         OR (c.scenario IN ('bad_rows', 'file_incomplete', 'file_totals_differ') AND EXISTS (
             SELECT FROM settlement_files f, settlement_files mine
             WHERE f.file_id = c.file_id AND mine.file_id = :file_id AND f.file_id <> mine.file_id

@@ -10,16 +10,35 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.reconciler.db.settlement_statements import keep_statements
 from services.reconciler.domain.settlement import SettlementFile, StatedPayout
 from services.reconciler.domain.settlement_rules import Payout
 from services.reconciler.use_cases.settling_ports import Booking, KindSum
 
+# Numeric sums: whatever a file says, adding it up cannot fail. Another name of a payout that is known
+# by its bank reference is that payout; where two payouts came in one transfer it is neither of them.
 _SUMS = """
     CREATE TEMP TABLE settlement_sums ON COMMIT DROP AS
-    SELECT payout_reference, currency, kind, repeats, payment_id IS NOT NULL AS matched, count(*) AS lines,
-        CAST(sum(gross_minor) AS bigint) AS gross_minor, CAST(sum(fee_minor) AS bigint) AS fee_minor,
-        CAST(sum(tax_minor) AS bigint) AS tax_minor, CAST(sum(net_minor) AS bigint) AS net_minor
-    FROM settlement_lines WHERE file_id = :file_id GROUP BY 1, 2, 3, 4, 5
+    SELECT coalesce(known.payout_reference, s.payout_reference) AS payout_reference, s.currency, kind, repeats, matched,
+        s.lines, gross_minor, fee_minor, tax_minor, net_minor
+    FROM (
+        SELECT CASE kind WHEN 'payout' THEN coalesce(payout_reference, reference) ELSE payout_reference END
+                AS payout_reference,
+            currency, kind, repeats, payment_id IS NOT NULL AS matched, count(*) AS lines,
+            sum(gross_minor) AS gross_minor, sum(fee_minor) AS fee_minor, sum(tax_minor) AS tax_minor,
+            sum(net_minor) AS net_minor
+        FROM settlement_lines WHERE file_id = :file_id GROUP BY 1, 2, 3, 4, 5
+    ) s LEFT JOIN LATERAL (
+        SELECT min(p.payout_reference) AS payout_reference FROM settlement_payouts p
+        WHERE p.gateway = :gateway AND p.account = :account AND p.currency = s.currency
+          AND p.bank_reference = s.payout_reference AND p.payout_reference <> s.payout_reference
+        HAVING count(*) = 1
+    ) known ON true
+"""
+_LARGEST = """
+    SELECT coalesce(max(amount), 0) FROM (
+        SELECT sum(abs(gross_minor) + abs(fee_minor) + abs(tax_minor) + abs(net_minor)) AS amount
+        FROM settlement_sums GROUP BY currency) s
 """
 _PAYOUT_SUMS = """
     INSERT INTO settlement_payouts AS p
@@ -36,40 +55,39 @@ _PAYOUT_SUMS = """
             ELSE coalesce(p.paid_minor, 0) + coalesce(excluded.paid_minor, 0) END,
         updated_at = excluded.updated_at
 """
-_STATEMENTS = """
-    INSERT INTO settlement_payouts
-        (gateway, account, payout_reference, currency, statement_minor, paid_at, bank_reference,
-         first_seen_at, updated_at)
-    SELECT :gateway, :account, s.*, CAST(:now AS timestamptz), CAST(:now AS timestamptz)
-    FROM unnest(CAST(:references AS text[]), CAST(:currencies AS text[]), CAST(:amounts AS bigint[]),
-        CAST(:times AS timestamptz[]), CAST(:banks AS text[])) AS s
+_FILLED_IN = """
+    INSERT INTO settlement_payouts AS p
+        (gateway, account, payout_reference, currency, lines_minor, lines, first_seen_at, updated_at)
+    SELECT :gateway, :account, joins_payout, currency, sum(net_minor), count(*), CAST(:now AS timestamptz),
+        CAST(:now AS timestamptz)
+    FROM settlement_differing WHERE joins_payout IS NOT NULL GROUP BY joins_payout, currency
     ON CONFLICT (gateway, account, payout_reference, currency) DO UPDATE SET
-        statement_minor = excluded.statement_minor,
-        paid_at = coalesce(excluded.paid_at, settlement_payouts.paid_at),
-        bank_reference = coalesce(excluded.bank_reference, settlement_payouts.bank_reference),
+        lines_minor = p.lines_minor + excluded.lines_minor, lines = p.lines + excluded.lines,
         updated_at = excluded.updated_at
 """
-_STATED_BY_FILE = """
-    INSERT INTO settlement_sums (payout_reference, currency, kind, repeats, matched, lines, gross_minor, fee_minor,
-        tax_minor, net_minor)
-    SELECT DISTINCT r, c, 'payout', true, false, 0, 0, 0, 0, 0
-    FROM unnest(CAST(:references AS text[]), CAST(:currencies AS text[])) AS s(r, c)
-"""
+"""Lines of earlier files, of which only this one says with what they were paid out."""
 
-_PAYOUT = """gateway, account, payout_reference, currency, lines_minor, lines, stated_minor, first_seen_at,
-    paid_at, bank_reference"""
+# Of a payout without lines the gateway's own line about it is what a statement is compared with.
+_EXPLAINED = "CASE WHEN p.lines = 0 THEN coalesce(p.paid_minor, 0) ELSE p.lines_minor END"
+# Where the lines of an account name no payout at all, that a payout has none says nothing.
+_COMPARABLE = """(p.lines > 0 OR p.paid_minor IS NOT NULL
+    OR EXISTS (SELECT FROM settlement_payouts n WHERE n.gateway = :gateway AND n.account = :account AND n.lines > 0)
+    OR NOT EXISTS (SELECT FROM settlement_files f
+        WHERE f.gateway = :gateway AND f.account = :account AND f.lines > 0))"""
+_PAYOUT = f"""gateway, account, payout_reference, currency, {_EXPLAINED} AS lines_minor, lines, stated_minor,
+    first_seen_at, paid_at, bank_reference"""
 _OF_FILE = f"""
     SELECT {_PAYOUT} FROM settlement_payouts p
-    WHERE gateway = :gateway AND account = :account AND stated_minor IS DISTINCT FROM lines_minor
+    WHERE gateway = :gateway AND account = :account AND stated_minor IS DISTINCT FROM {_EXPLAINED} AND {_COMPARABLE}
       AND (payout_reference, currency) IN (
         SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL)
     ORDER BY payout_reference, currency LIMIT :limit
 """
 _OPEN = f"""
     SELECT {_PAYOUT} FROM settlement_payouts p
-    WHERE gateway = :gateway AND account = :account AND (
+    WHERE gateway = :gateway AND account = :account AND {_COMPARABLE} AND (
         (stated_minor IS NULL AND first_seen_at <= :before)
-        OR (stated_minor <> lines_minor AND lines = 0 AND first_seen_at <= :before)
+        OR (abs(stated_minor - {_EXPLAINED}) > :tolerance AND (lines > 0 OR first_seen_at <= :before))
         OR EXISTS (SELECT FROM cases c WHERE c.status <> 'resolved' AND c.payout_reference = p.payout_reference
             AND c.gateway = p.gateway AND c.account = p.account))
     ORDER BY payout_reference, currency LIMIT :limit
@@ -121,9 +139,9 @@ _BY_KIND = """
         CAST(sum(tax_minor) AS bigint) AS tax_minor, CAST(sum(net_minor) AS bigint) AS net_minor
     FROM settlement_sums WHERE lines > 0 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
-_UNEXPLAINED = """
-    SELECT p.currency, CAST(sum(p.stated_minor - p.lines_minor) AS bigint) FROM settlement_payouts p
-    WHERE p.gateway = :gateway AND p.account = :account AND p.stated_minor IS NOT NULL
+_UNEXPLAINED = f"""
+    SELECT p.currency, CAST(sum(p.stated_minor - {_EXPLAINED}) AS bigint) FROM settlement_payouts p
+    WHERE p.gateway = :gateway AND p.account = :account AND p.stated_minor IS NOT NULL AND {_COMPARABLE}
       AND (p.payout_reference, p.currency) IN (
         SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL)
     GROUP BY p.currency
@@ -151,26 +169,27 @@ class SettlementPayouts:
     async def total_payouts(self, file: SettlementFile, stated: Sequence[StatedPayout], *, now: datetime) -> None:
         """Add the file's lines to their payouts, and write down what it says that payouts paid."""
         scope = {"gateway": file.gateway, "account": file.account, "file_id": file.file_id, "now": now}
-        await self._run(_SUMS, **scope)
         await self._run(_PAYOUT_SUMS, **scope)
+        await self._run(_FILLED_IN, **scope)
         if stated:
-            names = {"references": [p.payout_reference for p in stated], "currencies": [p.currency for p in stated]}
-            values = {
-                "amounts": [payout.amount_minor for payout in stated],
-                "times": [payout.paid_at for payout in stated],
-                "banks": [payout.bank_reference for payout in stated],
-            }
-            await self._run(_STATEMENTS, **scope, **names, **values)
-            await self._run(_STATED_BY_FILE, **names)
+            await keep_statements(self._run, file, stated, now=now)
+
+    async def sum_lines(self, file: SettlementFile) -> int:
+        """Add up the file's lines; the result is the size of what moves in it in one currency, however signed."""
+        await self._run(_SUMS, gateway=file.gateway, account=file.account, file_id=file.file_id)
+        return int((await self._run(_LARGEST)).scalar_one())
 
     async def payouts_of_file(self, file: SettlementFile, *, limit: int) -> list[Payout]:
         """Those that the file names and that are not just what their lines add up to."""
         rows = await self._run(_OF_FILE, gateway=file.gateway, account=file.account, limit=limit)
         return [Payout(**row) for row in rows.mappings()]
 
-    async def payouts_to_judge(self, gateway: str, account: str, *, before: datetime, limit: int) -> list[Payout]:
-        """Those that nobody has stated since ``before``, and those of unresolved cases."""
-        rows = await self._run(_OPEN, gateway=gateway, account=account, before=before, limit=limit)
+    async def payouts_to_judge(
+        self, gateway: str, account: str, *, before: datetime, tolerance_minor: int, limit: int
+    ) -> list[Payout]:
+        """Those that nobody has stated since ``before``, those that differ, and those of unresolved cases."""
+        values = {"gateway": gateway, "account": account, "tolerance": tolerance_minor}
+        rows = await self._run(_OPEN, **values, before=before, limit=limit)
         return [Payout(**row) for row in rows.mappings()]
 
     async def states_payouts(self, gateway: str, account: str) -> bool:

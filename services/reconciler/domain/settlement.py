@@ -83,6 +83,11 @@ class StatedPayout(NamedTuple):
     paid_at: datetime | None
     bank_reference: str | None
 
+    @property
+    def transfer(self) -> str:
+        """Of one payout: what is stated of the same transfer again is a correction, another one is another part."""
+        return self.bank_reference or (self.paid_at.isoformat() if self.paid_at else "")
+
 
 class StatedTotal(NamedTuple):
     """A total that the file states about itself, to be compared with what was read."""
@@ -118,6 +123,10 @@ class FileStatus(StrEnum):
     """Its own totals or trailer say that a part of it is missing: nothing of it was applied (failure RC2)."""
     REFUSED = "refused"
     """It could not be read at all; ``problem`` says why."""
+
+
+BANK_STATEMENT = "payout_statement"
+"""The format that says what came to the bank, transfer by transfer; other files that state payouts state them whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Summary:
         self.lines = 0
         self.bad_rows = 0
         self._problems: list[BadRow] = []
-        self._payouts: dict[tuple[str, str], StatedPayout] = {}
+        self._payouts: dict[tuple[str, str, str], StatedPayout] = {}
         self._totals: list[StatedTotal] = []
         self._earliest: datetime | None = None
         self._latest: datetime | None = None
@@ -131,7 +131,7 @@ class Summary:
         if wrong is not None:
             self._bad(BadRow(payout.line_number, *wrong))
             return
-        key = (payout.payout_reference, payout.currency)
+        key = (payout.payout_reference, payout.currency, payout.transfer)
         known = self._payouts.get(key)
         if known is None:
             if len(self._payouts) >= MAX_PAYOUTS:
@@ -139,9 +139,7 @@ class Summary:
             self._payouts[key] = payout
             return
         self._payouts[key] = known._replace(
-            amount_minor=known.amount_minor + payout.amount_minor,
-            paid_at=known.paid_at or payout.paid_at,
-            bank_reference=known.bank_reference or payout.bank_reference,
+            amount_minor=known.amount_minor + payout.amount_minor, paid_at=known.paid_at or payout.paid_at
         )
 
 

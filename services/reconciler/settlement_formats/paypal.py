@@ -37,7 +37,7 @@ def _transaction(number: int, item: Fields, _context: ReadingContext) -> Iterato
     if kind is LineKind.PAYOUT:
         names = Names(reference)
         bank = fields.optional("bank_reference_id")
-        yield StatedPayout(number, bank or reference, currency, -net, at, bank)
+        yield StatedPayout(number, reference, currency, -net, at, bank)
     else:
         ours = fields.optional("custom_field") or fields.optional("invoice_id")
         names = Names(

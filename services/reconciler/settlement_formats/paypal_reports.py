@@ -211,11 +211,10 @@ class _Reading:
             return ()
         line = _line_of(row.line_number, kind, currency, gross, fee, cells)
         self._sum(currency, gross, fee)
-        if kind is not LineKind.PAYOUT:
+        if kind is not LineKind.PAYOUT or not line.reference:
             return (line,)
         bank = cells.get("payout") or None
-        payout = bank or cells["id"] or f"row {row.line_number}"
-        return line, StatedPayout(row.line_number, payout, currency, -line.net_minor, line.occurred_at, bank)
+        return line, StatedPayout(row.line_number, line.reference, currency, -line.net_minor, line.occurred_at, bank)
 
     def _sum(self, currency: str, gross: int, fee: int) -> None:
         sums = self.sums.setdefault(currency, dict.fromkeys(_TOTALS, 0))

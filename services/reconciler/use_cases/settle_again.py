@@ -20,8 +20,10 @@ from services.reconciler.use_cases.settling import due_of, judge_touched, keep_a
 
 MAX_CASES = 20_000
 MAX_PAYOUTS = 10_000
-OF_WHOLE_FILES = frozenset({Scenario.BAD_ROWS, Scenario.FILE_INCOMPLETE, Scenario.FILE_TOTALS_DIFFER})
-"""A file does not change: these end when the same file comes again in order, or by a person."""
+OF_FILES = frozenset(
+    {Scenario.BAD_ROWS, Scenario.FILE_INCOMPLETE, Scenario.FILE_TOTALS_DIFFER, Scenario.LINE_CHANGED}
+)
+"""What files say does not change: these end when the same file comes again in order, or by a person."""
 
 
 async def settle_again(run_id: str, request: RunRequest, context: Context, progress: Progress) -> RunOutcome:
@@ -74,7 +76,7 @@ class _Again:
             case
             for case in unresolved
             if case.subject.account == self._account
-            and case.scenario not in OF_WHOLE_FILES
+            and case.scenario not in OF_FILES
             and (not case.evidence.get("summary") or case.key.endswith(f":rest:{self._name}"))
         ]
 
@@ -96,7 +98,11 @@ class _Again:
         settlement = self._tx.settlement
         is_usual = await settlement.states_payouts(self._gateway, self._account)
         payouts = await settlement.payouts_to_judge(
-            self._gateway, self._account, before=now - timedelta(days=rules.payout_days), limit=MAX_PAYOUTS
+            self._gateway,
+            self._account,
+            before=now - timedelta(days=rules.payout_days),
+            tolerance_minor=rules.payout_rounding_minor,
+            limit=MAX_PAYOUTS,
         )
         judged = [judge_payout(payout, rules, is_stated_usually=is_usual, now=now) for payout in payouts]
         return [finding for finding in judged if finding is not None]

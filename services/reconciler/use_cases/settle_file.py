@@ -7,11 +7,13 @@ there, and doing it again gives the same. Files of one account are settled one a
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from services.reconciler.domain.cases import Finding, Subject
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
+from services.reconciler.domain.settlement_changes import line_changed
 from services.reconciler.domain.settlement_rules import (
     MAX_FINDINGS_PER_SCENARIO,
     Coverage,
@@ -39,6 +41,7 @@ from services.reconciler.use_cases.settling_ports import StoredLines
 __all__ = ["settle_again", "settle_file"]
 
 MAX_PAYOUTS_JUDGED = 10_000
+MOST_IN_A_FILE_MINOR = 10**17
 
 
 async def settle_file(file_id: str, run_id: str, context: Context, progress: Progress) -> RunOutcome:
@@ -72,6 +75,7 @@ class _Settling:
         await self._tx.settlement.lock_account(self._file.gateway, self._file.account)
         stored, report = await self._store()
         await self._progress("totalling")
+        await self._check_size(report)
         await self._tx.settlement.total_payouts(self._file, report.payouts, now=self._now)
         await self._progress("deciding")
         await self._touch(report)
@@ -89,6 +93,14 @@ class _Settling:
             cases_resolved=counts.resolved,
             totals=await totals_of_file(self._tx, self._file, self._context, now=self._now),
         )
+
+    async def _check_size(self, report: ReadingReport) -> None:
+        """Raises Unreadable: no sum of it may be more than the ledger's commands can carry."""
+        stated: Counter[str] = Counter()
+        for payout in report.payouts:
+            stated[payout.currency] += abs(payout.amount_minor)
+        if max(await self._tx.settlement.sum_lines(self._file), *stated.values(), 0) > MOST_IN_A_FILE_MINOR:
+            raise Unreadable("amount_too_large", "the amounts of one currency add up to more than any settlement")
 
     async def _store(self) -> tuple[StoredLines, ReadingReport]:
         async def told(lines: int) -> None:
@@ -112,6 +124,7 @@ class _Settling:
         )
         await judge_touched(limited, self._tx, what_is_due)
         await self._add_unknown_lines(limited)
+        await self._add_changed_lines(limited)
         await self._add_fees(limited)
         await self._add_payouts(limited)
         return [*limited.findings(), *findings_of_file(file, report.bad_rows, report.totals)]
@@ -124,12 +137,17 @@ class _Settling:
         window = due(rules, self._file.gateway, Coverage(before, own.until), now=self._now)
         has_earlier = await settlement.has_earlier_files(self._file)
         await settlement.touch_file(self._file, window, has_earlier=has_earlier)
+        await settlement.pair_touched()
 
     async def _add_unknown_lines(self, limited: Limited) -> None:
         lines, count = await self._tx.settlement.unmatched(self._file.file_id, limit=MAX_FINDINGS_PER_SCENARIO + 1)
         candidates = await self._tx.settlement.candidates(lines)
         found = [unknown_line(line, of) for line, of in zip(lines, candidates, strict=True)]
         _add_first(limited, found, count)
+
+    async def _add_changed_lines(self, limited: Limited) -> None:
+        lines, count = await self._tx.settlement.changed_lines(limit=MAX_FINDINGS_PER_SCENARIO)
+        _add_first(limited, [line_changed(line) for line in lines], count)
 
     async def _add_fees(self, limited: Limited) -> None:
         rule = self._context.settlement_rules.fees.get(self._file.gateway)

@@ -52,7 +52,7 @@ class ReadingReport:
     problems: tuple[BadRow, ...]
     """The first MAX_PROBLEMS bad rows, in the order of the file."""
     payouts: tuple[StatedPayout, ...]
-    """One per reference and currency: rows of the same payout are added up."""
+    """One per reference, currency and transfer: rows of the same are added up."""
     totals: tuple[StatedTotal, ...]
     covers_from: datetime | None
     covers_until: datetime | None

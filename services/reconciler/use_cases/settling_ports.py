@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from services.reconciler.domain.settlement import SettlementFile, StatedPayout
+from services.reconciler.domain.settlement_changes import ChangedLine
 from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule, LooseLine, PaymentBooks, Payout
 
 Told = Callable[[int], Awaitable[None]]
@@ -63,6 +64,10 @@ class SettlementRepository(Protocol):
         """``lines`` is COPY text, one row a SettlementLine. Raises what ``lines`` and ``told`` raise."""
         ...
 
+    async def changed_lines(self, *, limit: int) -> tuple[list[ChangedLine], int]:
+        """Lines that the file tells with other amounts than an earlier one did: the first ones, and how many."""
+        ...
+
     async def match_again(self, gateway: str, account: str) -> list[str]:
         """Match lines without a payment with payments that are known by now; the ids of those, to be touched."""
         ...
@@ -72,7 +77,7 @@ class SettlementRepository(Protocol):
         ...
 
     async def pair_touched(self) -> None:
-        """Lines of touched payments without a movement, with movements that we have learnt of since."""
+        """Pair anew all lines of touched payments that name no movement, of whatever file."""
         ...
 
     async def touch_file(self, file: SettlementFile, due: Due, *, has_earlier: bool) -> None:
@@ -111,13 +116,19 @@ class SettlementRepository(Protocol):
 
     async def accounts(self, gateway: str | None) -> list[tuple[str, str]]: ...
 
+    async def sum_lines(self, file: SettlementFile) -> int:
+        """Before what follows. The result is the size of what moves in the file in one currency, however signed."""
+        ...
+
     async def total_payouts(self, file: SettlementFile, stated: Sequence[StatedPayout], *, now: datetime) -> None: ...
 
     async def payouts_of_file(self, file: SettlementFile, *, limit: int) -> list[Payout]:
         """Those that the file names and that are not just what their lines add up to."""
         ...
 
-    async def payouts_to_judge(self, gateway: str, account: str, *, before: datetime, limit: int) -> list[Payout]: ...
+    async def payouts_to_judge(
+        self, gateway: str, account: str, *, before: datetime, tolerance_minor: int, limit: int
+    ) -> list[Payout]: ...
 
     async def states_payouts(self, gateway: str, account: str) -> bool: ...
 
