@@ -32,3 +32,9 @@ CASE_ACTION_UNVERIFIED_SECONDS = Gauge(
 SWEEP_LAST_ROUND = Gauge(
     "payrail_sweep_last_round_timestamp_seconds", "When this replica last ended a round of the sweep", registry=REGISTRY
 )
+SETTLEMENT_FILES_REFUSED = Counter(
+    "payrail_settlement_files_refused_total",
+    "Settlement files, and gateways' reports, that came by themselves and could not be taken in, where from, each try",
+    ["gateway", "source"],
+    registry=REGISTRY,
+)

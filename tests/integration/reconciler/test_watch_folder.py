@@ -158,11 +158,11 @@ async def test_a_crash_before_the_file_was_moved_finds_it_known(
     """RC1."""
     (folder / "stripe" / "a.csv").write_bytes(a_file())
 
-    def crashes(*_: Any) -> None:
+    def crashes(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", crashes)
+        patch.setattr(os, "rename", crashes)
         with pytest.raises(KeyboardInterrupt):
             await looks(FolderWatch(context))
     assert len(await files(world)) == 1
@@ -175,10 +175,10 @@ async def test_a_crash_before_the_file_was_moved_finds_it_known(
 async def test_a_file_that_cannot_be_moved_is_read_once(
     world: World, context: Context, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def is_forbidden(*_: Any) -> None:
+    def is_forbidden(*_: Any, **__: Any) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "rename", is_forbidden)
+    monkeypatch.setattr(os, "rename", is_forbidden)
     path, watch = folder / "stripe" / "a.csv", FolderWatch(context)
     path.write_bytes(a_file())
     await looks(watch, 6)
@@ -219,3 +219,108 @@ async def test_many_files_are_taken_in_several_rounds(world: World, folder: Path
     assert len(await files(world)) == 20
     assert await watch.round() is False
     assert len(await files(world)) == 25
+
+
+async def test_a_reason_is_never_written_through_a_link(folder: Path, watch: FolderWatch, tmp_path: Path) -> None:
+    """RC16: who may put files there gets no other file overwritten, be it linked early or at the last moment."""
+    (folder / "stripe" / "refused").mkdir()
+    other = tmp_path / "precious.json"
+    other.write_text("precious")
+    (folder / "stripe" / "refused" / "a.csv.txt").symlink_to(other)
+    (folder / "stripe" / "refused" / "b-2.csv.txt").symlink_to(tmp_path / "made by us")
+    (folder / "stripe" / "refused" / "b.csv").touch()
+    for name in ("a.csv", "b.csv"):
+        (folder / "stripe" / name).write_bytes(b"\x89PNG\0\0")
+    await looks(watch)
+    assert other.read_text() == "precious"
+    assert not (tmp_path / "made by us").exists()
+    moved = {"a-2.csv", "a-2.csv.txt", "b-3.csv", "b-3.csv.txt"}
+    assert names(folder / "stripe" / "refused") == {"a.csv.txt", "b.csv", "b-2.csv.txt"} | moved
+
+
+async def test_a_link_that_is_made_at_the_last_moment_is_not_followed_either(
+    folder: Path, watch: FolderWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RC16: both the place of the reason and the directory itself."""
+    other, outside, rename = tmp_path / "precious.json", tmp_path / "outside", os.rename
+    other.write_text("precious")
+    outside.mkdir()
+
+    def links(*arguments: Any, **options: Any) -> None:
+        rename(*arguments, **options)
+        refused = folder / "stripe" / "refused"
+        (refused / "a.csv.txt").symlink_to(other)
+        rename(refused, folder / "gone")
+        refused.symlink_to(outside)
+
+    (folder / "stripe" / "a.csv").write_bytes(b"\x89PNG\0\0")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", links)
+        await looks(watch)
+    assert other.read_text() == "precious"
+    (folder / "stripe" / "b.csv").write_bytes(b"\x89PNG\0\0")
+    await looks(watch)
+    assert (folder / "stripe" / "b.csv").exists()
+    assert names(outside) == set()
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_file_that_is_delivered_again_while_it_is_taken_is_read_too(
+    world: World, context: Context, folder: Path, is_replaced: bool, is_known: bool
+) -> None:
+    """RC2: what is moved is what was read, whether the first one was new or known."""
+    path, deliveries = folder / "stripe" / "a.csv", [a_file(7)]
+
+    class DeliveredAgain(InProcessReader):
+        async def inspect(self, raw: RawFile, **names: Any) -> Any:
+            seen = await super().inspect(raw, **names)
+            while deliveries:
+                corrected = path.with_name("a.csv.part") if is_replaced else path
+                corrected.write_bytes(deliveries.pop())
+                corrected.rename(path)
+            return seen
+
+    if is_known:
+        path.write_bytes(a_file())
+        await looks(FolderWatch(context))
+    path.write_bytes(a_file())
+    watch = FolderWatch(replace(context, reader=DeliveredAgain()))
+    await looks(watch)
+    assert path.read_bytes() == a_file(7)
+    await looks(watch)
+    assert not path.exists()
+    contents = [bytes(row["content"]) for row in await world.rows("SELECT content FROM settlement_file_chunks")]
+    assert a_file(7) in contents
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names that cannot be opened; the tests run as root, who may read all."""
+    forbidden: set[str] = set()
+    opens = os.open
+
+    def refuses(name: Any, *more: Any, **named: Any) -> int:
+        if Path(name).name in forbidden:
+            raise PermissionError
+        return opens(name, *more, **named)
+
+    monkeypatch.setattr(os, "open", refuses)
+    return forbidden
+
+
+async def test_files_that_cannot_be_read_hold_up_no_other_and_are_tried_again(
+    world: World, folder: Path, watch: FolderWatch, unreadable: set[str]
+) -> None:
+    unreadable |= {f"{number:02}.csv" for number in range(25)}
+    for number in range(25):
+        (folder / "stripe" / f"{number:02}.csv").write_bytes(a_file(number + 1))
+    (folder / "stripe" / "good.csv").write_bytes(a_file(100))
+    rounds = [await watch.round() for _ in range(4)]
+    assert rounds == [False, True, False, False], "what cannot be read is no work that waits"
+    assert [file["name"] for file in await files(world)] == ["good.csv"]
+    metrics = (await world.http.get("/metrics")).text
+    assert 'payrail_settlement_files_refused_total{gateway="stripe",source="folder"}' in metrics
+    unreadable.clear()
+    await looks(watch)
+    assert len(await files(world)) == 26
