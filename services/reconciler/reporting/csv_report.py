@@ -2,6 +2,7 @@
 
 Amounts are numbers in major units, with the currency's digits: a negative one begins with its sign, and stays a number.
 Everything else is text. What a spreadsheet would take for a formula gets an apostrophe in front, which shows as text.
+So does what stands after a semicolon: where a comma is the decimal sign, spreadsheets take the table apart there.
 """
 
 from __future__ import annotations
@@ -59,12 +60,30 @@ COLUMNS = (
 _STARTS_A_FORMULA = frozenset("=+-@|%＝＋－＠﹢﹣﹦﹫−")
 
 
+_SEPARATES = frozenset(";,|")
+
+
 def escaped(text: str) -> str:
-    """One line of text that no spreadsheet takes for a formula, whatever stands before its sign."""
+    """One line of text of which no spreadsheet takes anything for a formula, whatever stands before its sign and
+    wherever it splits lines into cells."""
     line = "".join(" " if unicodedata.category(each) in _BREAKS else each for each in text)
-    first = next((each for each in line if not each.isspace() and unicodedata.category(each) != "Cf"), "")
+    first = next((each for each in line if not _is_skipped(each)), "")
     is_moved = text[:1] in ("\t", "\r", "\n")
-    return f"'{line}" if is_moved or first in _STARTS_A_FORMULA else line
+    begins = is_moved or first in _STARTS_A_FORMULA
+    return ("'" if begins else "") + (_split_safely(line) if _SEPARATES & {*line} else line)
+
+
+def _split_safely(line: str) -> str:
+    shown, begins = "", False
+    for each in line:
+        shown += f"'{each}" if begins and each in _STARTS_A_FORMULA else each
+        begins = each in _SEPARATES or (begins and _is_skipped(each))
+    return shown
+
+
+def _is_skipped(character: str) -> bool:
+    """It may stand between a cell's beginning and its formula."""
+    return character.isspace() or character == '"' or unicodedata.category(character) == "Cf"
 
 
 _BREAKS = frozenset({"Cc", "Zl", "Zp"})

