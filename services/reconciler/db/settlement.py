@@ -20,6 +20,7 @@ from services.reconciler.db.batches import batches_of
 from services.reconciler.db.settlement_findings import SettlementFindings
 from services.reconciler.db.settlement_payouts import SettlementPayouts
 from services.reconciler.domain.settlement import SettlementFile
+from services.reconciler.domain.settlement_changes import Amounts, ChangedLine
 from services.reconciler.use_cases.settling_ports import StoredLines, Told
 
 BATCH_LINES = 50_000
@@ -56,6 +57,14 @@ class Settlement(SettlementFindings, SettlementPayouts):
         return await self._has_earlier_files(
             {"file_id": file.file_id, "gateway": file.gateway, "account": file.account}
         )
+
+    async def changed_lines(self, *, limit: int) -> tuple[list[ChangedLine], int]:
+        """Lines that the file tells with other amounts than an earlier one did: the first ones, and how many."""
+        rows = (await self._execute(sql.CHANGED_LINES, limit=limit)).mappings().all()
+        if not rows:
+            return [], 0
+        count = (await self._execute("SELECT count(*) FROM settlement_differing WHERE money_differs")).scalar_one()
+        return [_changed_line(row) for row in rows], count
 
     async def match_again(self, gateway: str, account: str) -> list[str]:
         """Match lines without a payment with payments that are known by now; the ids of those, to be touched."""
@@ -96,7 +105,19 @@ class Settlement(SettlementFindings, SettlementPayouts):
             return 0
         for statement in (*sql.BY_INDEX, sql.REPEATS, *sql.BY_COST):
             await self._execute(statement, **scope)
+        if await self._any_differs():
+            await self._complete(scope)
         return int((await self._execute(sql.MARK_REPEATS, **scope)).rowcount)
+
+    async def _any_differs(self) -> bool:
+        return bool((await self._execute("SELECT EXISTS (SELECT FROM settlement_hits WHERE differs)")).scalar())
+
+    async def _complete(self, scope: Mapping[str, Any]) -> None:
+        """Lines that an earlier file told, with what only this one says of them; other amounts become findings."""
+        for statement in (*sql.BY_INDEX, sql.ROUNDINGS, sql.DIFFERING, sql.FILL_IN, *sql.BY_COST):
+            await self._execute(statement, **scope)
+        await self.touch(())
+        await self._execute(sql.TOUCH_FILLED)
 
     async def _has_earlier_files(self, scope: Mapping[str, Any]) -> bool:
         return bool((await self._execute(sql.HAS_EARLIER_FILES, **scope)).scalar())
@@ -109,7 +130,7 @@ class Settlement(SettlementFindings, SettlementPayouts):
         await self._forget_pairing()
 
     async def pair_touched(self) -> None:
-        """The same for lines of the touched payments, from whatever file: we may have learnt of movements since."""
+        """The same anew for all lines of the touched payments that name no movement, from whatever file."""
         if (await self._execute(sql.UNPAIRED_OF_TOUCHED)).rowcount:
             await self._pair_collected()
         await self._forget_pairing()
@@ -134,3 +155,8 @@ class Settlement(SettlementFindings, SettlementPayouts):
     async def _execute(self, statement: str, **values: Any) -> Any:
         used = {name: value for name, value in values.items() if f":{name}" in statement}
         return await self._connection.execute(text(statement), used)
+
+
+def _changed_line(row: Mapping[Any, Any]) -> ChangedLine:
+    booked, told = (Amounts(**{name: row[f"{which}_{name}"] for name in sql.AMOUNTS}) for which in ("booked", "told"))
+    return ChangedLine(**{name: row[name] for name in sql.CHANGED}, booked=booked, told=told)

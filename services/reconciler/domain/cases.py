@@ -51,6 +51,8 @@ class Scenario(StrEnum):
     AMOUNT_DIFFERS = "amount_differs"
     CURRENCY_DIFFERS = "currency_differs"
     SETTLED_TWICE = "settled_twice"
+    LINE_CHANGED = "line_changed"
+    """A later file tells a line, by the gateway's own id of it, with other amounts than those that are booked."""
     REFUND_NETTED = "refund_netted"
     """A sale was settled for less, by exactly what a refund without a line of its own took."""
     NOT_SETTLED = "not_settled"
@@ -63,6 +65,8 @@ class Scenario(StrEnum):
     BAD_ROWS = "bad_rows"
     """Rows of a file could not be read: what they move is unknown."""
     FILE_INCOMPLETE = "file_incomplete"
+    FILE_REFUSED = "file_refused"
+    """A file that was stored could not be read: nothing of it was applied."""
     FILE_TOTALS_DIFFER = "file_totals_differ"
 
 

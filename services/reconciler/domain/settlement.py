@@ -34,6 +34,11 @@ ABOUT_A_PAYMENT = frozenset(
 """These are matched against payments; the others are classified and totalled."""
 
 
+ROUNDING = "rounding"
+"""``source_type`` of a line of ours: what the other lines of its payout, each rounded, lack to their exact sum. With a
+``line_reference`` that names the payout."""
+
+
 class SettlementLine(NamedTuple):
     """One effect on the balance. A tuple, because a file has millions of them.
 

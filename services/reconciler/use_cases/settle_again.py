@@ -21,7 +21,7 @@ from services.reconciler.use_cases.settling import due_of, judge_touched, keep_a
 MAX_CASES = 20_000
 MAX_PAYOUTS = 10_000
 OF_FILES = frozenset(
-    {Scenario.BAD_ROWS, Scenario.FILE_INCOMPLETE, Scenario.FILE_TOTALS_DIFFER, Scenario.LINE_CHANGED}
+    {Scenario.BAD_ROWS, Scenario.FILE_INCOMPLETE, Scenario.FILE_REFUSED, Scenario.FILE_TOTALS_DIFFER, Scenario.LINE_CHANGED}
 )
 """What files say does not change: these end when the same file comes again in order, or by a person."""
 

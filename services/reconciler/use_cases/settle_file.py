@@ -21,13 +21,13 @@ from services.reconciler.domain.settlement_rules import (
     due,
     fee_differs,
     findings_of_file,
-    incomplete_file,
     judge_payout,
     keys_of,
     name_of_file,
     unknown_line,
+    unread_file,
 )
-from services.reconciler.settlement_formats.port import Incomplete, Unreadable
+from services.reconciler.settlement_formats.port import Incomplete, ReaderFailed, Unreadable
 from services.reconciler.use_cases.book_settlement import book_settlement
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
 from services.reconciler.use_cases.receive_file import content_of
@@ -38,16 +38,19 @@ from services.reconciler.use_cases.settlement_totals import totals_of_file
 from services.reconciler.use_cases.settling import cases_of, due_of, judge_touched, keep_and_act
 from services.reconciler.use_cases.settling_ports import StoredLines
 
-__all__ = ["settle_again", "settle_file"]
+__all__ = ["give_up_file", "settle_again", "settle_file"]
 
 MAX_PAYOUTS_JUDGED = 10_000
+MAX_READINGS = 3
+"""Of a file whose reader dies or is too slow: that may be the machine's fault, until it happens every time."""
+
 MOST_IN_A_FILE_MINOR = 10**17
 
 
 async def settle_file(file_id: str, run_id: str, context: Context, progress: Progress) -> RunOutcome:
     """A file that was settled or refused before is left as it is.
 
-    Raises LeaseLost, and DatabaseUnavailable: nothing was stored then.
+    Raises LeaseLost, DatabaseUnavailable, and ReaderFailed as long as it may be read later: nothing was stored then.
     """
     await progress("reading")
     try:
@@ -58,6 +61,17 @@ async def settle_file(file_id: str, run_id: str, context: Context, progress: Pro
             return await _Settling(tx, file, run_id, context, progress).settle()
     except Unreadable as problem:
         return await _refuse(file_id, problem, run_id, context)
+    except ReaderFailed as failure:
+        async with context.uow() as tx:
+            if await tx.runs.failed_readings(file_id) + 1 < MAX_READINGS:
+                raise
+        return await _refuse(file_id, Unreadable(failure.code, failure.detail), run_id, context)
+
+
+async def give_up_file(file_id: str, run_id: str, context: Context) -> None:
+    """Its runs took their runners down, so nobody is left to say why. Sent again, it is tried again."""
+    problem = Unreadable("given_up", "whoever read it ended before it was done, again and again")
+    await _refuse(file_id, problem, run_id, context)
 
 
 class _Settling:
@@ -191,20 +205,18 @@ def _add_first(limited: Limited, findings: Sequence[Finding], count: int) -> Non
 
 
 async def _refuse(file_id: str, problem: Unreadable, run_id: str, context: Context) -> RunOutcome:
-    """Nothing of it is applied; of one that is incomplete there is a case until the whole file comes (failure RC2)."""
+    """Nothing of it is applied, and there is a case of that until it can be read (failure RC2)."""
     async with context.settlement_uow() as tx:
         file = await tx.files.get(file_id, for_update=True)
         if file is None or file.status is not FileStatus.RECEIVED:
             return RunOutcome()
-        is_part = isinstance(problem, Incomplete)
         refused = replace(
             file,
-            status=FileStatus.INCOMPLETE if is_part else FileStatus.REFUSED,
+            status=FileStatus.INCOMPLETE if isinstance(problem, Incomplete) else FileStatus.REFUSED,
             read_at=context.clock.now(),
             problem=problem.code,
             problem_detail=problem.detail,
         )
         await tx.files.save(refused)
-        findings = [incomplete_file(refused)] if is_part else []
-        counts = await keep_and_act(tx, findings, (), run_id, context)
+        counts = await keep_and_act(tx, [unread_file(refused)], (), run_id, context)
     return RunOutcome(failed=1, cases_opened=counts.opened)

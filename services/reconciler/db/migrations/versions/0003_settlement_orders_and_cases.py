@@ -72,7 +72,7 @@ def upgrade() -> None:
             name=op.f("ck_cases_requested_action_known"),
         ),
         sa.CheckConstraint(
-            "scenario IN ('unconfirmed_order', 'late_payment', 'duplicate_payment', 'unpaid_order', 'order_without_payment', 'stale_order', 'mismatched_payment', 'rolled_back', 'orphan_payment', 'unknown_at_us', 'unknown_outcome', 'unclaimed_webhook', 'unknown_line', 'unknown_refund', 'unknown_chargeback', 'amount_differs', 'currency_differs', 'settled_twice', 'line_changed', 'refund_netted', 'not_settled', 'fee_differs', 'payout_differs', 'payout_missing', 'bad_rows', 'file_incomplete', 'file_totals_differ')",
+            "scenario IN ('unconfirmed_order', 'late_payment', 'duplicate_payment', 'unpaid_order', 'order_without_payment', 'stale_order', 'mismatched_payment', 'rolled_back', 'orphan_payment', 'unknown_at_us', 'unknown_outcome', 'unclaimed_webhook', 'unknown_line', 'unknown_refund', 'unknown_chargeback', 'amount_differs', 'currency_differs', 'settled_twice', 'line_changed', 'refund_netted', 'not_settled', 'fee_differs', 'payout_differs', 'payout_missing', 'bad_rows', 'file_incomplete', 'file_refused', 'file_totals_differ')",
             name=op.f("ck_cases_scenario_known"),
         ),
         sa.CheckConstraint("status IN ('open', 'awaiting_approval', 'resolved')", name=op.f("ck_cases_status_known")),
