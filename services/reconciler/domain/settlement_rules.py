@@ -168,6 +168,7 @@ def due(rules: SettlementRules, gateway: str, covered: Coverage, *, now: datetim
 
 def judge_payment(books: PaymentBooks, due: Due) -> list[Finding]:
     """Everything that disagrees about one payment. Depends on the sets of movements and lines, not on their order."""
+    books = _without_what_adds_up(books)
     of_movement: dict[tuple[MovementKind, str], list[BookLine]] = {}
     loose: dict[tuple[MovementKind, str], list[BookLine]] = {}
     known = {(movement.kind, movement.reference) for movement in books.movements}
@@ -192,8 +193,43 @@ def judge_payment(books: PaymentBooks, due: Due) -> list[Finding]:
         is_explained = movement.kind is MovementKind.REFUND and movement.reference in netted
         if not is_explained and due.has(movement.occurred_at):
             findings.append(_finding(Scenario.NOT_SETTLED, books, movement, 0, []))
+    if _comes_to_nothing(line for lines in loose.values() for line in lines):
+        return findings
     findings += [finding for lines in loose.values() if (finding := _judge_loose(books, lines))]
     return findings
+
+
+def _without_what_adds_up(books: PaymentBooks) -> PaymentBooks:
+    """Without what is explained as a whole: several captures in other parts than ours, or in one, are one sum.
+
+    Of each kind, the lines that name none of our movements against the movements that no line names.
+    """
+    known = {(movement.kind, movement.reference) for movement in books.movements}
+    named = {(line.movement_kind, line.reference) for line in books.lines} & known
+    lines = [line for line in books.lines if (line.movement_kind, line.reference) not in known]
+    for kind in {line.movement_kind for line in lines}:
+        moved = [each for each in books.movements if each.kind is kind and (kind, each.reference) not in named]
+        told = [line for line in lines if line.movement_kind is kind]
+        expected = _sums((each.currency, _SIGN[kind] * each.amount_minor) for each in moved)
+        if expected and expected == _sums((line.currency, line.amount_minor) for line in told):
+            books = replace(
+                books,
+                movements=tuple(each for each in books.movements if each not in moved),
+                lines=tuple(line for line in books.lines if line not in told),
+            )
+    return books
+
+
+def _comes_to_nothing(lines: Iterable[BookLine]) -> bool:
+    """What was given and taken back at the gateway, under whatever names: here it is as if it had never been."""
+    return not any(_sums((line.currency, line.amount_minor) for line in lines).values())
+
+
+def _sums(amounts: Iterable[tuple[str, int]]) -> Mapping[str, int]:
+    found: dict[str, int] = {}
+    for currency, amount in amounts:
+        found[currency] = found.get(currency, 0) + amount
+    return found
 
 
 def _judge_settled(
