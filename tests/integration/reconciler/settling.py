@@ -249,8 +249,8 @@ class Settler:
         async with self.world.container.database.begin() as connection:
             await connection.execute(
                 text(
-                    "TRUNCATE settlement_files, settlement_lines, settlement_payouts, cases, known_payments,"
-                    " outbox_messages, outbox_sequences CASCADE"
+                    "TRUNCATE settlement_files, settlement_lines, settlement_payouts, settlement_statements, cases,"
+                    " known_payments, known_movements, known_references, outbox_messages, outbox_sequences CASCADE"
                 )
             )
 
