@@ -19,6 +19,7 @@ from shared.http import CallPolicy, HttpAnswer, HttpCaller
 from shared.money import Money
 
 LIST_BY_WINDOW = "list_by_window"
+MAX_REFERENCE = 255
 
 # What an observation of each kind does to the money that is there, as payment_service names them.
 _HELD, _TAKEN = "authorized", "captured"
@@ -59,9 +60,8 @@ class _Listed(BaseModel):
     def listed(self) -> ListedAtGateway:
         """Raises InvalidAmount."""
         money = _money(self.observations)
-        return ListedAtGateway(
-            self.payment_id, tuple(self.references), tuple(self.our_references), money, self.created_at
-        )
+        references, ours = _usable(self.references), _usable(self.our_references)
+        return ListedAtGateway(self.payment_id, references, ours, money, self.created_at)
 
 
 class _Page(BaseModel):
@@ -127,6 +127,11 @@ class HttpGatewayListsClient:
         if answer.status in (401, 403):
             raise ServiceUnavailable("payment_service does not take our token")
         return answer
+
+
+def _usable(references: list[str]) -> tuple[str, ...]:
+    """Whatever else stands there names nothing that we know, and no database takes it."""
+    return tuple(each for each in references if 0 < len(each) <= MAX_REFERENCE and "\x00" not in each)
 
 
 def _problem(answer: HttpAnswer) -> PayrailError:

@@ -54,27 +54,32 @@ _PUT = text(
         expected_minor = excluded.expected_minor, actual_minor = excluded.actual_minor,
         difference_minor = excluded.difference_minor, action = excluded.action, evidence = excluded.evidence,
         last_seen_at = greatest(cases.last_seen_at, excluded.last_seen_at), last_seen_run = excluded.last_seen_run,
-        status = CASE WHEN (cases.currency, cases.expected_minor, cases.actual_minor)
-            IS NOT DISTINCT FROM (excluded.currency, excluded.expected_minor, excluded.actual_minor)
+        status = CASE WHEN (cases.currency, cases.expected_minor, cases.actual_minor, cases.order_id,
+            cases.payment_id, cases.action) IS NOT DISTINCT FROM (excluded.currency, excluded.expected_minor,
+            excluded.actual_minor, excluded.order_id, excluded.payment_id, excluded.action)
             THEN cases.status ELSE 'open' END,
-        requested_action = CASE WHEN (cases.currency, cases.expected_minor, cases.actual_minor)
-            IS NOT DISTINCT FROM (excluded.currency, excluded.expected_minor, excluded.actual_minor)
+        requested_action = CASE WHEN (cases.currency, cases.expected_minor, cases.actual_minor, cases.order_id,
+            cases.payment_id, cases.action) IS NOT DISTINCT FROM (excluded.currency, excluded.expected_minor,
+            excluded.actual_minor, excluded.order_id, excluded.payment_id, excluded.action)
             THEN cases.requested_action END
     RETURNING *
     """
 )
-"""What an operator asked for was asked of the amounts that were shown: with other amounts it is no longer asked for."""
+"""What an operator asked for was asked of what was shown: of another payment, order or amount it is not asked for."""
 
 _ACCEPTED = text(
     """
     SELECT DISTINCT f.key
     FROM jsonb_to_recordset(CAST(CAST(:findings AS text) AS jsonb)) AS f (
-        key text, currency text, expected_minor bigint, actual_minor bigint)
+        key text, currency text, expected_minor bigint, actual_minor bigint, action text)
     JOIN cases c ON c.key = f.key AND c.resolution = 'accepted'
     WHERE (c.currency, c.expected_minor, c.actual_minor)
         IS NOT DISTINCT FROM (CAST(f.currency AS char(3)), f.expected_minor, f.actual_minor)
+        AND (c.action IS NOT DISTINCT FROM f.action OR c.scenario = 'orphan_payment')
     """
 )
+"""Another action is another disagreement: a hold that was explained is no failure. What becomes of orphans is a
+setting, though, and says nothing new about them."""
 
 _MOVED_BY_POLICY = text(
     """
@@ -99,7 +104,7 @@ class Cases:
     async def accepted(self, findings: Sequence[Finding]) -> AbstractSet[str]:
         found: set[str] = set()
         for batch in _batches(findings):
-            rows = [{name: _FIELDS[name](each) for name in _AMOUNTS} for each in batch]
+            rows = [{name: _FIELDS[name](each) for name in _ACCEPTED_BY} for each in batch]
             found.update((await self._connection.execute(_ACCEPTED, {"findings": json.dumps(rows)})).scalars())
         return found
 
@@ -257,7 +262,7 @@ _FIELDS: Mapping[str, Callable[[Finding], Any]] = {
     "action": lambda finding: finding.action and finding.action.value,
     "evidence": lambda finding: dict(finding.evidence),
 }
-_AMOUNTS = ("key", "currency", "expected_minor", "actual_minor")
+_ACCEPTED_BY = ("key", "currency", "expected_minor", "actual_minor", "action")
 _SUBJECT = tuple(field.name for field in fields(Subject))
 _PLAIN = tuple(
     field.name

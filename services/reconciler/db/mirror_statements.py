@@ -241,27 +241,32 @@ TOTALS = text(
         count(*) FILTER (WHERE NOT is_open) AS matched, count(*) FILTER (WHERE pending > 0) AS in_transit,
         count(*) FILTER (WHERE disputed > 0) AS disputed, count(*) FILTER (WHERE is_open) AS unexplained
     FROM (
-        SELECT p.gateway, p.currency, p.amount_captured - p.amount_refunded - p.amount_disputed
-                - p.amount_refund_pending AS amount,
+        SELECT p.gateway, p.currency,
+            CASE WHEN c.payment_id IS NOT NULL AND p.amount_captured = 0 THEN coalesce(c.difference_minor, 0)
+                ELSE p.amount_captured - p.amount_refunded - p.amount_disputed - p.amount_refund_pending END AS amount,
             p.amount_refund_pending AS pending, p.amount_disputed AS disputed, c.payment_id IS NOT NULL AS is_open
         FROM known_payments AS p
-        LEFT JOIN (SELECT DISTINCT payment_id FROM cases
-            WHERE kind = 'orders' AND status <> 'resolved' AND payment_id IS NOT NULL) AS c USING (payment_id)
+        LEFT JOIN (SELECT c.payment_id,
+                sum(c.difference_minor) FILTER (WHERE c.currency = shown.currency) AS difference_minor
+            FROM cases AS c JOIN known_payments AS shown USING (payment_id)
+            WHERE c.kind = 'orders' AND c.status <> 'resolved' GROUP BY c.payment_id) AS c USING (payment_id)
         WHERE (CAST(:gateway AS text) IS NULL OR p.gateway = :gateway)
           AND (CAST(:window_from AS timestamptz) IS NULL OR p.created_at >= :window_from)
           AND (CAST(:window_to AS timestamptz) IS NULL OR p.created_at < :window_to)
         UNION ALL
         SELECT coalesce(c.gateway, ''), c.currency, c.difference_minor, 0, 0, true
-        FROM cases AS c
+        FROM cases AS c LEFT JOIN known_orders AS o USING (order_id)
         WHERE c.kind = 'orders' AND c.status <> 'resolved' AND c.currency IS NOT NULL
           AND NOT EXISTS (SELECT FROM known_payments AS p WHERE p.payment_id = c.payment_id)
           AND (CAST(:gateway AS text) IS NULL OR c.gateway = :gateway)
+          AND (CAST(:window_from AS timestamptz) IS NULL OR coalesce(o.created_at, c.opened_at) >= :window_from)
+          AND (CAST(:window_to AS timestamptz) IS NULL OR coalesce(o.created_at, c.opened_at) < :window_to)
     ) AS shares
     GROUP BY gateway, currency ORDER BY gateway, currency
     """
 )
-"""Where the money of the window is; what no payment here has (an order without one, money that only the gateway knows)
-is told by its case."""
+"""Where the money of the window is; what no payment here shows (an order without one, or whose payment has no money,
+and money that only the gateway knows) is told by its case."""
 
 WITHOUT_EFFECT = text(
     """

@@ -30,6 +30,13 @@ class SecondPersonNeeded(DomainError):
     status = 409
 
 
+class RunFirst(DomainError):
+    """A command of this case may be on its way still. Start a run once it has had its time, and ask again."""
+
+    code = "run_first"
+    status = 409
+
+
 class ActionNotPossible(DomainError):
     """The command cannot be sent: what it is about is not known here, or COMMAND_SIGNING_KEY is not set."""
 
@@ -112,22 +119,30 @@ class FileTooLarge(FileRefused):
     status = 413
 
 
+class AccountUnknown(FileRefused):
+    """No payment is known of this account."""
+
+    code = "account_unknown"
+
+
+class KnownElsewhere(FileRefused):
+    """The same content is here already, as a file of another account: booked for both it would count twice."""
+
+    code = "known_elsewhere"
+    status = 409
+
+
 class FileChanged(FileRefused):
     """The file changed while it was taken in; send it when it is complete."""
 
     code = "changed"
 
 
-class ReaderTimedOut(FileRefused):
-    """Reading the file took longer than SETTLEMENT_READING_TIMEOUT_SECONDS."""
+class NotInspected(FileRefused):
+    """Looking at the file failed or took too long, more than once; nothing of it was stored. Send it again later."""
 
-    code = "reading_timeout"
-
-
-class ReaderDied(FileRefused):
-    """The process that read the file ended before it was done; the file may need more memory than is allowed."""
-
-    code = "reader_died"
+    code = "not_inspected"
+    status = 503
 
 
 _REFUSALS: dict[str, type[FileRefused]] = {
@@ -140,7 +155,5 @@ _REFUSALS: dict[str, type[FileRefused]] = {
         WrongGateway,
         ArchiveRefused,
         FileTooLarge,
-        ReaderTimedOut,
-        ReaderDied,
     )
 }

@@ -62,14 +62,16 @@ def of_pair(
 
 
 def of_unknown_outcome(payment: KnownPayment) -> Finding:
+    """Each such call is a case of its own: what was found out about one says nothing about the next."""
     assert payment.unknown_since is not None, "nothing is unanswered"
+    since = to_rfc3339(payment.unknown_since)
     return Finding(
         kind=CaseKind.ORDERS,
         scenario=Scenario.UNKNOWN_OUTCOME,
-        key=f"{Scenario.UNKNOWN_OUTCOME.value}:{payment.payment_id}",
+        key=f"{Scenario.UNKNOWN_OUTCOME.value}:{payment.payment_id}:{since}",
         subject=_subject(payment),
         action=Action.SYNC,
-        evidence={"unknown_since": to_rfc3339(payment.unknown_since), "payment": _payment(payment)},
+        evidence={"unknown_since": since, "payment": _payment(payment)},
     )
 
 

@@ -27,13 +27,16 @@ POLICY = "policy"
 
 
 async def act_on_case(
-    tx: ReconcilerTransaction, case: Case, action: Action, *, asked_by: str, context: Context
+    tx: ReconcilerTransaction, case: Case, action: Action, *, asked_by: str, context: Context, attempt: int = 1
 ) -> bool:
-    """False: it was sent before, or cannot be (no key is configured, the payment is not known, it is no command)."""
+    """False: it was sent before, or cannot be (no key is configured, the payment is not known, it is no command).
+
+    ``attempt``: above 1 it is another command, for an operator who asks again for what had no effect.
+    """
     key = context.command_key
     if key is None:
         return False
-    command = await _command(tx, case, action)
+    command = await _command(tx, case, action, attempt)
     if command is None:
         return False
     note = CaseAction(case.case_id, 0, action, command.command_key, asked_by, context.clock.now())
@@ -52,11 +55,11 @@ async def sync_payment(tx: ReconcilerTransaction, payment_id: str, *, run_id: st
     await tx.outbox.add(command.signed(context.command_key), subject=payment_id)
 
 
-async def _command(tx: ReconcilerTransaction, case: Case, action: Action) -> Command | None:
+async def _command(tx: ReconcilerTransaction, case: Case, action: Action, attempt: int) -> Command | None:
     order_id, payment_id = case.subject.order_id, case.subject.payment_id
     if payment_id is None:
         return None
-    key = command_key(case, action)
+    key = command_key(case, action, attempt)
     if action is Action.SYNC:
         return PaymentSyncRequested(sender=SENDER, command_key=key, payment_id=payment_id)
     payment = await tx.mirror.payment(payment_id)
@@ -83,11 +86,12 @@ async def _command(tx: ReconcilerTransaction, case: Case, action: Action) -> Com
     return None
 
 
-def command_key(case: Case, action: Action) -> str:
+def command_key(case: Case, action: Action, attempt: int = 1) -> str:
     """Asking the gateway moves nothing, and is done anew by each run that still finds the case."""
     if action is Action.SYNC and case.last_seen_run is not None:
         return f"{case.case_id}:{action.value}:{case.last_seen_run}"
-    return f"{case.case_id}:{action.value}"
+    key = f"{case.case_id}:{action.value}"
+    return key if attempt == 1 else f"{key}#{attempt}"
 
 
 def _subject(command: Command) -> str:

@@ -45,7 +45,8 @@ class CaseRepository(Protocol):
         ...
 
     async def accepted(self, findings: Sequence[Finding]) -> AbstractSet[str]:
-        """Keys of those that a person has accepted with just these amounts: explained, and not reported again."""
+        """Keys of those that a person has accepted with just these amounts and this action: explained, and not reported
+        again."""
         ...
 
     async def put_all(

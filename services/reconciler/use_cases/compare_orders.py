@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
-from services.reconciler.domain.cases import Case, CaseKind, Finding, Scenario
-from services.reconciler.domain.decisions import OrphanPolicy, Verdict, decide
+from services.reconciler.domain.cases import MONEY_ACTIONS, Case, CaseKind, Finding, Scenario
+from services.reconciler.domain.decisions import OrphanPolicy, Verdict, decide, is_behind
 from services.reconciler.domain.models import RunRequest
 from services.reconciler.domain.order_findings import (
     PAIR_SCENARIOS,
@@ -195,10 +195,18 @@ class _Comparison:
 
     def _again(self, case: Case, pair: Pair) -> Finding | None:
         """Whatever its age: what has changed a moment ago and still disagrees is not settled. Another disagreement of
-        the pair, though, has to be as old as any."""
+        the pair, though, has to be as old as any.
+
+        Nor is it settled by an older copy of the payment than the order's, which proves nothing. And where money was
+        to be moved, the same scenario with another version is no effect of that: closed now, it would be opened again,
+        and the money asked for once more under another key (RC9)."""
         now = self._finding(pair, None)
         if now is not None and now.key == case.key:
             return now
+        is_unproven = is_behind(pair.order, pair.payment) and case.scenario is not Scenario.ROLLED_BACK
+        is_the_same = now is not None and now.scenario is case.scenario and case.action in MONEY_ACTIONS
+        if is_unproven or is_the_same:
+            return as_found(case)
         return self._finding(pair, self._scope.settled_before)
 
     async def _seen_otherwise(self, tx: ReconcilerTransaction, case: Case) -> Finding | None:
@@ -207,8 +215,10 @@ class _Comparison:
             return await _parked(tx, event) if event is not None else None
         payment = await tx.mirror.payment(case.subject.payment_id) if case.subject.payment_id is not None else None
         if case.scenario is Scenario.UNKNOWN_OUTCOME:
-            is_unanswered = payment is not None and payment.unknown_since is not None
-            return of_unknown_outcome(payment) if is_unanswered and payment is not None else None
+            if payment is None or payment.unknown_since is None:
+                return None
+            again = of_unknown_outcome(payment)
+            return again if again.key == case.key else None  # else it was answered, and another call was not
         assert case.scenario is Scenario.UNKNOWN_AT_US, f"{case.scenario} is no scenario of orders"
         if payment is not None:
             return None if shows_money(payment) else as_found(case)

@@ -6,15 +6,19 @@ All of it is kept with who, when and why. Whatever moves money above the limit t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from services.reconciler.domain.cases import MONEY_ACTIONS, Action, Case, CaseNote, CaseStatus
-from services.reconciler.domain.errors import ActionNotPossible, CaseAlreadyResolved, SecondPersonNeeded
+from services.reconciler.domain.errors import ActionNotPossible, CaseAlreadyResolved, RunFirst, SecondPersonNeeded
 from services.reconciler.domain.mirror import KnownPayment
 from services.reconciler.use_cases.act_on_case import act_on_case
 from services.reconciler.use_cases.keep_cases import announce
+from services.reconciler.use_cases.match_line import lock_account_of, match_line
+from services.reconciler.use_cases.mirror_ports import Source
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
 from shared.errors import NotFound
+
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 ENDINGS = {Action.ACCEPT: "accepted", Action.MATCH: "matched"}
 """What ends a case at once. A command does not: the next run sees its effect, and closes it."""
@@ -32,21 +36,28 @@ class Wish:
 
 
 async def resolve_case(case_id: str, wish: Wish, context: Context) -> Case:
-    """The case as it is then. Asked again by the same person, nothing more happens.
+    """The case as it is then. Asked again before a run has looked for its effect, a command is not sent again; after
+    that it is another one, which takes as many people.
 
-    Raises NotFound, CaseAlreadyResolved, SecondPersonNeeded (the same person asked twice), ActionNotPossible.
+    Raises NotFound, CaseAlreadyResolved, SecondPersonNeeded (the same person asked twice), ActionNotPossible, and
+    RunFirst: money is not moved while another command of the case may still take effect.
     """
     at = context.clock.now()
     async with context.uow() as tx:
+        if wish.action is Action.MATCH:
+            await lock_account_of(tx, case_id)
         case = await _held(tx, case_id)
         if case.status is CaseStatus.RESOLVED:
             return _as_it_ended(case, wish)
-        if wish.action in MONEY_ACTIONS and await _is_sent(tx, case, wish):
+        on_its_way = await _on_its_way(tx, case, context)
+        if wish.action in on_its_way:
             return case
+        if wish.action in MONEY_ACTIONS and on_its_way:
+            raise RunFirst
         if await _takes_two(tx, case, wish, context) and not _approves(case, wish):
             return await _ask_for_approval(tx, case, wish, at)
         if wish.action in ENDINGS:
-            return await _end(tx, case, wish, at)
+            return await _end(tx, case, wish, at, context)
         return await _send(tx, case, wish, context)
 
 
@@ -128,9 +139,9 @@ async def _ask_for_approval(tx: ReconcilerTransaction, case: Case, wish: Wish, a
     return asked
 
 
-async def _end(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime) -> Case:
+async def _end(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime, context: Context) -> Case:
     if wish.action is Action.MATCH:
-        case = await _match(tx, case, wish)
+        case = await match_line(tx, case, wish.payment_id, context)
     ended = replace(
         _without_request(case),
         status=CaseStatus.RESOLVED,
@@ -145,20 +156,10 @@ async def _end(tx: ReconcilerTransaction, case: Case, wish: Wish, at: datetime) 
     return ended
 
 
-async def _match(tx: ReconcilerTransaction, case: Case, wish: Wish) -> Case:
-    subject = case.subject
-    if subject.file_id is None or subject.line_number is None:
-        raise ActionNotPossible("This case is not about a line of a settlement file; there is nothing to match.")
-    if wish.payment_id is None or await tx.mirror.payment(wish.payment_id) is None:
-        raise ActionNotPossible("No such payment is known here; name the payment_id that the line belongs to.")
-    if not await tx.settlement.match_by_person(subject.file_id, subject.line_number, wish.payment_id):
-        raise ActionNotPossible("The line is matched to another payment, or is not there any more.")
-    return replace(case, subject=replace(subject, payment_id=wish.payment_id))
-
-
 async def _send(tx: ReconcilerTransaction, case: Case, wish: Wish, context: Context) -> Case:
-    if not await act_on_case(tx, case, wish.action, asked_by=wish.by, context=context):
-        if await _is_sent(tx, case, wish):
+    attempt = 1 + sum(each.action is wish.action for each in await tx.cases.actions_of(case.case_id))
+    if not await act_on_case(tx, case, wish.action, asked_by=wish.by, context=context, attempt=attempt):
+        if wish.action is Action.SYNC and attempt > 1:  # once a run, however often it is asked for
             return case
         raise ActionNotPossible
     sent = replace(_without_request(case), status=CaseStatus.OPEN)
@@ -168,8 +169,17 @@ async def _send(tx: ReconcilerTransaction, case: Case, wish: Wish, context: Cont
     return sent
 
 
-async def _is_sent(tx: ReconcilerTransaction, case: Case, wish: Wish) -> bool:
-    return (case.case_id, wish.action) in await tx.cases.sent([case.case_id])
+async def _on_its_way(tx: ReconcilerTransaction, case: Case, context: Context) -> frozenset[Action]:
+    """What was sent, and no run has looked for its effect since: the case was found again from what the owners said
+    after it had its time. Asking the gateway moves nothing."""
+    marks = await tx.mirror.marks()
+    looked_at = min(marks.get(source, NEVER) for source in (Source.PAYMENTS, Source.ORDERS))
+    seen = looked_at if case.last_seen_at >= looked_at else NEVER
+    return frozenset(
+        each.action
+        for each in await tx.cases.actions_of(case.case_id)
+        if each.action is not Action.SYNC and each.verified_at is None and each.at + context.order_rules.grace > seen
+    )
 
 
 def _is_approved(case: Case, wish: Wish) -> bool:
