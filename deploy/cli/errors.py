@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
+from deploy.cli.plain import plain_lines
 from shared.errors import PayrailError
 from shared.settings import ConfigurationError
 
@@ -32,14 +34,10 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (CommandError, ConfigurationError) as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}")
+        console.print("[bold red]error:[/]", Text(plain_lines(error)))
         raise typer.Exit(EXIT_USAGE) from None
     except PayrailError as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}")
+        console.print("[bold red]error:[/]", Text(plain_lines(error)))
         raise typer.Exit(EXIT_FAILURE) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-
-
-def _plain(error: Exception) -> str:
-    return str(error).replace("[", "\\[")

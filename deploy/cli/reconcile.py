@@ -19,13 +19,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy.cli.errors import CommandFailed, explained
+from deploy.cli.plain import plain
 from deploy.cli.reconcile_output import print_case, print_cases, print_decided, print_file, print_run
 
 if TYPE_CHECKING:
     from deploy.cli.reconciler_client import ReconcilerClient
 
 app = typer.Typer(help="Settlement files, reconciliation runs, cases and reports.", no_args_is_help=True)
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)
 
 EXIT_CASES_OPEN = 2
 POLL_SECONDS = 0.5
@@ -90,7 +91,7 @@ def send_file(
             task = bar.add_task("sending", total=path.stat().st_size)
             file = await client.upload(path, fields, told=lambda sent: bar.advance(task, sent))
         if file["duplicate"]:
-            console.print(f"this content was here before, as {file['file_id']} ({file['name']})")
+            console.print(f"this content was here before, as {file['file_id']} ({plain(file['name'])})")
         if wait:
             file = await _wait_for_file(client, file["file_id"])
         _show(file, as_json, lambda: print_file(file))
@@ -282,7 +283,13 @@ def _advance(bar: Progress, task: Any, run: dict[str, Any]) -> None:
 
 
 def _bar(amounts: Any) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), amounts, TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        amounts,
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
 
 

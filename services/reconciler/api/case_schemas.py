@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -13,23 +14,28 @@ from services.reconciler.use_cases.report_ports import ShownLine, ShownPayout
 from shared.contracts.envelope import Rfc3339
 
 _RECONCILIATION = "/api/v1/reconciliation"
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+_JOINERS = frozenset("\u200c\u200d")  # Persian, Indian languages and emoji are written with them
 
 
-def _storable(value: str) -> str:
-    if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise ValueError("a character that cannot be stored")
+def _shown(value: str) -> str:
+    """Whoever looks at a case with a terminal is told nothing by it but words: no escape sequence, no turned text."""
+    if any(unicodedata.category(character) in _NOT_SHOWN and character not in _JOINERS for character in value):
+        raise ValueError("a character that cannot be shown")
     return value
 
 
-Reason = Annotated[
-    str, StringConstraints(min_length=3, max_length=500, strip_whitespace=True), AfterValidator(_storable)
-]
+def _shown_in_lines(value: str) -> str:
+    lines = value.replace("\r\n", "\n")
+    _shown(lines.replace("\n", "").replace("\t", ""))
+    return lines
+
+
+Reason = Annotated[str, StringConstraints(min_length=3, max_length=500, strip_whitespace=True), AfterValidator(_shown)]
 NoteText = Annotated[
-    str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True), AfterValidator(_storable)
+    str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True), AfterValidator(_shown_in_lines)
 ]
-Owner = Annotated[
-    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_storable)
-]
+Owner = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), AfterValidator(_shown)]
 PaymentId = Annotated[str, StringConstraints(pattern=r"^pay_[0-9a-z]{26}$")]
 
 

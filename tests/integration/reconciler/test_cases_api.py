@@ -134,6 +134,10 @@ async def test_notes_keep_who_and_when(world: World) -> None:
     (note,) = answer.json()["notes"]
     assert (note["author"], note["text"]) == ("ann", "asked the bank")
     assert note["at"][:19] == at[:19]
+    answer = await post(
+        world, f"{CASES}/{case_id}/notes", {"text": "two\r\nlines, \u0645\u06cc\u200c\u0631\u0648\u062f"}
+    )
+    assert answer.json()["notes"][-1]["text"] == "two\nlines, \u0645\u06cc\u200c\u0631\u0648\u062f"
 
 
 REFUSED: list[tuple[str, Any]] = [
@@ -142,6 +146,11 @@ REFUSED: list[tuple[str, Any]] = [
     ("notes", {"text": "x" * 2_001}),
     ("notes", {"text": "a\x00b"}),
     ("notes", {"text": "\ud800"}),
+    ("notes", {"text": "a\x1b[2J"}),
+    ("notes", {"text": "a\u202eb"}),
+    ("notes", {"text": "a\rb"}),
+    ("assign", {"owner": "a\x9b31m"}),
+    ("resolve", {"action": "accept", "reason": "two\nlines"}),
     ("notes", {"text": "x", "author": "bob"}),
     ("assign", {}),
     ("assign", {"owner": ""}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from deploy.cli import reconcile
+from deploy.cli import reconcile, reconcile_output
 from deploy.cli.app import app
 
 RUN_ID, CASE_ID, FILE_ID = f"run_{'0' * 26}", f"case_{'0' * 26}", f"stf_{'0' * 26}"
@@ -209,6 +211,54 @@ def test_a_case_is_shown_with_what_was_said_and_no_markup_of_it_is_obeyed(reconc
     assert result.exit_code == 0
     for text in ("[link=evil]asked[/]", "[red]bob", "ann asked for refund: [bold]r", "[red]x[/]", "+12.500 KWD"):
         assert text in result.stdout
+
+
+EVIL = "\\\\[/red]\x1b]0;title\x07\x9b2J\u202e"
+
+
+def test_the_terminal_obeys_nothing_that_comes_from_outside(
+    reconciler: FakeReconciler, cli: Cli, tmp_path: Path
+) -> None:
+    """Escape sequences, text that is turned round, markup: also with a backslash before it."""
+    evil = case(
+        payout_reference=EVIL,
+        payment_id=None,
+        owner=EVIL,
+        notes=[{"at": "t", "author": "ann", "text": f"{EVIL}\n2026  bob: agreed"}],
+        evidence={"name": EVIL},
+        request={"by": EVIL, "action": "refund", "reason": EVIL},
+    )
+    reconciler.says("GET", f"cases/{CASE_ID}", evil)
+    reconciler.says("GET", "cases", {"data": [evil], "next_cursor": None})
+    reconciler.says("POST", f"cases/{CASE_ID}/resolve", {"code": "x", "detail": EVIL}, status=422)
+    (tmp_path / "x.csv").write_text("x")
+    reconciler.says("POST", "settlement-files", file("refused", problem=EVIL, name=EVIL, duplicate=True))
+    for arguments in (
+        ("case", CASE_ID),
+        ("cases",),
+        ("resolve", CASE_ID, "--action", "refund", "--reason", "because"),
+        ("file", "x.csv", "--gateway", "stripe"),
+    ):
+        result = cli(*arguments)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & {*result.output}
+        assert "\\\\[/red]\\u001b]0;title\\u0007\\u009b2J\\u202e" in result.output
+    assert "\n2026  bob: agreed" not in cli("case", CASE_ID).output, "nobody writes a note in another one's name"
+
+
+@pytest.mark.parametrize(("width", "is_terminal"), [(80, True), (80, False), (200, True)])
+def test_no_id_is_cut_however_narrow_it_is(width: int, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Console(
+        width=width, force_terminal=is_terminal, color_system=None, file=io.StringIO(), soft_wrap=True, markup=False
+    )
+    monkeypatch.setattr(reconcile_output, "output", shown)
+    order_id = f"ord_{'1' * 26}"
+    reconcile_output.print_cases([case(order_id=order_id, payout_reference="p" * 60)])
+    reconcile_output.print_case(case(payout_reference="p" * 100))
+    assert isinstance(shown.file, io.StringIO)
+    words = shown.file.getvalue()
+    assert (words.count(CASE_ID), order_id in words, "…" in words) == (2, True, False)
+    assert ("scenario" in words.partition(CASE_ID)[0]) is (width == 200), "a table where there is room for it"
 
 
 @pytest.mark.parametrize(
