@@ -319,7 +319,8 @@ _UNPAIRED = f"""
     SELECT l.file_id, l.position, l.payment_id, {_KIND_OF_LINE} AS movement_kind, l.kind, l.occurred_at, l.identity,
         l.reference, l.parent_reference, abs(coalesce(l.presented_minor, l.gross_minor)) AS amount_minor,
         coalesce(l.presented_currency, l.currency) AS currency,
-        l.kind IN ('refund_reversal', 'chargeback_reversal') AS is_reversal, l.matched_by IS NOT DISTINCT FROM 'person' AS is_told,
+        l.kind IN ('refund_reversal', 'chargeback_reversal') AS is_reversal,
+        l.matched_by IS NOT DISTINCT FROM 'person' AS is_told,
         l.reference IS NOT NULL AND l.matched_by IS DISTINCT FROM 'person' AND NOT EXISTS (
             SELECT FROM known_references r WHERE r.gateway = l.gateway AND r.account = l.account
               AND r.reference = l.reference AND r.payment_id = l.payment_id) AS is_foreign,
@@ -477,6 +478,8 @@ MATCH_AGAIN = f"""
 """The same rules as MATCH_BATCH, for few lines, long after their file was read; pairing with movements follows."""
 
 MATCH_BY_PERSON = f"""
-    UPDATE settlement_lines SET payment_id = CAST(:payment_id AS text), matched_by = 'person'
-    WHERE file_id = :file_id AND line_number = :line_number AND payment_id IS NULL AND kind IN {KINDS}
+    UPDATE settlement_lines l SET payment_id = p.payment_id, matched_by = 'person' FROM known_payments p
+    WHERE l.file_id = :file_id AND l.line_number = :line_number AND l.payment_id IS NULL AND l.kind IN {KINDS}
+      AND p.payment_id = CAST(:payment_id AS text) AND p.gateway = l.gateway AND p.account = l.account
+      AND p.currency = coalesce(l.presented_currency, l.currency)
 """

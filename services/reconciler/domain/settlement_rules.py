@@ -39,6 +39,17 @@ _UNKNOWN = {
     MovementKind.REFUND: Scenario.UNKNOWN_REFUND,
     MovementKind.CHARGEBACK: Scenario.UNKNOWN_CHARGEBACK,
 }
+OF_A_PAYMENT = (
+    Scenario.UNKNOWN_LINE,
+    Scenario.UNKNOWN_REFUND,
+    Scenario.UNKNOWN_CHARGEBACK,
+    Scenario.AMOUNT_DIFFERS,
+    Scenario.CURRENCY_DIFFERS,
+    Scenario.SETTLED_TWICE,
+    Scenario.REFUND_NETTED,
+    Scenario.NOT_SETTLED,
+)
+"""What judging a payment's books anew finds again, if it is still there."""
 
 
 @dataclass(frozen=True, slots=True)

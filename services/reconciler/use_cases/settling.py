@@ -41,7 +41,7 @@ async def keep_and_act(
     tx: ReconcilerTransaction,
     findings: Sequence[Finding],
     looked_at: Sequence[Case],
-    run_id: str,
+    run_id: str | None,
     context: Context,
 ) -> CaseCounts:
     kept = await keep_cases(tx, findings, looked_at=looked_at, run_id=run_id, context=context)

@@ -201,7 +201,7 @@ async def test_the_limit_is_compared_with_the_most_that_may_move(build_world: Bu
 
 
 async def test_a_line_is_matched_by_a_person(world: World) -> None:
-    await knows_the_payment(world)
+    await knows_the_payment(world, Money(1_000, "EUR"))
     await stores_a_line(world, file_id=FILE_ID, payment_id=None, line_number=7)
     (case_id,) = await opens(world, unknown_line())
     other = await resolve(world, case_id, "match", expect=422, payment_id=f"pay_{'7' * 26}")

@@ -6,7 +6,10 @@ from itertools import permutations
 
 import pytest
 
+from services.reconciler.domain.cases import Action
+from services.reconciler.domain.errors import ActionNotPossible
 from services.reconciler.domain.settlement import LineKind, SettlementLine
+from services.reconciler.use_cases.resolve_case import Wish, resolve_case
 from tests.integration.reconciler.conftest import BuildWorld
 from tests.integration.reconciler.settling import NOW, Settler, a_line, refund, sale
 
@@ -95,3 +98,44 @@ async def test_what_the_gateway_gave_and_took_back_is_nothing(settler: Settler) 
     taken = a_line(LineKind.CHARGEBACK, -1_000, reference="rev_1", parent_reference="order_1", at=5)
     await settler.settles([taken])
     assert await settler.cases() == []
+
+
+async def matches(settler: Settler, payment_id: str) -> None:
+    """A person matches the line of the only case about an unknown one."""
+    (row,) = await settler.world.rows("SELECT case_id FROM cases WHERE scenario = 'unknown_line'")
+    await resolve_case(row["case_id"], Wish(Action.MATCH, "by the invoice", "ann", payment_id), settler.context)
+
+
+async def test_what_a_person_matches_is_judged_at_once(settler: Settler) -> None:
+    """A line of 700 settles a payment of 1000 as far as it goes: the rest does not vanish with the case."""
+    payment_id = await settler.knows(1, ("sale", 1_000))
+    await settler.settles([sale(99, 700)])
+    await matches(settler, payment_id)
+    assert await settler.cases() == [("amount_differs", -300)]
+    assert await settler.cases(resolved=True) == [("unknown_line", 700)]
+    await settler.settles_again()
+    assert await settler.cases() == [("amount_differs", -300)]
+    await settler.settles([sale(98, 300, parent_reference="order_1", at=9)])
+    assert await settler.cases() == []
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        (sale(99), {"gateway": "stripe"}),
+        (sale(99), {"account": "second"}),
+        (sale(99), {"currency": "EUR"}),
+        (sale(99, presented_minor=1_000, presented_currency="USD"), {}),
+    ],
+    ids=["gateway", "account", "currency", "presented"],
+)
+async def test_a_line_is_matched_to_no_payment_of_elsewhere(
+    settler: Settler, line: SettlementLine, other: dict[str, str]
+) -> None:
+    elsewhere = Settler(settler.world, gateway=other.get("gateway", settler.gateway))
+    changes = {name: value for name, value in other.items() if name != "gateway"}
+    payment_id = await elsewhere.knows(1, ("sale", 1_000), **changes)
+    await settler.settles([line])
+    with pytest.raises(ActionNotPossible):
+        await matches(settler, payment_id)
+    assert await settler.cases() == [("unknown_line", 1_000)]
