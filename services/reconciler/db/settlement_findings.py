@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.reconciler.domain.cases import Scenario
 from services.reconciler.domain.mirror import MovementKind
 from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, LineKind, SettlementFile
 from services.reconciler.domain.settlement_rules import (
+    OF_A_PAYMENT,
     BookLine,
     BookMovement,
     Coverage,
@@ -34,21 +34,6 @@ MOVEMENT_OF_LINE: Mapping[str, MovementKind] = {
     LineKind.CHARGEBACK: MovementKind.CHARGEBACK,
     LineKind.CHARGEBACK_REVERSAL: MovementKind.CHARGEBACK,
 }
-
-OF_A_PAYMENT = tuple(
-    scenario.value
-    for scenario in (
-        Scenario.UNKNOWN_LINE,
-        Scenario.UNKNOWN_REFUND,
-        Scenario.UNKNOWN_CHARGEBACK,
-        Scenario.AMOUNT_DIFFERS,
-        Scenario.CURRENCY_DIFFERS,
-        Scenario.SETTLED_TWICE,
-        Scenario.REFUND_NETTED,
-        Scenario.NOT_SETTLED,
-    )
-)
-"""What judging a payment's books anew finds again, if it is still there."""
 
 _KINDS = "('sale', 'refund', 'refund_reversal', 'chargeback', 'chargeback_reversal')"
 _UNRESOLVED = "c.kind = 'settlement' AND c.status <> 'resolved' AND c.gateway = :gateway AND c.account = :account"
