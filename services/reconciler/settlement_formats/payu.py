@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from services.reconciler.domain.settlement import BadRow, LineKind, Parsed, SettlementLine
+from services.reconciler.domain.settlement import ROUNDING, BadRow, LineKind, Parsed, SettlementLine
 from services.reconciler.settlement_formats.cells import (
     DAY_FIRST,
     ISO,
@@ -22,6 +22,7 @@ from services.reconciler.settlement_formats.cells import (
     kind_reader,
     moment_reader,
     shown,
+    worded,
 )
 from services.reconciler.settlement_formats.json_format import Fields, Item, fields_of
 from services.reconciler.settlement_formats.port import Head, Layout, ReadingContext, Unreadable
@@ -55,6 +56,7 @@ class _Payout:
 
     exact: int = 0
     rounded: int = 0
+    inexact_lines: int = 0
     last_item: int = 0
 
 
@@ -82,7 +84,9 @@ class PayUSettlement:
         payouts: dict[str, _Payout] = {}
         for number, item in _transactions(items):
             try:
-                yield _line(number, fields_of(item), payouts)
+                fields = fields_of(item)
+                if not _is_void(fields):
+                    yield _line(number, fields, payouts)
             except BadCell as bad:
                 yield BadRow(number, bad.code, bad.why)
         yield from _roundings(payouts)
@@ -102,6 +106,12 @@ def _transactions(items: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]
 
 def _holds_items(item: Item) -> bool:
     return all(isinstance(value, Mapping) for value in item.values())
+
+
+def _is_void(fields: Fields) -> bool:
+    """An authorisation that was let go of moves nothing; one that costs something is looked at as a line."""
+    costs = ("mer_service_fee", "mer_service_tax", "mer_net_amount")
+    return worded(fields.text("requestaction")) == "cancel" and not any(_exact(fields, key) for key in costs)
 
 
 def _line(number: int, fields: Fields, payouts: dict[str, _Payout]) -> SettlementLine:
@@ -165,15 +175,17 @@ def _count(payouts: dict[str, _Payout], reference: str, exact: int, rounded: int
         payout = payouts[reference] = _Payout()
     payout.exact += exact
     payout.rounded += rounded
+    payout.inexact_lines += exact % _PER_PAISA != 0
     payout.last_item = number
 
 
 def _roundings(payouts: Mapping[str, _Payout]) -> Iterator[SettlementLine]:
-    """Numbered as the second part of their payout's last line."""
+    """Numbered as the second part of their payout's last line. The id is ours: of a report that has grown, the rounding
+    replaces the one before, and so is there even if it is nothing."""
     for reference, payout in payouts.items():
         rest = _paise(payout.exact) - payout.rounded
-        if rest:
-            names = Names(payout_reference=reference)
+        if rest or payout.inexact_lines > 1:
+            names = Names(line_reference=f"{ROUNDING}:{reference}", payout_reference=reference)
             yield SettlementLine(
                 payout.last_item,
                 1,
@@ -187,7 +199,7 @@ def _roundings(payouts: Mapping[str, _Payout]) -> Iterator[SettlementLine]:
                 *names,
                 None,
                 None,
-                "rounding",
+                ROUNDING,
             )
 
 

@@ -86,6 +86,8 @@ class _Movement:
 
 
 def _recon_item(number: int, fields: Fields, _context: ReadingContext) -> Iterator[Parsed]:
+    if fields.raw("settled") is False:
+        return  # listed, and not paid out yet: a later reconciliation has it again
     if fields.raw("settled") is not True:
         raise BadCell("not_settled", f"settled is {shown(fields.raw('settled'))}: it has not been paid out")
     yield _Movement(
@@ -107,15 +109,18 @@ def _recon_item(number: int, fields: Fields, _context: ReadingContext) -> Iterat
 
 
 def _settlement(number: int, fields: Fields, context: ReadingContext) -> Iterator[Parsed]:
-    """Only what was paid: of the others nothing has reached the bank."""
+    """Only what was paid: of one that is on its way, or that failed, nothing has reached the bank."""
     reference, status = fields.text("id"), fields.text("status")
+    if status in _NOT_PAID:
+        return
     if status != "processed":
-        raise BadCell("not_settled", f"{shown(reference)} is {shown(status)}: it has not been paid out")
+        raise BadCell("kind_unknown", f"status is {shown(status)}")
     currency = fields.currency("currency") if fields.has("currency") else context.default_currency or "INR"
     paid_at = fields.read("created_at", unix_moment)
     yield StatedPayout(number, reference, currency, fields.whole("amount"), paid_at, fields.optional("utr"))
 
 
+_NOT_PAID = frozenset({"created", "failed"})
 _COLLECTION = frozenset({"entity", "items"})
 
 RECON = JsonItems(
@@ -153,7 +158,7 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "dispute": ("Dispute ID", "dispute_id"),
 }
 _REQUIRED = frozenset({"entity", "kind", "debit", "credit", "gross", "currency", "fee", "tax", "payout"})
-_PAID_OUT = frozenset({"1", "true", "yes"})
+_PAID_OUT, _NOT_PAID_OUT = frozenset({"1", "true", "yes"}), frozenset({"0", "false", "no"})
 _moment = Memo(moment_reader((DAY_FIRST, ISO), IST_ZONE))
 
 
@@ -203,7 +208,9 @@ def _report_lines(columns: Columns, style: AmountStyle, rows: Iterable[Row]) -> 
             continue
         number = fitting.line_number
         try:
-            yield _report_row(Fields({name: fitting.cells[at] for name, at in columns.at.items()}), style).line(number)
+            fields = Fields({name: fitting.cells[at] for name, at in columns.at.items()})
+            if worded(fields.optional("settled") or "") not in _NOT_PAID_OUT:
+                yield _report_row(fields, style).line(number)
         except BadCell as bad:
             yield BadRow(number, bad.code, bad.why)
 

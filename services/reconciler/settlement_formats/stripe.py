@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.reconciler.domain.settlement import LineKind, Parsed, SettlementLine, StatedPayout
+from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, LineKind, Parsed, SettlementLine, StatedPayout
 from services.reconciler.settlement_formats.cells import BadCell, Memo, kind_reader, rescaled, unix_moment
 from services.reconciler.settlement_formats.json_format import Fields, JsonItems
 from services.reconciler.settlement_formats.port import ReadingContext
@@ -137,7 +137,21 @@ def _balance_transaction(number: int, fields: Fields, _context: ReadingContext) 
             yield StatedPayout(number, source, currency, -net, at, None)
     else:
         names = Names(source, parent, ours, transaction, fields.optional("payout"))
-    yield SettlementLine(number, 0, kind, currency, gross, fee, 0, net, at, *names, None, None, word[:64])
+    shown_to_shopper = _presented(fields.raw("source"), currency, gross) if kind in ABOUT_A_PAYMENT else (None, None)
+    yield SettlementLine(number, 0, kind, currency, gross, fee, 0, net, at, *names, *shown_to_shopper, word[:64])
+
+
+def _presented(source: Any, currency: str, gross: int) -> tuple[int | None, str | None]:
+    """What the shopper saw, where the expanded source is in another currency. Of a charge only a part may be taken."""
+    if not isinstance(source, Mapping) or "currency" not in source:
+        return None, None
+    fields = Fields(source)
+    other = fields.currency("currency")
+    if other == currency:
+        return None, None
+    key = "amount_captured" if "amount_captured" in source else "amount"
+    amount = abs(rescaled(fields.whole(key), _EXPONENT[other], CURRENCY_EXPONENT[other], fields.raw(key)))
+    return -amount if gross < 0 else amount, other
 
 
 def _source_of(source: Any) -> tuple[str | None, str | None, str | None]:

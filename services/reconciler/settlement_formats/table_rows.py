@@ -33,6 +33,7 @@ from shared.money import CURRENCY_EXPONENT
 if TYPE_CHECKING:
     from services.reconciler.settlement_formats.table_format import Table
 
+COSTS = (LineKind.FEE, LineKind.TAX)
 MONEY = ("kind", "currency", "gross", "fee", "tax", "net", "at")
 
 
@@ -129,6 +130,8 @@ class _RowReader:
             net = gross - fee - tax
             if has_net and amounts[net_text] != net:
                 _check_net(gross, fee, tax, amounts[net_text], may_be_unsigned=by_kind and sign < 0)
+            if by_kind and net > 0 and kind in COSTS:
+                raise BadCell("sign_unknown", f"{shown(word)} of {net}: whether it is a cost or given back is not said")
             ids = pick_ids(cells)
             content = "|".join(ids)
             if " " in content or not content.isprintable():

@@ -17,14 +17,15 @@ FORMAT = "stripe_balance_transactions"
 
 _PATH = "/v1/balance_transactions"
 _PAGE = "100"
-_OF_THE_SOURCE = ("id", "object", "payment_intent", "charge", "metadata")
-"""What tells whose a line is. The rest of a charge is the shopper's business."""
+_OF_THE_SOURCE = ("id", "object", "payment_intent", "charge", "metadata", "amount", "amount_captured", "currency")
+"""What tells whose a line is, and what it was in the shopper's currency. The rest of a charge is nobody's business."""
 
 
 async def balance_transactions(api: StripeApi, day: date) -> tuple[SettlementReport, ...]:
     """``{"object":"list","url":"/v1/balance_transactions","has_more":false,"data":[…]}``: all pages as one, newest
     first, payouts as rows of type ``payout``. Integers are Stripe's minor units. ``source`` is an id, null, or an
-    object of ``id``, ``object``, ``payment_intent``, ``charge`` and ``metadata``, as far as Stripe has them.
+    object of ``id``, ``object``, ``payment_intent``, ``charge``, ``metadata``, ``amount``, ``amount_captured`` and
+    ``currency``, as far as Stripe has them.
 
     Nothing where nothing moved. A day that is over gets no new rows, so its pages stay where they are.
     """

@@ -89,6 +89,20 @@ def test_stripes_balance_transactions() -> None:
     assert (krona.gross_minor, ariary.gross_minor) == (1, 500)
 
 
+def test_what_stripes_shopper_paid_in_another_currency() -> None:
+    charge = {"id": "ch_1", "object": "charge", "amount": 5000, "amount_captured": 3000, "currency": "jpy"}
+    refund = {"id": "re_1", "object": "refund", "amount": 150, "currency": "isk"}
+    found = stripe_list(
+        a_transaction(source=charge),
+        a_transaction(id="txn_2", amount=-500, fee=0, net=-500, reporting_category="refund", source=refund),
+        a_transaction(id="txn_3", source={**charge, "currency": "usd"}),
+        a_transaction(id="txn_4", reporting_category="transfer", source=charge),
+    )
+    seen = [(line.presented_minor, line.presented_currency) for line in lines_in(found)]
+    assert seen == [(3000, "JPY"), (None, None), (None, None)]
+    assert [bad.code for bad in bad_in(found)] == ["amount_too_precise"]
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
@@ -157,7 +171,7 @@ def test_razorpays_adjustments() -> None:
     [
         ({"credit": 48821}, "sum_wrong"),
         ({"tax": 1181}, "sum_wrong"),
-        ({"settled": False}, "not_settled"),
+        ({"settled": None}, "not_settled"),
         ({"amount": "500.00"}, "amount_unreadable"),
         ({"type": "reward"}, "kind_unknown"),
     ],
@@ -168,15 +182,21 @@ def test_a_razorpay_row_that_makes_no_sense_is_reported(changes: Mapping[str, An
     assert len(lines_in(found)) == 1
 
 
+def test_what_razorpay_has_not_paid_out_yet_is_no_line_and_no_fault() -> None:
+    """RC3: a row that says that nothing moved is understood."""
+    assert recon({**PAYMENT, "settled": False}) == []
+
+
 def test_razorpays_settlements() -> None:
     settlement = {"id": "setl_1", "entity": "settlement", "amount": 38820, "status": "processed", "fees": 0, "tax": 0,
                   "utr": "UTR1", "created_at": 1767571200}  # fmt: skip
-    body = json.dumps({"entity": "collection", "count": 2, "items": [settlement, {**settlement, "status": "failed"}]})
+    others = [{**settlement, "status": status} for status in ("created", "failed", "reversed")]
+    body = json.dumps({"entity": "collection", "count": 4, "items": [settlement, *others]})
     found = parsed("razorpay_settlements", body)
     (stated,) = payouts_in(found)
     assert stated[1:4] == ("setl_1", "INR", 38820)
     assert stated.bank_reference == "UTR1"
-    assert [bad.code for bad in bad_in(found)] == ["not_settled"]
+    assert [(bad.line_number, bad.code) for bad in bad_in(found)] == [(4, "kind_unknown")]
 
 
 RAZORPAY_REPORT = """\
@@ -190,6 +210,7 @@ def test_razorpays_report_is_the_same_line_as_the_api_gives() -> None:
     assert short(line) == (K.SALE, 50000, 1000, 180, 48820)
     assert line.occurred_at == datetime(2026, 1, 1, tzinfo=UTC)
     assert ids(line) == ("pay_TEST0000000001", None, None, "pay_TEST0000000001", "setl_TEST0000000001")
+    assert parsed("razorpay_report", RAZORPAY_REPORT.replace(",0,1,", ",0,0,")) == []
     paise = RAZORPAY_REPORT.replace("0.00,488.20,500.00,INR,11.80,1.80", "0,48820,50000,INR,1180,180")
     assert [bad.code for bad in bad_in(parsed("razorpay_report", paise))] == ["amount_unit_unknown"]
     assert short(only_line(parsed("razorpay_report", paise, header_map={"amounts_in": "minor"}))) == short(line)
@@ -240,6 +261,24 @@ def test_rounding_is_a_line_of_its_own_and_ties_the_lines_to_the_payout() -> Non
     assert [line.net_minor for line in sales] == [48722] * 3
     assert (rounding.kind, rounding.source_type, rounding.net_minor) == (K.ADJUSTMENT, "rounding", 1)
     assert (rounding.payout_reference, rounding.line_number, rounding.part) == ("UTR0000000001", 3, 1)
+    assert rounding.line_reference == "rounding:UTR0000000001"
+
+
+def test_a_rounding_that_has_become_nothing_is_there_to_replace_the_one_before() -> None:
+    *_, rounding = lines_in(payu(*[payu_row()] * 25))
+    assert (rounding.source_type, rounding.net_minor) == ("rounding", 9)
+    nothing = {"mer_service_fee": "0", "mer_service_tax": "0"}
+    rows = [payu_row(requestamount=rupees, mer_net_amount=rupees, **nothing) for rupees in ("1.0036", "1.0064")]
+    *_, rounding = lines_in(payu(*rows))
+    assert (rounding.source_type, rounding.net_minor) == ("rounding", 0)
+
+
+@pytest.mark.parametrize(("net", "codes"), [("0.0000", []), ("1.0000", ["kind_unknown"])])
+def test_a_void_moves_nothing(net: str, codes: list[str]) -> None:
+    nothing = {"mer_service_fee": "0.0000", "mer_service_tax": "0.0000", "mer_net_amount": net, "mer_utr": ""}
+    found = payu(payu_row(requestaction="cancel", **nothing))
+    assert [bad.code for bad in bad_in(found)] == codes
+    assert lines_in(found) == []
 
 
 @pytest.mark.parametrize(("rupees", "paise"), [("0.0050", 0), ("0.0051", 1), ("0.0150", 2), ("0.0250", 2)])
@@ -390,6 +429,16 @@ def test_statements_of_buy_now_pay_later(name: str, text: str, sale: object, pay
     assert captured.our_reference == refund.our_reference == "ord_1001"
     assert captured.reference == refund.parent_reference
     assert refund.reference is None
+
+
+@pytest.mark.parametrize(("name", "text"), [("tabby_statement", TABBY), ("tamara_statement", TAMARA)])
+@pytest.mark.parametrize(("gross", "net", "codes"), [("5.00", "5.00", ["sign_unknown"]), ("-5.00", "-5.00", [])])
+def test_a_fee_without_a_sign_is_not_guessed_at(name: str, text: str, gross: str, net: str, codes: list[str]) -> None:
+    """RC3: taken for what it says, a cost would be booked as an income."""
+    row = text.splitlines()[2].replace("refund", "fee").replace("0.00,0.00,-40.00", f"0.00,0.00,{net}")
+    found = parsed(name, text + row.replace("-40.00", gross) + "\n")
+    assert [bad.code for bad in bad_in(found)] == codes
+    assert [line.net_minor for line in lines_in(found) if line.kind is K.FEE] == [-500] * (not codes)
 
 
 def test_the_payout_statement() -> None:
