@@ -136,6 +136,16 @@ _CANDIDATES = f"""
     ORDER BY line.number, m.occurred_at, m.payment_id, m.reference
 """
 
+_SUPERSEDED = """CASE WHEN f.status = 'read'
+    THEN f.covers_from >= CAST(:covers_from AS timestamptz) AND f.covers_until <= CAST(:covers_until AS timestamptz)
+    ELSE EXISTS (SELECT FROM settlement_file_chunks part WHERE part.file_id = f.file_id) AND NOT EXISTS (
+        SELECT FROM settlement_file_chunks part LEFT JOIN settlement_file_chunks whole
+            ON whole.file_id = mine.file_id AND whole.number = part.number
+        WHERE part.file_id = f.file_id
+          AND substr(whole.content, 1, octet_length(part.content)) IS DISTINCT FROM part.content) END"""
+"""The next day's file may be called the same. One that was read is put right by a file that covers its time; one that
+was cut off is how the whole one begins. Of others a person knows."""
+
 _TOUCHED_CASES = f"""
     SELECT c.case_id FROM cases c WHERE {_UNRESOLVED} AND (
         (c.scenario = ANY(:scenarios) AND c.payment_id IS NOT NULL
@@ -145,7 +155,7 @@ _TOUCHED_CASES = f"""
         OR (c.scenario IN ('bad_rows', 'file_incomplete', 'file_totals_differ') AND EXISTS (
             SELECT FROM settlement_files f, settlement_files mine
             WHERE f.file_id = c.file_id AND mine.file_id = :file_id AND f.file_id <> mine.file_id
-              AND f.name = mine.name AND f.format = mine.format)))
+              AND f.name = mine.name AND f.format = mine.format AND {_SUPERSEDED})))
     ORDER BY c.case_id
 """
 
@@ -238,7 +248,8 @@ class SettlementFindings:
     async def touched_cases(self, file: SettlementFile) -> list[str]:
         """Unresolved cases that this file's lines, payouts or the file itself give reason to look at again."""
         values = {"gateway": file.gateway, "account": file.account, "file_id": file.file_id}
-        return list((await self._do(_TOUCHED_CASES, **values, scenarios=list(OF_A_PAYMENT))).scalars())
+        covers = {"covers_from": file.covers_from, "covers_until": file.covers_until}
+        return list((await self._do(_TOUCHED_CASES, **values, **covers, scenarios=list(OF_A_PAYMENT))).scalars())
 
     async def covered(self, gateway: str, account: str) -> Coverage:
         """From the earliest to the latest time that a read file of the account covers."""

@@ -88,6 +88,7 @@ class _Settling:
     async def settle(self) -> RunOutcome:
         await self._tx.settlement.lock_account(self._file.gateway, self._file.account)
         stored, report = await self._store()
+        self._file = replace(self._file, covers_from=report.covers_from, covers_until=report.covers_until)
         await self._progress("totalling")
         await self._check_size(report)
         await self._tx.settlement.total_payouts(self._file, report.payouts, now=self._now)
@@ -190,8 +191,6 @@ class _Settling:
             lines=stored.lines,
             repeated_lines=stored.repeated,
             bad_rows=report.bad_rows,
-            covers_from=report.covers_from,
-            covers_until=report.covers_until,
             result_digest=digest,
         )
         await self._tx.files.save(self._file, report.problems)

@@ -328,14 +328,45 @@ async def test_a_statement_before_its_file_waits_for_it(settler: Settler) -> Non
 async def test_an_incomplete_file_leaves_nothing_but_its_case_until_it_comes_whole(settler: Settler) -> None:
     await settler.knows(1, ("sale", 1_000))
     broken = Content([sale(1)], breaks_with=Incomplete("rows_missing", "2 rows are announced, 1 came"))
-    outcome = await settler.settles(broken, name="june.csv")
+    cut_off = await settler.takes(broken, name="june.csv")
+    await stores(settler, cut_off, b"a,b", b"1,")
+    outcome = await settler.reads(cut_off)
     assert (outcome.failed, outcome.cases_opened) == (1, 1)
     assert await settler.lines() == []
     (file,) = await settler.world.rows("SELECT status, problem FROM settlement_files")
     assert (file["status"], file["problem"]) == ("incomplete", "rows_missing")
     assert await settler.cases() == [("file_incomplete", None)]
-    await settler.settles([sale(1)], name="june.csv")
+    another_day, whole = [await settler.takes([sale(1)], name="june.csv") for _ in range(2)]
+    await stores(settler, another_day, b"a,b", b"2,3", b"4,5")
+    await stores(settler, whole, b"a,b", b"1,2", b"3,4")
+    await settler.reads(another_day)
+    assert await settler.cases() == [("file_incomplete", None)], "called the same, it is another file"
+    await settler.reads(whole)
     assert await settler.cases() == []
+
+
+async def stores(settler: Settler, file_id: str, *chunks: bytes) -> None:
+    for number, content in enumerate(chunks):
+        await settler.world.execute(
+            "INSERT INTO settlement_file_chunks (file_id, number, content) VALUES (:id, :number, :content)",
+            id=file_id,
+            number=number,
+            content=content,
+        )
+
+
+@pytest.mark.parametrize("bad", [True, False], ids=["bad-rows", "totals"])
+async def test_what_is_wrong_with_a_file_ends_with_one_that_covers_its_time(settler: Settler, *, bad: bool) -> None:
+    """RC3: the next day's file may be called the same, and says nothing of those rows."""
+    rows = [BadRow(4, "amount_unreadable", "Gross")] if bad else []
+    totals = [] if bad else [StatedTotal(9, "rows", None, 3, 2)]
+    await settler.settles(Content([sale(1, at=5), sale(2, at=50)], bad_rows=rows, totals=totals), name="daily.csv")
+    wrong = ("bad_rows" if bad else "file_totals_differ", None)
+    for later in ([sale(3, at=2_000)], [sale(1, at=5), sale(2, at=49)], [a_line(LineKind.FEE, -1, at=60)]):
+        await settler.settles(later, name="daily.csv")
+        assert wrong in await settler.cases()
+    await settler.settles([sale(1, at=5), sale(4, at=20), sale(2, at=50)], name="daily.csv")
+    assert wrong not in await settler.cases()
 
 
 async def test_an_unreadable_file_is_refused_with_its_reason(settler: Settler) -> None:
