@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 from deploy.catalogue import SERVICES as CATALOGUE
+from services.reconciler.api.settlement_routes import PREFIX
+from services.reconciler.api.uploads import ENVELOPE_BYTES
+from services.reconciler.settings import ReconcilerSettings
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 SERVICES = ["order-service", "payment-service", "webhook-ingest", "reconciler"]
@@ -118,6 +121,31 @@ def test_the_proxy_believes_no_forwarded_address_and_resends_no_request(nginx: s
     assert "$proxy_add_x_forwarded_for" not in nginx
     assert "proxy_next_upstream off;" in nginx
     assert "proxy_buffering off;" in nginx
+
+
+def test_a_settlement_file_that_is_taken_gets_through_the_proxy(nginx: str) -> None:
+    """Its size, and the time in which it is looked at, are the service's business."""
+    location = re.search(rf"location {PREFIX} \{{(.*?)\n        \}}", nginx, re.DOTALL)
+    assert location is not None
+    numbers = {name: int(number) for name, number in re.findall(r"(\w+) (\d+)[ms];", location.group(1))}
+    fields = ReconcilerSettings.model_fields
+    assert numbers["client_max_body_size"] * 1024**2 >= fields["settlement_max_bytes"].default + ENVELOPE_BYTES
+    longest = fields["settlement_reading_timeout_seconds"].default
+    assert min(numbers["proxy_read_timeout"], numbers["proxy_send_timeout"]) >= longest
+    assert "proxy_request_buffering off;" in location.group(1), "the proxy has no disk for it"
+
+
+def test_settlement_files_are_not_kept_in_memory(compose: dict[str, Any]) -> None:
+    """What is mounted there belongs to the user that the processes run as: a new volume takes the directory's owner."""
+    for name in ("reconciler", "reconciler-worker"):
+        service = compose["services"][name]
+        (volume,) = (each for each in service["volumes"] if each.startswith("reconciler-spool:"))
+        assert service["environment"]["TMPDIR"] == volume.partition(":")[2]
+        assert "reconciler-spool" in compose["volumes"]
+        assert re.search(
+            rf"--owner=10001 --group=10001 --mode=0700 {volume.partition(':')[2]}\n",
+            (DEPLOY / "Dockerfile").read_text(),
+        )
 
 
 @pytest.mark.parametrize("service", SERVICES)
