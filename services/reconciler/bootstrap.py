@@ -50,6 +50,8 @@ class Container:
     runners: Mapping[RunKind, RunRunner]
     folder_watch: FolderWatch
     report_fetcher: ReportFetcher
+    uploads: asyncio.Semaphore
+    """Of those that this process reads at the same time."""
     relay: OutboxRelay
     authenticator: Authenticator
 
@@ -173,6 +175,7 @@ async def build(
             },
             folder_watch=FolderWatch(context),
             report_fetcher=ReportFetcher(settlement_reports, settings.report_rules, context),
+            uploads=asyncio.Semaphore(settings.settlement_uploads_at_once),
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
         )

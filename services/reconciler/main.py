@@ -20,7 +20,7 @@ Money is `{"amount_minor": 12500, "currency": "KWD"}`: integer minor units. Erro
 
 
 def create_application(container: Container) -> FastAPI:
-    allow_large_bodies(f"{settlement_router.prefix}/settlement-files")
+    allow_large_bodies(settlement_router.prefix)
     return create_app(
         service=SERVICE,
         title="Payrail reconciler",
@@ -35,7 +35,11 @@ def create_application(container: Container) -> FastAPI:
             events_router(container.database, service=SERVICE),
         ],
         cors_origins=container.settings.cors_origins,
-        state={"context": container.context, "authenticator": container.authenticator},
+        state={
+            "context": container.context,
+            "authenticator": container.authenticator,
+            "uploads": container.uploads,
+        },
     )
 
 

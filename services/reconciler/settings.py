@@ -121,6 +121,13 @@ class ReconcilerSettings(ServiceSettings):
     settlement_files_at_once: int = Field(
         2, ge=1, le=20, description="uploads that are recognised and stored at the same time: each takes a core"
     )
+    settlement_uploads_at_once: int = Field(
+        8,
+        ge=1,
+        le=200,
+        description="uploads that one process reads at the same time, each up to SETTLEMENT_MAX_BYTES of TMPDIR; more"
+        " are asked to come back",
+    )
     settlement_folder: Path | None = Field(
         None, description="watched for files in <folder>/<gateway>[__<account>]/; unset: no folder is watched"
     )

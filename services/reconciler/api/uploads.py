@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from services.reconciler.domain.errors import FileTooLarge, FileTruncated
+from services.reconciler.domain.errors import FileTooLarge, FileTruncated, TooManyUploads
 from services.reconciler.use_cases.settlement_ports import RawFile
 from shared.errors import FieldError, InvalidRequest
 
@@ -30,9 +32,10 @@ class Upload:
 
 @asynccontextmanager
 async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[Upload]:
-    """The form's text fields and its part ``file``. Raises FileTooLarge or InvalidRequest.
+    """The form's text fields and its part ``file``. Raises FileTooLarge, InvalidRequest or TooManyUploads.
 
-    A size that is announced is judged before anything is read. Of an upload that breaks off nothing is left.
+    A size that is announced is judged before anything is read, and so is whether there is room: whoever has to wait is
+    told so, because a slow sender may take his time. Of an upload that breaks off nothing is left.
     """
     limit = max_bytes + ENVELOPE_BYTES
     announced = request.headers.get("content-length", "")
@@ -40,15 +43,22 @@ async def receive_upload(request: Request, *, max_bytes: int) -> AsyncIterator[U
         raise FileTooLarge
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise InvalidRequest("The body is multipart/form-data with a part `file`.")
-    parser = _FormParser(request, limit)
+    turns = cast(asyncio.Semaphore, request.app.state.uploads)
+    if turns.locked():
+        raise TooManyUploads
+    async with turns:
+        form = await _parsed(request, limit)
+        async with _closing(form):
+            yield _upload(form)
+
+
+async def _parsed(request: Request, limit: int) -> FormData:
     try:
-        form = await parser.parse()
+        return await _FormParser(request, limit).parse()
     except MultiPartException as error:
         raise InvalidRequest(error.message) from error
     except ClientDisconnect as error:  # the parser has closed what there was; nobody reads the answer
         raise FileTruncated from error
-    async with _closing(form):
-        yield _upload(form)
 
 
 class _FormParser(MultiPartParser):

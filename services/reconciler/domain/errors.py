@@ -44,6 +44,12 @@ class ActionNotPossible(DomainError):
     status = 422
 
 
+class TooManyUploads(InfrastructureError):
+    """As many settlement files are being sent as this process reads at once. Send this one again shortly."""
+
+    code = "too_many_uploads"
+
+
 class LeaseLost(InfrastructureError):
     """Another runner has taken the sweep over; nothing that was learnt meanwhile is written by this one."""
 
