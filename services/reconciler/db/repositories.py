@@ -231,17 +231,29 @@ class Runs:
         row = (await self._connection.execute(statement)).mappings().one_or_none()
         return None if row is None else _run(row)
 
-    async def files_without_run(self) -> list[str]:
+    async def files_without_run(self, now: datetime) -> list[str]:
         statement = text(
             """
             SELECT f.file_id FROM settlement_files f
             WHERE f.status = 'received' AND NOT EXISTS (
                 SELECT FROM reconciliation_runs r
-                WHERE r.file_id = f.file_id AND (r.status = 'running' OR r.problem = 'given_up'))
+                WHERE r.file_id = f.file_id AND (r.status = 'running' OR r.started_at >= f.received_at
+                    AND r.problem IN ('reader_died', 'reading_timeout')
+                    AND r.finished_at > CAST(:now AS timestamptz) - interval '5 minutes'))
             ORDER BY f.file_id LIMIT 100
             """
         )
-        return list((await self._connection.execute(statement)).scalars())
+        return list((await self._connection.execute(statement, {"now": now})).scalars())
+
+    async def failed_readings(self, file_id: str) -> int:
+        statement = text(
+            """
+            SELECT count(*) FROM reconciliation_runs r JOIN settlement_files f USING (file_id)
+            WHERE f.file_id = :file_id AND r.started_at >= f.received_at
+                AND r.problem IN ('reader_died', 'reading_timeout')
+            """
+        )
+        return int((await self._connection.execute(statement, {"file_id": file_id})).scalar_one())
 
     async def save_progress(self, run_id: str, *, phase: str, done: int, total: int | None) -> None:
         statement = (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import asyncpg
-from sqlalchemy import RowMapping, delete, insert, select, text, update
+from sqlalchemy import RowMapping, and_, delete, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -37,7 +37,7 @@ class Files:
         if added.scalar() is None:
             known = await self.find(file.gateway, file.account, file.content_sha256)
             assert known is not None, "the row that was in the way is not there"
-            return known, False
+            return await self._read_again(known, file)
         driver = await _driver(self._connection)
         await driver.copy_records_to_table(
             settlement_file_chunks.name,
@@ -45,6 +45,39 @@ class Files:
             columns=("file_id", "number", "content"),
         )
         return file, True
+
+    async def _read_again(self, known: SettlementFile, file: SettlementFile) -> tuple[SettlementFile, bool]:
+        """What could not be read is tried again: by another format, a newer one, or on a better day."""
+        again = replace(
+            known,
+            format=file.format,
+            format_version=file.format_version,
+            received_by=file.received_by,
+            received_at=file.received_at,
+            status=FileStatus.RECEIVED,
+            read_at=None,
+            problem=None,
+            problem_detail=None,
+        )
+        statement = update(settlement_files).where(
+            _COLUMNS.file_id == known.file_id,
+            _COLUMNS.status.in_((FileStatus.REFUSED.value, FileStatus.INCOMPLETE.value)),
+        )
+        changed = await self._connection.execute(statement.values(_values(again)).returning(_COLUMNS.file_id))
+        return (known, False) if changed.scalar() is None else (again, True)
+
+    async def of_another_account(self, file: SettlementFile) -> SettlementFile | None:
+        number = int.from_bytes(file.content_sha256[:8], "big", signed=True)
+        await self._connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        is_booked = and_(_COLUMNS.status == FileStatus.READ.value, _COLUMNS.rows > 1)
+        statement = select(settlement_files).where(
+            _COLUMNS.gateway == file.gateway,
+            _COLUMNS.account != file.account,
+            _COLUMNS.content_sha256 == file.content_sha256,
+            or_(is_booked, _COLUMNS.status == FileStatus.RECEIVED.value),
+        )
+        row = (await self._connection.execute(statement.limit(1))).mappings().one_or_none()
+        return None if row is None else _file(row)
 
     async def find(self, gateway: str, account: str, content_sha256: bytes) -> SettlementFile | None:
         statement = select(settlement_files).where(

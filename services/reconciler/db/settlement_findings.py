@@ -152,10 +152,10 @@ _TOUCHED_CASES = f"""
             AND c.payment_id IN (SELECT payment_id FROM settlement_touched))
         OR (c.scenario IN ('payout_differs', 'payout_missing') AND (c.payout_reference, c.currency) IN (
             SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL))
-        OR (c.scenario IN ('bad_rows', 'file_incomplete', 'file_totals_differ') AND EXISTS (
+        OR (c.scenario IN ('bad_rows', 'file_incomplete', 'file_refused', 'file_totals_differ') AND EXISTS (
             SELECT FROM settlement_files f, settlement_files mine
-            WHERE f.file_id = c.file_id AND mine.file_id = :file_id AND f.file_id <> mine.file_id
-              AND f.name = mine.name AND f.format = mine.format AND {_SUPERSEDED})))
+            WHERE f.file_id = c.file_id AND mine.file_id = :file_id
+              AND (f.file_id = mine.file_id OR f.name = mine.name AND f.format = mine.format AND {_SUPERSEDED}))))
     ORDER BY c.case_id
 """
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from services.reconciler.domain.cases import Action, CaseKind, Finding, Scenario, Subject
 from services.reconciler.domain.mirror import MovementKind
-from services.reconciler.domain.settlement import LineKind, SettlementFile, StatedTotal
+from services.reconciler.domain.settlement import FileStatus, LineKind, SettlementFile, StatedTotal
 
 DEFAULT_DELAY_DAYS: Mapping[str, int] = {
     "stripe": 7,  # payouts two to seven days after the charge; the report is ready the next day
@@ -501,8 +501,10 @@ def findings_of_file(file: SettlementFile, bad_rows: int, totals: Sequence[State
     return [replace(finding, currency=first.currency, expected_minor=first.counted, actual_minor=first.stated)]
 
 
-def incomplete_file(file: SettlementFile) -> Finding:
-    return _of_file(Scenario.FILE_INCOMPLETE, file, {"problem": file.problem, "detail": file.problem_detail})
+def unread_file(file: SettlementFile) -> Finding:
+    """Until the same content is sent again and read, or a file of the same name is, or a person accepts it."""
+    scenario = Scenario.FILE_INCOMPLETE if file.status is FileStatus.INCOMPLETE else Scenario.FILE_REFUSED
+    return _of_file(scenario, file, {"problem": file.problem, "detail": file.problem_detail})
 
 
 def name_of_file(file: SettlementFile) -> str:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from services.reconciler.domain.settlement import Parsed
+from shared.errors import InfrastructureError
 
 
 class Layout(StrEnum):
@@ -106,3 +107,15 @@ class Unreadable(Exception):
 
 class Incomplete(Unreadable):
     """Its own trailer or totals say that a part of it is missing: nothing of it is applied (failure RC2)."""
+
+
+class ReaderFailed(InfrastructureError):
+    """The process that read the file ended before it was done; that says nothing about the file yet."""
+
+    code = "reader_died"
+
+
+class ReaderTimedOut(ReaderFailed):
+    """Reading the file took too long; that says nothing about the file yet."""
+
+    code = "reading_timeout"

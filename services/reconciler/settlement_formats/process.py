@@ -23,7 +23,7 @@ import structlog
 
 from services.reconciler.domain.settlement import BadRow, SettlementFile, StatedPayout, StatedTotal
 from services.reconciler.settlement_formats.limits import ReadingLimits
-from services.reconciler.settlement_formats.port import Incomplete, Unreadable
+from services.reconciler.settlement_formats.port import Incomplete, ReaderFailed, ReaderTimedOut, Unreadable
 from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, ReadingReport
 from shared.plugins import PLUGINS
 
@@ -33,6 +33,12 @@ CHILD = "services.reconciler.settlement_formats.child"
 PIECE_BYTES = 256 * 1024
 PIPE_BYTES = 1024 * 1024
 """What waits in this process at most before the child has to wait."""
+
+MAX_REPORT_BYTES = 64 * 1024 * 1024
+"""A thousand bad rows, and the payouts of the largest file."""
+
+INSPECTION_SECONDS = 180.0
+"""At most: looking at a file unpacks and hashes it, which takes seconds, and holds one of few turns meanwhile."""
 
 _ROOT = str(Path(__file__).resolve().parents[3])
 """Where the child finds this package, wherever it was started."""
@@ -56,7 +62,8 @@ class ChildReader:
 
     async def inspect(self, raw: RawFile, *, gateway: str, account: str, format_name: str | None) -> Inspection:
         request = self._request("inspect", gateway=gateway, account=account, format_name=format_name)
-        async with _child(raw, request, self._options.timeout_seconds) as child:
+        seconds = min(self._options.timeout_seconds, INSPECTION_SECONDS)
+        async with _child(raw, request, seconds) as child:
             report = await child.report()
         return Inspection(
             format=report["format"],
@@ -86,6 +93,7 @@ class ChildReader:
             "default_currency": self._options.default_currencies.get(gateway),
             "limits": asdict(self._options.limits),
             "processor_seconds": int(self._options.timeout_seconds) + 1,
+            "parent": os.getpid(),
         }
 
 
@@ -98,7 +106,7 @@ class ChildReading:
         self.lines: AsyncIterator[bytes] = self._read_lines()
 
     async def _read_lines(self) -> AsyncIterator[bytes]:
-        while piece := await self._child.output.read(PIECE_BYTES):
+        while piece := await self._child.rows():
             yield piece
         self._report = reading_report(await self._child.report())
 
@@ -108,13 +116,19 @@ class ChildReading:
 
 
 class _Child:
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, timeout_seconds: float) -> None:
         assert process.stdout is not None, "it was started with pipes"
         assert process.stderr is not None, "it was started with pipes"
         self._process = process
-        self.output = process.stdout
+        self._output = process.stdout
         self._reports = process.stderr
+        self._seconds_left = timeout_seconds
         self._timed_out = False
+
+    async def rows(self) -> bytes:
+        """The next piece of its rows; empty at their end."""
+        async with self._timed():
+            return await self._output.read(PIECE_BYTES)
 
     def time_out(self) -> None:
         self._timed_out = True
@@ -125,23 +139,48 @@ class _Child:
             self._process.kill()
 
     async def report(self) -> dict[str, Any]:
-        """What it says at its end. Raises Unreadable or Incomplete: what it says, or that it cannot say anything."""
-        text = await self._reports.read()
-        status = await self._process.wait()
+        """What it says at its end. Raises Unreadable or Incomplete: what it says; ReaderFailed: it cannot say anything,
+        or not in time."""
+        async with self._timed():
+            text = await self._said()
+            status = await self._process.wait()
         if self._timed_out:
-            raise Unreadable("reading_timeout", "reading the file took too long")
+            raise ReaderTimedOut
         try:
             report: dict[str, Any] = json.loads(text)
         except ValueError:
             log.warning("settlement_reader_died", status=status)
-            raise Unreadable("reader_died", "the process that read the file ended before it was done") from None
+            raise ReaderFailed from None
         if "refused" in report:
             kind = Incomplete if report["refused"] == "incomplete" else Unreadable
             raise kind(report["code"], report["detail"])
         if "failed" in report:
             log.error("settlement_reader_failed", error=report["failed"], where=report["where"])
-            raise Unreadable("reader_died", "the file could not be read because of an error in its reader")
+            raise ReaderFailed("The file could not be read because of an error in its reader.")
         return report
+
+    async def _said(self) -> bytes:
+        """What it says beyond the bound is no report, and is not kept."""
+        pieces, size = [], 0
+        while size <= MAX_REPORT_BYTES and (piece := await self._reports.read(PIECE_BYTES)):
+            pieces.append(piece)
+            size += len(piece)
+        if size > MAX_REPORT_BYTES:
+            self.kill()
+            return b""
+        return b"".join(pieces)
+
+    @asynccontextmanager
+    async def _timed(self) -> AsyncIterator[None]:
+        """Only time in which it is waited for counts: what PostgreSQL takes to store its rows is not its own."""
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        timer = loop.call_later(max(self._seconds_left, 0), self.time_out)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._seconds_left -= loop.time() - start
 
 
 @asynccontextmanager
@@ -161,12 +200,10 @@ async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: floa
         env=_environment(),
         start_new_session=True,  # Ctrl-C is ours to decide about
     )
-    child = _Child(process)
-    timer = asyncio.get_running_loop().call_later(timeout_seconds, child.time_out)
+    child = _Child(process, timeout_seconds)
     try:
         yield child
     finally:
-        timer.cancel()
         child.kill()
         await asyncio.shield(_ended(process))
 

@@ -115,8 +115,12 @@ class RunRepository(Protocol):
         """The oldest run of this kind that waits, or whose runner died; counts the attempt."""
         ...
 
-    async def files_without_run(self) -> list[str]:
-        """Received settlement files that no run reads, oldest first; one that took down its runners is left out."""
+    async def files_without_run(self, now: datetime) -> list[str]:
+        """Received settlement files that no run reads, oldest first; after a failed reading only some minutes later."""
+        ...
+
+    async def failed_readings(self, file_id: str) -> int:
+        """Runs in which the reader of this file died or was too slow, since the file was sent the last time."""
         ...
 
     async def save_progress(self, run_id: str, *, phase: str, done: int, total: int | None) -> None: ...

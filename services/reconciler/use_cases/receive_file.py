@@ -8,15 +8,20 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from services.reconciler.domain.errors import FileChanged, FileRefused
+from services.reconciler.domain.errors import AccountUnknown, FileChanged, FileRefused, KnownElsewhere, NotInspected
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
-from services.reconciler.settlement_formats.port import Unreadable
+from services.reconciler.settlement_formats.port import ReaderFailed, Unreadable
 from services.reconciler.use_cases.ports import Context, UnitOfWorkFactory
-from services.reconciler.use_cases.settlement_ports import SETTLEMENT_CHANNEL, RawFile
+from services.reconciler.use_cases.settlement_ports import SETTLEMENT_CHANNEL, Inspection, RawFile
+from shared.gateway_variables import account_name
 
 CHUNK_BYTES = 1024 * 1024
 CHUNKS_AT_ONCE = 4
 MAX_NAME_LENGTH = 200
+INSPECTIONS = 2
+"""Where the looking itself fails: memory that was short a moment ago may be there again."""
+
+MAX_ACCOUNTS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +52,12 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
     """
     async with context.intake.turn:
         before = _state(arrival.raw)
-        try:
-            seen = await context.reader.inspect(
-                arrival.raw, gateway=arrival.gateway, account=arrival.account, format_name=arrival.format_name
-            )
-        except Unreadable as error:
-            raise FileRefused.because(error.code, error.detail) from error
+        account = await _account(arrival, context)
+        seen = await _inspect(arrival, account, context)
         file = SettlementFile(
             file_id=context.ids.new("stf"),
             gateway=arrival.gateway,
-            account=arrival.account,
+            account=account,
             format=seen.format,
             format_version=seen.format_version,
             name=_shown(arrival.name),
@@ -71,12 +72,46 @@ async def receive_file(arrival: Arrival, context: Context) -> Received:
         return await _store(file, _pieces(arrival.raw, before), context)
 
 
+async def _account(arrival: Arrival, context: Context) -> str:
+    """As payment_service writes it, and the only one where none is named. Raises AccountUnknown.
+
+    Lines under a name that no payment has would match nothing. Before the first payment of a gateway any name is taken.
+    """
+    account = account_name(arrival.account)
+    async with context.settlement_uow() as tx:
+        known = await tx.mirror.accounts(arrival.gateway)
+    if not known or account in known:
+        return account
+    if not account and len(known) == 1:
+        return known[0]
+    names = ", ".join(name or "one without a name" for name in known[:MAX_ACCOUNTS_SHOWN])
+    raise AccountUnknown(f"No payment of {arrival.gateway} is known of this account; there are payments of: {names}.")
+
+
+async def _inspect(arrival: Arrival, account: str, context: Context) -> Inspection:
+    failure: ReaderFailed | None = None
+    for _ in range(INSPECTIONS):
+        try:
+            return await context.reader.inspect(
+                arrival.raw, gateway=arrival.gateway, account=account, format_name=arrival.format_name
+            )
+        except Unreadable as error:
+            raise FileRefused.because(error.code, error.detail) from error
+        except ReaderFailed as error:
+            failure = error
+    raise NotInspected from failure
+
+
 async def _store(file: SettlementFile, pieces: AsyncIterator[bytes], context: Context) -> Received:
     async with context.settlement_uow() as tx:
-        stored, is_new = await tx.files.receive(file, pieces)
-        if is_new:
+        other = await tx.files.of_another_account(file)
+        if other is not None:
+            known_as = f"the account {other.account}" if other.account else "the account without a name"
+            raise KnownElsewhere(f"The same content is here already, as {other.file_id} of {known_as}.")
+        stored, is_to_be_read = await tx.files.receive(file, pieces)
+        if is_to_be_read:
             tx.hint(SETTLEMENT_CHANNEL, stored.file_id)
-    return Received(stored, is_duplicate=not is_new)
+    return Received(stored, is_duplicate=stored.file_id != file.file_id)
 
 
 async def content_of(file_id: str, uow: UnitOfWorkFactory) -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from services.reconciler.domain.models import Run, RunKind, RunStatus
 from services.reconciler.use_cases.finish_run import finish_run
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.running import Progress, RunOutcome
+from services.reconciler.use_cases.settle_file import give_up_file
 from shared.correlation import Correlation, child_traceparent, correlated
 from shared.errors import PayrailError
 
@@ -63,6 +64,8 @@ class RunRunner:
         if run is None:
             return False
         if run.attempts > MAX_ATTEMPTS:
+            if run.file_id is not None:
+                await give_up_file(run.file_id, run.run_id, self._context)
             await self._finish(replace(run, status=RunStatus.FAILED, problem="given_up"), token)
             return True
         with correlated(Correlation(run.run_id, child_traceparent(None, self._context.randomness))):
@@ -83,7 +86,7 @@ class RunRunner:
             if await tx.leases.acquire(self._lease, holder=self.holder, seconds=self._schedule.lease_seconds) != token:
                 return None
             if self._kind is RunKind.SETTLEMENT:
-                for file_id in await tx.runs.files_without_run():
+                for file_id in await tx.runs.files_without_run(now):
                     await tx.runs.add(self._new(now, file_id=file_id))
             waiting = await tx.runs.take_up(self._kind, holder=self.holder)
             if waiting is not None or not interval:

@@ -116,10 +116,16 @@ class FileTotal(NamedTuple):
 
 class FileRepository(Protocol):
     async def receive(self, file: SettlementFile, content: AsyncIterator[bytes]) -> tuple[SettlementFile, bool]:
-        """Store it with its content, unless the same content is stored for this gateway and account; True: stored now.
+        """Store it with its content, unless the same content is stored for this gateway and account; True: it is to be
+        read now, because it is new, or is known and could not be read before.
 
         Of twins that arrive together the later one waits for the first one's commit and is given the first.
         """
+        ...
+
+    async def of_another_account(self, file: SettlementFile) -> SettlementFile | None:
+        """The same content, booked or to be booked for another account of the gateway. One that could not be read, or
+        says nothing, is in nobody's way. Twins of any account wait here for the end of this transaction."""
         ...
 
     async def find(self, gateway: str, account: str, content_sha256: bytes) -> SettlementFile | None: ...

@@ -92,8 +92,10 @@ async def test_the_same_content_is_one_file_whatever_it_is_called_and_packed_in(
     assert [answer.status_code for answer in again] == [200] * 4
     assert {answer.json()["file_id"] for answer in again} == {first.json()["file_id"]}
     assert all(answer.json()["duplicate"] and answer.json()["name"] == "January.csv" for answer in again)
-    assert (await sends(api, a_file(), account="eu")).status_code == 201, "another account's file is another file"
-    assert len(await files(api)) == 2
+    other = await sends(api, a_file(), account="EU")
+    assert (other.status_code, other.json()["code"]) == (409, "known_elsewhere"), "booked once, for one account"
+    assert first.json()["file_id"] in other.json()["detail"]
+    assert len(await files(api)) == 1
 
 
 async def test_ten_at_once_are_one_file(build_world: BuildWorld) -> None:

@@ -374,7 +374,7 @@ async def test_an_unreadable_file_is_refused_with_its_reason(settler: Settler) -
     (file,) = await settler.world.rows("SELECT status, problem_detail FROM settlement_files")
     assert (file["status"], file["problem_detail"]) == ("refused", "It is no text.")
     assert await settler.lines() == []
-    assert await settler.cases() == []
+    assert await settler.cases() == [("file_refused", None)]
 
 
 @pytest.mark.parametrize("phase", ["reading", "matching", "totalling", "deciding", "booking"])
