@@ -102,7 +102,7 @@ class DeadlineH11(H11Protocol):
             self.transport.abort()
 
     def _is_large_and_coming(self) -> bool:
-        if self.conn.their_state is not h11.SEND_BODY or self.cycle is None or self.cycle.response_started:
+        if self.conn.their_state is not h11.SEND_BODY or self.cycle.response_started:
             return False
         is_fast_enough = self._received_bytes >= self.RECEIVE_BYTES_PER_SECOND * self.RECEIVE_DEADLINE_SECONDS
         return is_fast_enough and self.scope["path"] in _LARGE_BODY_PATHS

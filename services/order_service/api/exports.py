@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from datetime import datetime
 from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from services.order_service.api.dependencies import Services
 from services.order_service.use_cases.export_orders import PAGE, ExportWindow, export_orders
@@ -18,27 +16,12 @@ from shared.contracts.envelope import MoneyData
 from shared.contracts.exports import NDJSON, EndOfExport, ExportedOrder, ExportedOrderPayment
 from shared.errors import DatabaseUnavailable, InvalidRequest
 from shared.web.auth import require_scope
+from shared.web.moments import MomentIn
 from shared.web.problems import problem_responses
 
 log = structlog.get_logger()
 
 exports_router = APIRouter(prefix="/api/v1/exports", tags=["exports"])
-
-
-def _only_rfc3339(value: object) -> object:
-    """Pydantic would also take a number, and guess whether it counts seconds or milliseconds."""
-    if not isinstance(value, str | datetime) or (isinstance(value, str) and "T" not in value.upper()):
-        raise ValueError("is not an RFC 3339 time")
-    return value
-
-
-def _of_this_age(value: datetime) -> datetime:
-    if not 2000 <= value.year < 2200:  # what lies at the ends of the calendar cannot be turned into UTC
-        raise ValueError("not a time of this age")
-    return value
-
-
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339), AfterValidator(_of_this_age)]
 
 
 @exports_router.get(

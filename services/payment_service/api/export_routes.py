@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from services.payment_service.api.dependencies import PaymentsReader, UseCaseContext
-from services.payment_service.api.fields import MomentIn
 from services.payment_service.use_cases.export_payments import export_parked_events, export_payments
 from shared.contracts.exports import NDJSON
 from shared.errors import InfrastructureError
+from shared.web.moments import MomentIn
 from shared.web.problems import problem_responses
 
 log = structlog.get_logger()

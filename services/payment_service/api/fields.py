@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -43,22 +40,6 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=250, strip_whit
 Url = Annotated[
     str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s]+$"), Storable, AfterValidator(_web_address)
 ]
-
-
-def _only_rfc3339(value: object) -> object:
-    """Pydantic would also take a number, and guess whether it counts seconds or milliseconds."""
-    if not isinstance(value, str | datetime) or (isinstance(value, str) and "T" not in value.upper()):
-        raise ValueError("is not an RFC 3339 time")
-    return value
-
-
-def _of_this_age(value: datetime) -> datetime:
-    if not 2000 <= value.year < 2200:  # what lies at the ends of the calendar cannot be turned into UTC
-        raise ValueError("not a time of this age")
-    return value
-
-
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339), AfterValidator(_of_this_age)]
 
 
 class Strict(BaseModel):

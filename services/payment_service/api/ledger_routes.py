@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from services.payment_service.api.dependencies import PaymentsReader, UseCaseContext
-from services.payment_service.api.fields import GatewayName, MomentIn, OptionalStorable
+from services.payment_service.api.fields import GatewayName, OptionalStorable
 from services.payment_service.api.ledger_schemas import (
     BalancesOut,
     CurrencyIn,
@@ -18,6 +18,7 @@ from services.payment_service.api.ledger_schemas import (
 from services.payment_service.domain.ledger import Account
 from services.payment_service.use_cases.ports import LedgerFilter
 from services.payment_service.use_cases.read_ledger import read_balances, read_entries
+from shared.web.moments import MomentIn
 from shared.web.problems import problem_responses
 
 router = APIRouter(prefix="/api/v1/ledger", tags=["ledger"])

@@ -7,26 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from services.webhook_ingest.domain.models import Announcement, Delivery, DeliverySummary, Reject, Replay, ReplayMode
 from services.webhook_ingest.use_cases.replay_deliveries import MAX_BULK, Replayed
 from shared.clock import to_rfc3339
 from shared.contracts.webhook_events import WebhookReceived
+from shared.web.moments import MomentIn
 
 Moment = Annotated[datetime, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
-
-
-def _only_rfc3339(value: object) -> object:
-    """Pydantic would also take a number, and guess whether it counts seconds or milliseconds."""
-    if isinstance(value, str) and "T" not in value.upper():
-        raise ValueError("is not an RFC 3339 time")
-    if not isinstance(value, str | datetime):
-        raise ValueError("is not an RFC 3339 time")
-    return value
-
-
-MomentIn = Annotated[AwareDatetime, BeforeValidator(_only_rfc3339)]
 DeliveryId = Annotated[str, Field(pattern=r"^whd_[0-9a-z]{26}$")]
 GatewayName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
 # Without control characters: it goes into a text column and into logs.
