@@ -11,7 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.settlement_statements import keep_statements
-from services.reconciler.domain.settlement import SettlementFile, StatedPayout
+from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, SettlementFile, StatedPayout
+from services.reconciler.domain.settlement_holding import Acquaintance
 from services.reconciler.domain.settlement_rules import Payout
 from services.reconciler.use_cases.settling_ports import Booking, KindSum
 
@@ -39,6 +40,14 @@ _LARGEST = """
     SELECT coalesce(max(amount), 0) FROM (
         SELECT sum(abs(gross_minor) + abs(fee_minor) + abs(tax_minor) + abs(net_minor)) AS amount
         FROM settlement_sums GROUP BY currency) s
+"""
+_ACQUAINTANCE = """
+    SELECT coalesce(sum(lines) FILTER (WHERE matched), 0), coalesce(sum(lines) FILTER (WHERE NOT matched), 0)
+    FROM settlement_sums WHERE NOT repeats AND kind = ANY(:kinds)
+"""
+_HELD = """
+    SELECT file_id FROM settlement_files WHERE gateway = :gateway AND account = :account AND booking_held
+    ORDER BY file_id LIMIT :limit
 """
 _PAYOUT_SUMS = """
     INSERT INTO settlement_payouts AS p
@@ -153,7 +162,8 @@ _UNEXPLAINED_IN_ALL = """
 _IN_TRANSIT = """
     SELECT m.currency, CAST(sum(CASE WHEN m.kind = 'sale' THEN m.amount_minor ELSE -m.amount_minor END) AS bigint)
     FROM known_movements m
-    WHERE m.gateway = :gateway AND m.account = :account AND m.occurred_at >= :since AND NOT EXISTS (
+    WHERE m.gateway = :gateway AND m.account = :account AND m.occurred_at >= :since AND NOT m.is_withheld
+      AND NOT EXISTS (
         SELECT FROM settlement_lines l WHERE l.payment_id = m.payment_id AND l.movement_reference = m.reference
           AND NOT l.repeats AND (l.kind = m.kind OR l.kind = m.kind || '_reversal'))
     GROUP BY m.currency
@@ -176,8 +186,21 @@ class SettlementPayouts:
 
     async def sum_lines(self, file: SettlementFile) -> int:
         """Add up the file's lines; the result is the size of what moves in it in one currency, however signed."""
+        await self._run("DROP TABLE IF EXISTS settlement_sums")
         await self._run(_SUMS, gateway=file.gateway, account=file.account, file_id=file.file_id)
         return int((await self._run(_LARGEST)).scalar_one())
+
+    async def acquaintance(self) -> Acquaintance:
+        """Of the file whose lines were summed last."""
+        row = (await self._run(_ACQUAINTANCE, kinds=sorted(ABOUT_A_PAYMENT))).one()
+        return Acquaintance(int(row[0]), int(row[1]))
+
+    async def hold_booking(self, file: SettlementFile, *, is_held: bool) -> None:
+        statement = "UPDATE settlement_files SET booking_held = :is_held WHERE file_id = :file_id"
+        await self._run(statement, file_id=file.file_id, is_held=is_held)
+
+    async def held_files(self, gateway: str, account: str, *, limit: int) -> list[str]:
+        return list((await self._run(_HELD, gateway=gateway, account=account, limit=limit)).scalars())
 
     async def payouts_of_file(self, file: SettlementFile, *, limit: int) -> list[Payout]:
         """Those that the file names and that are not just what their lines add up to."""

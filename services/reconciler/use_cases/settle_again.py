@@ -7,12 +7,15 @@ from datetime import timedelta
 
 from services.reconciler.domain.cases import Case, CaseKind, Finding, Scenario, Subject
 from services.reconciler.domain.models import RunRequest
+from services.reconciler.domain.settlement_holding import foreign_file
 from services.reconciler.domain.settlement_rules import (
+    MAX_FINDINGS_PER_SCENARIO,
     Limited,
     fee_differs,
     judge_payout,
     unknown_line,
 )
+from services.reconciler.use_cases.book_settlement import book_settlement
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
 from services.reconciler.use_cases.running import Progress, RunOutcome
 from services.reconciler.use_cases.settlement_totals import Totals, totals_of_account
@@ -20,8 +23,15 @@ from services.reconciler.use_cases.settling import due_of, judge_touched, keep_a
 
 MAX_CASES = 20_000
 MAX_PAYOUTS = 10_000
+MAX_HELD = 100
 OF_FILES = frozenset(
-    {Scenario.BAD_ROWS, Scenario.FILE_INCOMPLETE, Scenario.FILE_REFUSED, Scenario.FILE_TOTALS_DIFFER, Scenario.LINE_CHANGED}
+    {
+        Scenario.BAD_ROWS,
+        Scenario.FILE_INCOMPLETE,
+        Scenario.FILE_REFUSED,
+        Scenario.FILE_TOTALS_DIFFER,
+        Scenario.LINE_CHANGED,
+    }
 )
 """What files say does not change: these end when the same file comes again in order, or by a person."""
 
@@ -50,6 +60,7 @@ class _Again:
         self._run_id = run_id
         self._context = context
         self._name = f"{gateway}:{account}"
+        self._unresolved: list[Case] = []
 
     async def settle(self) -> RunOutcome:
         settlement = self._tx.settlement
@@ -65,20 +76,43 @@ class _Again:
         await judge_touched(limited, self._tx, what_is_due)
         limited.add(await self._lines(looked_at))
         limited.add(await self._payouts())
+        looked_at += await self._book_held(limited)
         findings = list(limited.findings())
         counts = await keep_and_act(self._tx, findings, looked_at, self._run_id, self._context)
         return RunOutcome(checked=len(looked_at), cases_opened=counts.opened, cases_resolved=counts.resolved)
 
     async def _cases(self) -> list[Case]:
         """Those that are judged anew here. What a file had too much of to open a case for each, a person looks at."""
-        unresolved = await self._tx.cases.unresolved(CaseKind.SETTLEMENT, gateway=self._gateway, limit=MAX_CASES)
+        self._unresolved = await self._tx.cases.unresolved(CaseKind.SETTLEMENT, gateway=self._gateway, limit=MAX_CASES)
         return [
             case
-            for case in unresolved
+            for case in self._unresolved
             if case.subject.account == self._account
             and case.scenario not in OF_FILES
             and (not case.evidence.get("summary") or case.key.endswith(f":rest:{self._name}"))
         ]
+
+    async def _book_held(self, limited: Limited) -> list[Case]:
+        """Files that are foreign no more, or accepted as they are, go to the ledger; the cases that end with it."""
+        settlement, ended = self._tx.settlement, set()
+        for file_id in await settlement.held_files(self._gateway, self._account, limit=MAX_HELD):
+            file = await self._tx.files.get(file_id, for_update=True)
+            assert file is not None, "files are not deleted"
+            await settlement.sum_lines(file)
+            lines = await settlement.acquaintance()
+            finding = foreign_file(file, lines)
+            if lines.is_foreign and finding.key not in await self._tx.cases.accepted([finding]):
+                continue
+            if await book_settlement(self._tx, file, self._context):
+                await settlement.hold_booking(file, is_held=False)
+                ended.add(finding.key)
+                unknown, count = await settlement.unmatched(file_id, limit=MAX_FINDINGS_PER_SCENARIO + 1)
+                candidates = await settlement.candidates(unknown)
+                found = [unknown_line(line, of) for line, of in zip(unknown, candidates, strict=True)]
+                limited.add(found)
+                if count > len(found):
+                    limited.count_rest(Scenario.UNKNOWN_LINE, count - len(found))
+        return [case for case in self._unresolved if case.key in ended]
 
     async def _lines(self, looked_at: Sequence[Case]) -> list[Finding]:
         """Of cases about single lines: the line that has a payment by now is explained."""

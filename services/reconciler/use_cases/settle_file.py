@@ -14,6 +14,7 @@ from dataclasses import replace
 from services.reconciler.domain.cases import Finding, Subject
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
 from services.reconciler.domain.settlement_changes import line_changed
+from services.reconciler.domain.settlement_holding import Acquaintance, foreign_file
 from services.reconciler.domain.settlement_rules import (
     MAX_FINDINGS_PER_SCENARIO,
     Coverage,
@@ -95,11 +96,15 @@ class _Settling:
         await self._progress("deciding")
         await self._touch(report)
         looked_at = await cases_of(self._tx, await self._tx.settlement.touched_cases(self._file))
-        findings = await self._findings(report, {case.key for case in looked_at})
+        lines = await self._tx.settlement.acquaintance()
+        findings = await self._findings(report, {case.key for case in looked_at}, lines)
         await self._mark_read(stored, report, findings)
         counts = await keep_and_act(self._tx, findings, looked_at, self._run_id, self._context)
         await self._progress("booking")
-        await book_settlement(self._tx, self._file, self._context)
+        if lines.is_foreign:
+            await self._tx.settlement.hold_booking(self._file, is_held=True)
+        else:
+            await book_settlement(self._tx, self._file, self._context)
         return RunOutcome(
             matched=stored.lines - stored.unmatched,
             checked=stored.lines,
@@ -126,7 +131,7 @@ class _Settling:
             stored = await self._tx.settlement.store_lines(self._file, reading.lines, told=told)
             return stored, reading.report()
 
-    async def _findings(self, report: ReadingReport, open_keys: Set[str]) -> list[Finding]:
+    async def _findings(self, report: ReadingReport, open_keys: Set[str], lines: Acquaintance) -> list[Finding]:
         file = self._file
         subject = Subject(gateway=file.gateway, account=file.account, file_id=file.file_id)
         limited = Limited(subject, name_of_file(file), always=open_keys)
@@ -138,9 +143,12 @@ class _Settling:
             covers=(report.covers_from, report.covers_until),
         )
         await judge_touched(limited, self._tx, what_is_due)
-        await self._add_unknown_lines(limited)
+        if lines.is_foreign:
+            limited.add([foreign_file(file, lines)])
+        else:
+            await self._add_unknown_lines(limited)
+            await self._add_fees(limited)
         await self._add_changed_lines(limited)
-        await self._add_fees(limited)
         await self._add_payouts(limited)
         return [*limited.findings(), *findings_of_file(file, report.bad_rows, report.totals)]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from services.reconciler.domain.settlement import SettlementFile, StatedPayout
 from services.reconciler.domain.settlement_changes import ChangedLine
+from services.reconciler.domain.settlement_holding import Acquaintance
 from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule, LooseLine, PaymentBooks, Payout
 
 Told = Callable[[int], Awaitable[None]]
@@ -118,6 +119,16 @@ class SettlementRepository(Protocol):
 
     async def sum_lines(self, file: SettlementFile) -> int:
         """Before what follows. The result is the size of what moves in the file in one currency, however signed."""
+        ...
+
+    async def acquaintance(self) -> Acquaintance:
+        """Of the file whose lines were summed last."""
+        ...
+
+    async def hold_booking(self, file: SettlementFile, *, is_held: bool) -> None: ...
+
+    async def held_files(self, gateway: str, account: str, *, limit: int) -> list[str]:
+        """Ids, oldest first."""
         ...
 
     async def total_payouts(self, file: SettlementFile, stated: Sequence[StatedPayout], *, now: datetime) -> None: ...

@@ -20,10 +20,12 @@ import pytest
 from services.gateway_sandbox.gateways.port import SettlementLine as BookLine
 from services.payment_service.domain.ledger import SettlementTotals, postings, settlement_postings
 from services.payment_service.domain.models import PaymentState
-from services.reconciler.domain.settlement import SettlementFile
+from services.reconciler.domain.cases import Action
+from services.reconciler.domain.settlement import LineKind, SettlementFile
 from services.reconciler.settlement_formats.reading import FileReading, Request, inspect
+from services.reconciler.use_cases.resolve_case import Wish, resolve_case
 from tests.integration.reconciler.conftest import World
-from tests.integration.reconciler.settling import NOW, START, Settler
+from tests.integration.reconciler.settling import NOW, START, Content, Settler, a_line, stated
 from tests.support.settlement_reader import InProcessReading
 from tests.unit.gateway_sandbox.test_sown_settlements import GATEWAYS, books_of, built, written
 
@@ -75,6 +77,10 @@ class Ledger(Settler):
 
     async def opens(self) -> None:
         await self.forgets_everything()
+        await self.learns()
+
+    async def learns(self) -> None:
+        """Our payments, as the mirror has them."""
         for number, payment in enumerate(self.paid, start=1):
             payment_id = await self.knows(number, currency=payment.currency)
             await self._write_references(payment_id, "", payment.references)
@@ -382,3 +388,64 @@ async def test_two_payouts_in_one_transfer_are_two(ledger: Callable[..., Ledger]
     for order in permutations([GENERIC + second, statement]):
         assert await account.books(*order) == {"payouts": 19_400, "gateway_fees": 600}
         assert await account.cases() == []
+
+
+# --- what waits for a person ----------------------------------------------------------------------------------------
+
+FOREIGN = STRIPE_HEADER + "".join(
+    f"po_1,txn_{n},2026-01-05 12:00:00,usd,100.00,3.00,97.00,charge,ch_{n},ch_{n},pi_{n},REF{n},\n"
+    for n in range(1, 31)
+)
+
+
+async def test_the_file_of_another_account_is_not_booked(ledger: Callable[..., Ledger]) -> None:
+    """One case, which nothing but a person or the payments themselves ends (finding 19)."""
+    account = ledger("stripe", Paid(("ch_1", "pi_1", "REF1"), "USD", 10_000))
+    assert await account.books(FOREIGN) == {"gateway_receivable": 10_000}
+    assert await account.cases() == [("unknown_line", None)]
+    await account.settles_again()
+    assert (await account.commands(), await account.cases()) == ([], [("unknown_line", None)])
+
+
+async def test_a_foreign_file_that_is_accepted_is_booked_once(ledger: Callable[..., Ledger]) -> None:
+    account = ledger("stripe", Paid(("ch_1", "pi_1", "REF1"), "USD", 10_000))
+    await account.books(FOREIGN)
+    (case,) = await account.world.rows("SELECT case_id FROM cases")
+    await resolve_case(case["case_id"], Wish(Action.ACCEPT, "of before our time", "ann"), account.context)
+    for _ in range(2):
+        await account.settles_again()
+        assert [command["fees_minor"] for command in await account.commands()] == [9_000]
+        assert await account.cases() == [("unknown_line", 10_000)] * 29
+
+
+async def test_a_foreign_file_is_booked_once_its_payments_are_known(ledger: Callable[..., Ledger]) -> None:
+    account = ledger("stripe")
+    await account.books(FOREIGN, STRIPE_HEADER + "po_1,txn_99,2026-01-05 12:00:00,usd,-1.00,0.00,-1.00,fee,x,,,,\n")
+    assert [command["fees_minor"] for command in await account.commands()] == [100]
+    account.paid = [Paid((f"ch_{n}", f"pi_{n}", f"REF{n}"), "USD", 10_000) for n in range(1, 31)]
+    await account.learns()
+    await account.settles_again()
+    assert [command["fees_minor"] for command in await account.commands()] == [100, 9_000]
+    assert await account.cases() == []
+
+
+async def test_sums_that_no_command_could_carry_are_refused(at_now: World) -> None:
+    settler = Settler(at_now)
+    lines = [a_line(LineKind.ADJUSTMENT, 10**15 - 1, at=number) for number in range(150)]
+    await settler.settles(lines)
+    await settler.settles(Content([], payouts=[stated(10**15 - 1)._replace(bank_reference=str(n)) for n in range(150)]))
+    files = await at_now.rows("SELECT status, problem FROM settlement_files")
+    assert [tuple(row.values()) for row in files] == [("refused", "amount_too_large")] * 2
+
+
+async def test_another_currency_of_a_payout_closes_no_case(at_now: World) -> None:
+    """Nor does looking again, while the difference is there (finding 11)."""
+    settler = Settler(at_now)
+    fees = [a_line(LineKind.FEE, -100), a_line(LineKind.FEE, -100, currency="USD")]
+    await settler.settles(Content(fees, payouts=[stated(-50), stated(-100, currency="USD")]))
+    fee = a_line(LineKind.FEE, -7, currency="USD", at=4)
+    await settler.settles(Content([fee], payouts=[stated(-107, currency="USD")]))
+    assert await settler.cases() == [("payout_differs", 50)]
+    await at_now.execute("UPDATE cases SET status = 'resolved', resolution = 'settled', resolved_at = now()")
+    await settler.settles_again()
+    assert await settler.cases() == [("payout_differs", 50)]
