@@ -13,7 +13,6 @@ from services.webhook_ingest.api.schemas import (
     DeliveryItem,
     DeliveryPage,
     DeliveryView,
-    MomentIn,
     RejectItem,
     RejectPage,
     ReplayedView,
@@ -28,6 +27,7 @@ from services.webhook_ingest.use_cases.replay_deliveries import (
 )
 from shared.errors import FieldError, InvalidRequest, NotFound
 from shared.web.auth import Principal, bearer_scheme, require_scope
+from shared.web.moments import MomentIn
 from shared.web.problems import problem_responses
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(bearer_scheme)])
