@@ -34,7 +34,8 @@ _NULL, _EMPTY = "\\N", "\t\\N\t"
 _TABS = len(SettlementLine._fields) - 1
 _MOST_MOMENTS = 100_000
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_TEXTS = ("reference", "parent_reference", "our_reference", "line_reference", "payout_reference", "source_type")
+IDS = ("reference", "parent_reference", "our_reference", "line_reference", "payout_reference")
+_TEXTS = (*IDS, "source_type")
 
 
 class Summary:
@@ -173,6 +174,8 @@ def rows_at_once(lines: list[SettlementLine]) -> bytes | None:
             return None
         if not (-limit < gross < limit and -limit < fee < limit and -limit < net < limit):
             return None
+        if at is None and not (one or two or three or four or five):
+            return None
         if shown is None:
             presented = "\t"
         elif shown_in in currencies and -limit < shown < limit:
@@ -230,6 +233,8 @@ def fault_of(line: SettlementLine) -> tuple[str, str] | None:
         return "sum_wrong", "gross less fee and tax is not net"
     if any(code not in CURRENCY_EXPONENT for code in (line.currency, line.presented_currency or line.currency)):
         return "currency_unknown", "a currency is no ISO 4217 code"
+    if line.occurred_at is None and not any(getattr(line, name) for name in IDS):
+        return "not_identified", "neither its time, an id nor its payout is said: told again it could not be known"
     for name in _TEXTS:
         text = getattr(line, name) or ""
         if len(text) > LONGEST_TEXT:
