@@ -70,7 +70,8 @@ TEMPORARY = (
     """
     CREATE TEMP TABLE settlement_differing (
         own_file_id text NOT NULL, own_position integer NOT NULL, file_id text NOT NULL, position integer NOT NULL,
-        currency char(3) NOT NULL, net_minor bigint NOT NULL, joins_payout text, money_differs boolean NOT NULL, may_match boolean NOT NULL
+        currency char(3) NOT NULL, net_minor bigint NOT NULL, joins_payout text,
+        money_differs boolean NOT NULL, may_match boolean NOT NULL
     ) ON COMMIT DROP
     """,
 )

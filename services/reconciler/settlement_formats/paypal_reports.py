@@ -241,7 +241,8 @@ class _Reading:
 def _line_of(
     number: int, kind: LineKind, currency: str, gross: int, fee: int, cells: Mapping[str, str]
 ) -> SettlementLine:
-    """No id of the line itself: a transaction's rows share theirs, and are told apart by their codes and dates."""
+    """No id of the line itself: a transaction's rows share theirs. They are told apart by what they move, how much and
+    when it began; neither the event's code nor the time of completion makes two rows of one."""
     if kind is LineKind.PAYOUT:
         names = Names(cells["id"] or None)
     else:
