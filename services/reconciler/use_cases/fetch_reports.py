@@ -2,7 +2,7 @@
 
 Which days were fetched is remembered by the process only: another one fetches them again, and a report that is the
 same is the file that is known, one that has grown brings its new lines. A day without a report is asked about until it
-is too old, because some gateways are hours behind.
+is too old, because some gateways are hours behind; so is a day whose report could not be taken in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from services.reconciler.domain.errors import FileRefused
+from services.reconciler.metrics import SETTLEMENT_FILES_REFUSED
 from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.receive_file import Arrival, receive_file, spooled
 from shared.errors import GatewayError, GatewayOutcomeUnknown, GatewayUnavailable, ServiceUnavailable
@@ -124,17 +125,18 @@ class ReportFetcher:
                 reports = await self._client.reports(gateway, account, day)
             except ReportRefused as error:
                 log.warning("settlement_report_refused", gateway=gateway, account=account, reason=error.detail)
+                SETTLEMENT_FILES_REFUSED.labels(gateway=gateway, source="report_api").inc()
                 self._done.add(wanted)
                 continue
             except (GatewayUnavailable, GatewayOutcomeUnknown, ServiceUnavailable) as error:
                 log.warning("settlement_report_not_fetched", gateway=gateway, account=account, code=error.code)
                 return
-            for report in reports:
-                await self._receive(wanted, report)
-            if reports:
+            taken = [await self._receive(wanted, report) for report in reports]
+            if taken and all(taken):
                 self._done.add(wanted)
 
-    async def _receive(self, wanted: _Wanted, report: FetchedReport) -> None:
+    async def _receive(self, wanted: _Wanted, report: FetchedReport) -> bool:
+        """False: it was refused."""
         with spooled(report.content) as raw:
             arrival = Arrival(
                 raw,
@@ -149,5 +151,7 @@ class ReportFetcher:
                 received = await receive_file(arrival, self._context)
             except FileRefused as error:  # a format that we do not have, or a gateway that has changed its own
                 log.warning("settlement_file_refused", gateway=wanted.gateway, source="report_api", code=error.code)
-                return
+                SETTLEMENT_FILES_REFUSED.labels(gateway=wanted.gateway, source="report_api").inc()
+                return False
         log.info("settlement_report_fetched", file_id=received.file.file_id, duplicate=received.is_duplicate)
+        return True

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from prometheus_client import Gauge
 
+from services.reconciler.domain.cases import MONEY_ACTIONS
 from services.reconciler.metrics import CASE_ACTION_UNVERIFIED_SECONDS, CASE_OLDEST_SECONDS, CASES_OPEN
 from services.reconciler.use_cases.ports import Context
 
@@ -23,7 +24,9 @@ async def measure_cases(context: Context) -> None:
     open_ = {(scenario, gateway or NO_GATEWAY): each for (scenario, gateway), each in ages.items()}
     _set(CASES_OPEN, {labels: float(count) for labels, (count, _) in open_.items()})
     _set(CASE_OLDEST_SECONDS, {labels: _age(oldest, now) for labels, (_, oldest) in open_.items()})
-    _set(CASE_ACTION_UNVERIFIED_SECONDS, {(action.value,): _age(at, now) for action, at in unverified.items()})
+    waiting = {action: _age(at, now) for action, at in unverified.items()}
+    told = dict.fromkeys(MONEY_ACTIONS, 0.0) | waiting  # always some, so that an alert can see that nobody measures
+    _set(CASE_ACTION_UNVERIFIED_SECONDS, {(action.value,): age for action, age in told.items()})
 
 
 def _age(since: datetime, now: datetime) -> float:

@@ -23,6 +23,7 @@ from services.reconciler.use_cases.ports import Context
 from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, Reading
 from shared.errors import GatewayUnavailable, PayrailError, ServiceUnavailable
 from tests.integration.reconciler.conftest import BuildWorld, World
+from tests.support.settlement_reader import InProcessReader
 
 RULES = ReportRules(days=2, lease_seconds=600)
 ROW = (
@@ -142,11 +143,34 @@ async def test_a_gateway_that_is_away_is_asked_again_in_the_next_round(desk: Des
     assert len(await desk.files()) == 1
 
 
-async def test_what_is_refused_is_not_asked_for_again(desk: Desk) -> None:
+async def test_what_is_refused_is_counted_and_not_asked_for_again(desk: Desk) -> None:
+    counted = await refused(desk)
     desk.reports.failures = [ReportRefused("report_too_large"), ReportRefused("report_too_large")]
     await desk.fetcher.round()
     await desk.fetcher.round()
-    assert len(desk.reports.asked) == 2
+    assert (len(desk.reports.asked), await refused(desk) - counted) == (2, 2)
+
+
+async def test_a_report_that_is_not_understood_is_counted_and_asked_for_again(desk: Desk) -> None:
+    """Nobody sends it a second time: it is fetched until the gateway tells it well, or the day is too old."""
+    counted = await refused(desk)
+    odd = FetchedReport("odd.json", "razorpay_recon", b'{"what":"is this"}')
+    desk.reports.by_day = {desk.newest: [a_report(desk.newest, 1), odd]}
+    fetcher = ReportFetcher(desk.reports, RULES, replace(desk.context, reader=InProcessReader()))
+    await fetcher.round()
+    assert (len(await desk.files()), await refused(desk) - counted) == (1, 1)
+    desk.reports.by_day = {desk.newest: [a_report(desk.newest, 1), a_report(desk.newest, 1, 2)]}
+    await fetcher.round()
+    asked = len(desk.reports.asked)
+    assert (len(await desk.files()), await refused(desk) - counted) == (2, 1)
+    await fetcher.round()
+    assert desk.reports.asked[asked:] == [("razorpay", "", desk.newest - timedelta(days=1))]
+
+
+async def refused(desk: Desk) -> float:
+    metrics = (await desk.world.http.get("/metrics")).text
+    name = 'payrail_settlement_files_refused_total{gateway="razorpay",source="report_api"}'
+    return sum(float(line.rpartition(" ")[2]) for line in metrics.splitlines() if line.startswith(name))
 
 
 async def test_a_report_in_an_unknown_shape_does_not_keep_the_others_away(desk: Desk) -> None:

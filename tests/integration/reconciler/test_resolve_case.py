@@ -242,6 +242,11 @@ async def test_killed_in_the_middle_nothing_was_sent(world: World) -> None:
     assert (await read(world, f"{CASES}/{case_id}"))["actions"] == []
 
 
+async def test_without_any_case_it_shows_that_somebody_measures(world: World) -> None:
+    await measure_cases(world.container.context)
+    assert 'payrail_case_action_unverified_seconds{action="refund"} 0.0' in (await world.http.get("/metrics")).text
+
+
 async def test_ages_are_measured_and_go_to_zero_when_cases_are_settled(world: World) -> None:
     await knows_the_payment(world)
     (case_id,) = await opens(world, late_payment(gateway="tabby"))

@@ -80,4 +80,5 @@ def test_what_must_not_go_unnoticed_has_a_rule() -> None:
         "payrail_case_oldest_seconds",
         "payrail_cases_open",
         "payrail_case_action_unverified_seconds",
+        "payrail_settlement_files_refused_total",
     }
