@@ -47,6 +47,11 @@ async def act_on_case(
     return True
 
 
+async def can_act_on_case(tx: ReconcilerTransaction, case: Case, action: Action, context: Context) -> bool:
+    """Whether there is such a command, and a key to sign it with."""
+    return context.command_key is not None and await _command(tx, case, action, attempt=1) is not None
+
+
 async def sync_payment(tx: ReconcilerTransaction, payment_id: str, *, run_id: str, context: Context) -> None:
     """Have the gateway asked about a payment of which there is no case (yet); once a run, however often it is begun."""
     if context.command_key is None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from services.reconciler.domain.cases import MONEY_ACTIONS, Action, Case, CaseNote, CaseStatus
 from services.reconciler.domain.errors import ActionNotPossible, CaseAlreadyResolved, RunFirst, SecondPersonNeeded
 from services.reconciler.domain.mirror import KnownPayment
-from services.reconciler.use_cases.act_on_case import act_on_case
+from services.reconciler.use_cases.act_on_case import act_on_case, can_act_on_case
 from services.reconciler.use_cases.keep_cases import announce
 from services.reconciler.use_cases.match_line import lock_account_of, match_line
 from services.reconciler.use_cases.mirror_ports import Source
@@ -55,6 +55,8 @@ async def resolve_case(case_id: str, wish: Wish, context: Context) -> Case:
         if wish.action in MONEY_ACTIONS and on_its_way:
             raise RunFirst
         if await _takes_two(tx, case, wish, context) and not _approves(case, wish):
+            if not await can_act_on_case(tx, case, wish.action, context):
+                raise ActionNotPossible  # nobody is asked to approve what cannot be carried out
             return await _ask_for_approval(tx, case, wish, at)
         if wish.action in ENDINGS:
             return await _end(tx, case, wish, at, context)

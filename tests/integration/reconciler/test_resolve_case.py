@@ -132,6 +132,20 @@ async def test_what_cannot_be_done_is_refused_and_leaves_nothing(world: World) -
     assert (case["status"], case["notes"], case["actions"]) == ("open", [], [])
 
 
+@pytest.mark.parametrize("key", [KEY, None])
+async def test_nobody_is_asked_to_approve_what_cannot_be_carried_out(build_world: BuildWorld, key: str | None) -> None:
+    """A refund without a payment to refund, or a key to sign it with, never waits for a second person."""
+    world = await build_world(**({"command_signing_key": key} if key else {}))
+    await knows_the_payment(world)
+    for finding in (unknown_line(), *([] if key else [late_payment()])):
+        (case_id,) = await opens(world, finding)
+        for action in ("refund", "cancel_order"):
+            refused = await resolve(world, case_id, action, expect=422)
+            assert refused["code"] == "action_not_possible"
+        case = await read(world, f"{CASES}/{case_id}")
+        assert (case["status"], case["request"], case["notes"]) == ("open", None, [])
+
+
 async def test_a_refund_takes_two_people(world: World) -> None:
     """RC17: whoever has stolen one session moves nothing."""
     await knows_the_payment(world)
