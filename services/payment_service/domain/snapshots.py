@@ -56,8 +56,9 @@ class MovementKind(StrEnum):
     SALE = "sale"
     REFUND = "refund"
     CHARGEBACK = "chargeback"
-    """A dispute that is lost. What the gateway withholds while it is open is in ``amount_disputed``: it may come
-    back."""
+    """A dispute that is lost."""
+    WITHHELD = "withheld"
+    """One that is open: the gateway may hold the money back until it is decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,22 +220,28 @@ def _refunded_at(snapshot: PaymentSnapshot, claim: RefundClaim) -> datetime:
     return settled or snapshot.updated_at
 
 
+_OF_DISPUTE = {
+    DisputeStatus.LOST: (MovementKind.CHARGEBACK, FactKind.DISPUTE_LOST),
+    DisputeStatus.OPEN: (MovementKind.WITHHELD, FactKind.DISPUTE_OPENED),
+}
+
+
 def _chargebacks(snapshot: PaymentSnapshot) -> Iterator[Movement]:
     for claim in disputes_claimed(fact.observation for fact in snapshot.facts):
         amount = claim.amount
-        if claim.status is not DisputeStatus.LOST or amount is None or amount.currency != snapshot.currency:
+        if claim.status not in _OF_DISPUTE or amount is None or amount.currency != snapshot.currency:
             continue
         if amount.amount_minor > 0:
-            reference, at = claim.object_reference[:MAX_REFERENCE], _lost_at(snapshot, claim)
-            yield Movement(MovementKind.CHARGEBACK, reference, None, amount.amount_minor, at)
+            kind, told_by = _OF_DISPUTE[claim.status]
+            reference, at = claim.object_reference[:MAX_REFERENCE], _first_told(snapshot, claim, told_by)
+            yield Movement(kind, reference, None, amount.amount_minor, at)
 
 
-def _lost_at(snapshot: PaymentSnapshot, claim: DisputeClaim) -> datetime:
+def _first_told(snapshot: PaymentSnapshot, claim: DisputeClaim, kind: FactKind) -> datetime:
     return min(
         _time(fact)
         for fact in snapshot.facts
-        if fact.observation.kind is FactKind.DISPUTE_LOST
-        and fact.observation.object_reference == claim.object_reference
+        if fact.observation.kind is kind and fact.observation.object_reference == claim.object_reference
     )
 
 

@@ -28,6 +28,7 @@ from shared.money import Money
 
 MAX_LINE_BYTES = 1024 * 1024
 BATCH = 1_000
+WITHHELD = "withheld"
 MAX_REFERENCE = 255
 """A gateway's id is never longer; what is cannot be matched, and no index takes it."""
 
@@ -175,11 +176,12 @@ def _payment(line: _Line) -> KnownPayment | None:
         references=tuple(each for each in payment.references if 0 < len(each) <= MAX_REFERENCE),
         movements=tuple(
             Movement(
-                MovementKind(each.kind),
+                MovementKind.CHARGEBACK if each.kind == WITHHELD else MovementKind(each.kind),
                 each.reference,
                 each.our_reference,
                 Money(each.amount_minor, each.currency),
                 each.occurred_at,
+                is_withheld=each.kind == WITHHELD,
             )
             for each in payment.movements
         ),

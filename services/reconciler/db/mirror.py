@@ -345,7 +345,14 @@ def _payment(
 
 def _movement(row: RowMapping) -> Movement:
     amount = Money(row["amount_minor"], row["currency"])
-    return Movement(MovementKind(row["kind"]), row["reference"], row["our_reference"], amount, row["occurred_at"])
+    return Movement(
+        MovementKind(row["kind"]),
+        row["reference"],
+        row["our_reference"],
+        amount,
+        row["occurred_at"],
+        is_withheld=row["is_withheld"],
+    )
 
 
 def _order(row: RowMapping, payments: tuple[KnownOrderPayment, ...]) -> KnownOrder:

@@ -77,6 +77,7 @@ MOVEMENT: Columns = {
     "amount_minor": ("bigint", lambda pair: pair[1].amount.amount_minor),
     "currency": ("text", lambda pair: pair[1].amount.currency),
     "occurred_at": ("timestamptz", lambda pair: pair[1].occurred_at),
+    "is_withheld": ("boolean", lambda pair: pair[1].is_withheld),
 }
 REFERENCE: Columns = {
     "gateway": ("text", lambda pair: pair[0].gateway),

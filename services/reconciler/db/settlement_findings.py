@@ -74,7 +74,7 @@ _TOUCH_UNSETTLED = f"""
         SELECT m.payment_id, m.kind, m.reference FROM known_movements m LEFT JOIN settlement_hits h
             ON h.payment_id = m.payment_id AND h.movement_reference = m.reference AND h.movement_kind = m.kind
         WHERE m.gateway = :gateway AND m.account = :account AND m.occurred_at >= :since AND m.occurred_at < :until
-          AND h.position IS NULL
+          AND h.position IS NULL AND NOT m.is_withheld
     )
     SELECT payment_id FROM absent m WHERE {_HAS_NO_LINE}
 """
@@ -82,7 +82,7 @@ _TOUCH_UNSETTLED_WITHOUT_FILE = f"""
     INSERT INTO settlement_touched
     SELECT m.payment_id FROM known_movements m
     WHERE m.gateway = :gateway AND m.account = :account AND m.occurred_at >= :since AND m.occurred_at < :until
-      AND {_HAS_NO_LINE}
+      AND NOT m.is_withheld AND {_HAS_NO_LINE}
 """
 
 _TOUCHED_PAGE = """
@@ -297,7 +297,8 @@ def _grouped(rows: Any) -> dict[str, list[Any]]:
 
 
 def _movement(row: Any) -> BookMovement:
-    return BookMovement(MovementKind(row.kind), row.reference, row.amount_minor, row.currency, row.occurred_at)
+    kind = MovementKind(row.kind)
+    return BookMovement(kind, row.reference, row.amount_minor, row.currency, row.occurred_at, row.is_withheld)
 
 
 def _book_line(row: Any) -> BookLine:

@@ -178,6 +178,7 @@ known_movements = Table(
     Column("amount_minor", BigInteger, nullable=False),
     currency(),
     timestamp("occurred_at"),
+    Column("is_withheld", Boolean, nullable=False, server_default="false"),
     one_of("kind", _values(MovementKind)),
     CheckConstraint("amount_minor > 0", name="amount_positive"),
     Index("ix_known_movements_reference", "gateway", "reference"),

@@ -32,6 +32,8 @@ class Movement:
     our_reference: str | None
     amount: Money
     occurred_at: datetime
+    is_withheld: bool = False
+    """A chargeback that is not decided yet: whether the gateway holds its money back meanwhile is the gateway's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class BookMovement:
     amount_minor: int
     currency: str
     occurred_at: datetime
+    is_withheld: bool = False
+    """An open dispute: the gateway may hold its money back, or give it back, or leave it with us until the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,7 @@ def judge_payment(books: PaymentBooks, due: Due) -> list[Finding]:
             findings += [finding] if finding else []
             netted.update(refunds)
     for movement in unsettled:
-        is_explained = movement.kind is MovementKind.REFUND and movement.reference in netted
+        is_explained = movement.is_withheld or (movement.kind is MovementKind.REFUND and movement.reference in netted)
         if not is_explained and due.has(movement.occurred_at):
             findings.append(_finding(Scenario.NOT_SETTLED, books, movement, 0, []))
     if _comes_to_nothing(line for lines in loose.values() for line in lines):
@@ -251,7 +253,7 @@ def _judge_settled(
         return _finding(Scenario.CURRENCY_DIFFERS, books, movement, None, lines), ()
     expected = _SIGN[movement.kind] * movement.amount_minor
     actual = sum(line.amount_minor for line in lines)
-    if actual == expected:
+    if actual == expected or (movement.is_withheld and actual == 0):
         return None, ()
     if abs(actual) > abs(expected) and any(line.amount_minor == expected for line in lines):
         return _finding(Scenario.SETTLED_TWICE, books, movement, actual, lines), ()

@@ -199,11 +199,13 @@ class Settler:
             await self.world.execute(
                 """
                 INSERT INTO known_movements (payment_id, kind, reference, gateway, account, amount_minor, currency,
-                    occurred_at)
-                VALUES (:id, :kind, :reference, :gateway, :account, :amount, :currency, :at) ON CONFLICT DO NOTHING
+                    occurred_at, is_withheld)
+                VALUES (:id, :kind, :reference, :gateway, :account, :amount, :currency, :at, :withheld)
+                ON CONFLICT DO NOTHING
                 """,
                 id=payment_id,
-                kind=kind,
+                kind="chargeback" if kind == "withheld" else kind,
+                withheld=kind == "withheld",
                 reference=f"{kind}_{number}{suffix}",
                 gateway=self.gateway,
                 account=account,

@@ -94,6 +94,14 @@ async def test_what_a_payment_moved_and_is_called_is_replaced_as_a_whole(shop: C
         payment = await tx.mirror.payment("pay_1")
     assert payment is not None
     assert (payment.references, payment.movements) == (("other",), ())
+    dispute = {"kind": "withheld", "reference": "dp_1", "amount_minor": 10, "currency": "EUR"}
+    shop.owners.changes(shop.owners.payments, "pay_1", movements=[dispute | {"occurred_at": shop.owners.now()}])
+    await shop.pulls()
+    async with shop.context.uow() as tx:
+        payment = await tx.mirror.payment("pay_1")
+    assert payment is not None
+    ((kind, is_withheld),) = [(each.kind, each.is_withheld) for each in payment.movements]
+    assert (kind, is_withheld) == (MovementKind.CHARGEBACK, True)
 
 
 async def test_a_document_that_changed_while_it_was_exported_counts_in_its_newer_form(shop: Comparing) -> None:

@@ -139,3 +139,33 @@ async def test_a_line_is_matched_to_no_payment_of_elsewhere(
     with pytest.raises(ActionNotPossible):
         await matches(settler, payment_id)
     assert await settler.cases() == [("unknown_line", 1_000)]
+
+
+async def test_an_open_dispute_that_we_know_is_no_alarm(settler: Settler) -> None:
+    """Withheld or not yet, nobody is asked; what was withheld and given back is settled when it is won."""
+    await settler.knows(1, ("sale", 1_000), ("withheld", 1_000))
+    dispute = a_line(LineKind.CHARGEBACK, -1_000, reference="withheld_1", at=2)
+    await settler.settles([sale(1), a_line(LineKind.FEE, -1, at=9_000)])
+    await settler.settles([dispute])
+    await settler.settles_again()
+    assert (await settler.cases(), await asked(settler)) == ([], 0)
+    await settler.world.execute("UPDATE known_movements SET is_withheld = false")  # lost
+    await settler.settles_again()
+    assert await settler.cases() == []
+
+
+async def test_an_open_dispute_that_was_given_back_is_no_alarm(settler: Settler) -> None:
+    await settler.knows(1, ("sale", 1_000), ("withheld", 1_000))
+    dispute = a_line(LineKind.CHARGEBACK, -1_000, reference="withheld_1", at=2)
+    back = a_line(LineKind.CHARGEBACK_REVERSAL, 1_000, reference="withheld_1", at=3)
+    await settler.settles([sale(1), dispute, back])
+    assert await settler.cases() == []
+    await settler.world.execute("DELETE FROM known_movements WHERE is_withheld")  # won
+    await settler.settles_again()
+    assert await settler.cases() == []
+
+
+async def test_an_open_dispute_of_another_amount_is_a_case(settler: Settler) -> None:
+    await settler.knows(1, ("sale", 1_000), ("withheld", 600))
+    await settler.settles([sale(1), a_line(LineKind.CHARGEBACK, -1_000, reference="withheld_1", at=2)])
+    assert await settler.cases() == [("amount_differs", -400)]

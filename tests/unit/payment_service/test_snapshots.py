@@ -209,6 +209,10 @@ def test_a_movement_happened_when_the_gateway_says_so() -> None:
     assert refund.occurred_at == early
     (lost,) = movements(a_snapshot([fact(FactKind.DISPUTE_LOST, "dp_1", 5, occurred_at=late)]))
     assert lost.occurred_at == late
+    (open_one,) = movements(a_snapshot([fact(FactKind.DISPUTE_OPENED, "dp_1", 5, occurred_at=early)]))
+    assert (open_one.kind, open_one.occurred_at) == (MovementKind.WITHHELD, early)
+    won = [fact(kind, "dp_1", 5, occurred_at=early) for kind in (FactKind.DISPUTE_OPENED, FactKind.DISPUTE_WON)]
+    assert movements(a_snapshot(won)) == ()
 
 
 def test_a_reference_beyond_the_contract_does_not_break_the_reader() -> None:

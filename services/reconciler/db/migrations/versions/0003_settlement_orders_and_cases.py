@@ -313,6 +313,7 @@ def upgrade() -> None:
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("currency", sa.CHAR(length=3), nullable=False),
         sa.Column("occurred_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("is_withheld", sa.Boolean(), server_default="false", nullable=False),
         sa.CheckConstraint("kind IN ('sale', 'refund', 'chargeback')", name=op.f("ck_known_movements_kind_known")),
         sa.CheckConstraint("amount_minor > 0", name=op.f("ck_known_movements_amount_positive")),
         sa.ForeignKeyConstraint(
