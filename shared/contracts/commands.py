@@ -97,6 +97,9 @@ class SettlementBooked(Command):
     tax_minor: MinorUnits = Field(0, description="tax on those fees")
     reserve_minor: MinorUnits = Field(0, description="kept back in reserve; negative: let go")
     adjustment_minor: MinorUnits = Field(0, description="taken by other adjustments; negative: credited")
+    conversion_minor: MinorUnits = Field(
+        0, description="settled in another currency; negative: what came of another currency's payments"
+    )
     payout_minor: MinorUnits = Field(0, description="paid out to our bank; negative: a payout came back")
     settled_at: Rfc3339 | None = None
 

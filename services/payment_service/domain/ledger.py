@@ -42,6 +42,8 @@ class Account(StrEnum):
     """Ours, and kept back by the gateway for a while."""
     SETTLEMENT_ADJUSTMENTS = "settlement_adjustments"
     """Taken (or, in credit, given) by the gateway for reasons that no payment explains."""
+    CURRENCY_CONVERSION = "currency_conversion"
+    """What the gateway took over in one currency (debit) and gave us for it in another (credit)."""
     PAYOUTS = "payouts"
     """On its way to, or on, our bank account."""
 
@@ -91,6 +93,7 @@ class SettlementTotals:
     tax_minor: int = 0
     reserve_minor: int = 0
     adjustment_minor: int = 0
+    conversion_minor: int = 0
     payout_minor: int = 0
 
 
@@ -101,6 +104,7 @@ def settlement_postings(totals: SettlementTotals) -> tuple[Posting, ...]:
         (Account.GATEWAY_FEE_TAXES, totals.tax_minor),
         (Account.RESERVES_HELD, totals.reserve_minor),
         (Account.SETTLEMENT_ADJUSTMENTS, totals.adjustment_minor),
+        (Account.CURRENCY_CONVERSION, totals.conversion_minor),
         (Account.PAYOUTS, totals.payout_minor),
     )
     owed_less = Posting(Account.GATEWAY_RECEIVABLE, -sum(amount for _, amount in taken))

@@ -27,6 +27,7 @@ async def book_settlement(command: SettlementBooked, claim: InboxClaim, context:
             tax_minor=command.tax_minor,
             reserve_minor=command.reserve_minor,
             adjustment_minor=command.adjustment_minor,
+            conversion_minor=command.conversion_minor,
             payout_minor=command.payout_minor,
         )
     )

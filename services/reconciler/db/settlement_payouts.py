@@ -21,14 +21,15 @@ from services.reconciler.use_cases.settling_ports import Booking, KindSum
 _SUMS = """
     CREATE TEMP TABLE settlement_sums ON COMMIT DROP AS
     SELECT coalesce(known.payout_reference, s.payout_reference) AS payout_reference, s.currency, kind, repeats, matched,
-        s.lines, gross_minor, fee_minor, tax_minor, net_minor
+        s.lines, gross_minor, fee_minor, tax_minor, net_minor, presented_currency, presented_minor
     FROM (
         SELECT CASE kind WHEN 'payout' THEN coalesce(payout_reference, reference) ELSE payout_reference END
                 AS payout_reference,
             currency, kind, repeats, payment_id IS NOT NULL AS matched, count(*) AS lines,
             sum(gross_minor) AS gross_minor, sum(fee_minor) AS fee_minor, sum(tax_minor) AS tax_minor,
-            sum(net_minor) AS net_minor
-        FROM settlement_lines WHERE file_id = :file_id GROUP BY 1, 2, 3, 4, 5
+            sum(net_minor) AS net_minor,
+            presented_currency, sum(presented_minor) AS presented_minor
+        FROM settlement_lines WHERE file_id = :file_id GROUP BY 1, 2, 3, 4, 5, presented_currency
     ) s LEFT JOIN LATERAL (
         SELECT min(p.payout_reference) AS payout_reference FROM settlement_payouts p
         WHERE p.gateway = :gateway AND p.account = :account AND p.currency = s.currency
@@ -103,7 +104,13 @@ _OPEN = f"""
 """
 
 _BOOKINGS = """
-    WITH sums AS (
+    WITH moves AS (
+        SELECT payout_reference, currency, kind, repeats, gross_minor, fee_minor, tax_minor, net_minor,
+            CASE WHEN presented_currency IS NULL THEN 0 ELSE -gross_minor END AS converted_minor
+        FROM settlement_sums
+        UNION ALL SELECT payout_reference, presented_currency, 'presented', repeats, 0, 0, 0, 0, presented_minor
+        FROM settlement_sums WHERE presented_currency IS NOT NULL
+    ), sums AS (
         SELECT payout_reference, currency,
             sum(fee_minor) FILTER (WHERE NOT repeats)
                 - coalesce(sum(gross_minor) FILTER (WHERE kind = 'fee' AND NOT repeats), 0) AS fees,
@@ -111,12 +118,14 @@ _BOOKINGS = """
                 - coalesce(sum(gross_minor) FILTER (WHERE kind = 'tax' AND NOT repeats), 0) AS tax,
             -sum(gross_minor) FILTER (WHERE kind = 'reserve' AND NOT repeats) AS reserve,
             -sum(gross_minor) FILTER (WHERE kind = 'adjustment' AND NOT repeats) AS adjustment,
-            -sum(net_minor) FILTER (WHERE kind = 'payout' AND NOT repeats) AS paid
-        FROM settlement_sums GROUP BY payout_reference, currency
+            -sum(net_minor) FILTER (WHERE kind = 'payout' AND NOT repeats) AS paid,
+            sum(converted_minor) FILTER (WHERE NOT repeats) AS conversion
+        FROM moves GROUP BY payout_reference, currency
     ), booked AS (
         SELECT s.payout_reference, s.currency, coalesce(fees, 0) AS fees_minor, coalesce(tax, 0) AS tax_minor,
             coalesce(reserve, 0) AS reserve_minor,
             coalesce(adjustment, 0) + coalesce(r.wanted, 0) - coalesce(p.rounding_minor, 0) AS adjustment_minor,
+            coalesce(conversion, 0) AS conversion_minor,
             CASE WHEN s.payout_reference IS NULL THEN coalesce(paid, 0)
                 ELSE coalesce(p.stated_minor, 0) - coalesce(p.booked_minor, 0) END AS payout_minor,
             p.paid_at
@@ -128,9 +137,11 @@ _BOOKINGS = """
                 THEN p.lines_minor - p.stated_minor ELSE 0 END AS wanted) r ON p.stated_minor IS NOT NULL
     )
     SELECT payout_reference, currency, CAST(fees_minor AS bigint), CAST(tax_minor AS bigint),
-        CAST(reserve_minor AS bigint), CAST(adjustment_minor AS bigint), CAST(payout_minor AS bigint), paid_at
+        CAST(reserve_minor AS bigint), CAST(adjustment_minor AS bigint), CAST(conversion_minor AS bigint),
+        CAST(payout_minor AS bigint), paid_at
     FROM booked
-    WHERE (fees_minor, tax_minor, reserve_minor, adjustment_minor, payout_minor) <> (0, 0, 0, 0, 0)
+    WHERE (fees_minor, tax_minor, reserve_minor, adjustment_minor, conversion_minor, payout_minor)
+        <> (0, 0, 0, 0, 0, 0)
       AND (coalesce(payout_reference, ''), currency) > (CAST(:after AS text), CAST(:after_currency AS char(3)))
     ORDER BY coalesce(payout_reference, ''), currency LIMIT :limit
 """
@@ -139,7 +150,8 @@ _MARK_BOOKED = """
         rounding_minor = CASE WHEN lines > 0 AND abs(stated_minor - lines_minor) <= :tolerance
             THEN lines_minor - stated_minor ELSE 0 END
     WHERE gateway = :gateway AND account = :account AND (payout_reference, currency) IN (
-        SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL)
+        SELECT payout_reference, currency FROM settlement_sums WHERE payout_reference IS NOT NULL
+        UNION SELECT payout_reference, presented_currency FROM settlement_sums WHERE payout_reference IS NOT NULL)
 """
 
 _BY_KIND = """

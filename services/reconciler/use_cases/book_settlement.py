@@ -62,6 +62,7 @@ def _command(file: SettlementFile, booking: Booking) -> SettlementBooked:
         tax_minor=booking.tax_minor,
         reserve_minor=booking.reserve_minor,
         adjustment_minor=booking.adjustment_minor,
+        conversion_minor=booking.conversion_minor,
         payout_minor=booking.payout_minor,
         settled_at=booking.settled_at or file.covers_until,
     )

@@ -36,6 +36,8 @@ class Booking(NamedTuple):
     tax_minor: int
     reserve_minor: int
     adjustment_minor: int
+    conversion_minor: int
+    """Of what shoppers paid in this currency and the gateway settled in another; negative in that other one."""
     payout_minor: int
     settled_at: datetime | None
 

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from tests.support.settlement_reader import InProcessReading
 from tests.unit.gateway_sandbox.test_sown_settlements import GATEWAYS, books_of, built, written
 
 DEFAULT_CURRENCY = {"myfatoorah": "KWD"}
-AMOUNTS = ("fees_minor", "tax_minor", "reserve_minor", "adjustment_minor", "payout_minor")
+AMOUNTS = tuple(field.name for field in fields(SettlementTotals))
 LEDGER = ("gateway_receivable", "payouts", "gateway_fees", "gateway_fee_taxes", "settlement_adjustments")
 
 
@@ -387,6 +387,27 @@ async def test_two_payouts_in_one_transfer_are_two(ledger: Callable[..., Ledger]
     )
     for order in permutations([GENERIC + second, statement]):
         assert await account.books(*order) == {"payouts": 19_400, "gateway_fees": 600}
+        assert await account.cases() == []
+
+
+async def test_what_was_settled_in_another_currency_is_owed_in_neither(ledger: Callable[..., Ledger]) -> None:
+    """Euros paid and refunded, dollars settled: the conversion is booked on both sides (finding 5)."""
+    account = ledger("stripe", Paid(("ch_1", "pi_1", "REF1"), "EUR", 10_000, refunds=(("re_1", 2_500),)))
+    header = STRIPE_HEADER.strip() + ",customer_facing_amount,customer_facing_currency\n"
+    sold = "po_1,txn_1,2026-01-05 12:00:00,usd,108.00,3.00,105.00,charge,ch_1,ch_1,pi_1,REF1,,100.00,eur\n"
+    back = "po_1,txn_2,2026-01-05 13:00:00,usd,-27.20,0.00,-27.20,refund,re_1,ch_1,pi_1,REF1,r1,-25.00,eur\n"
+    statement = "payout_reference,paid_at,amount,currency,bank_reference\npo_1,2026-01-07,77.80,USD,B1\n"
+    for order in permutations([header + sold, header + sold + back, statement]):
+        await account.opens()
+        for body in order:
+            await account.gets(body)
+        assert await account.balances() == {
+            ("customer_payments", "EUR"): -7_500,
+            ("currency_conversion", "EUR"): 7_500,
+            ("currency_conversion", "USD"): -8_080,
+            ("gateway_fees", "USD"): 300,
+            ("payouts", "USD"): 7_780,
+        }
         assert await account.cases() == []
 
 

@@ -288,6 +288,7 @@ async def test_reserves_and_negative_payouts_add_up_and_are_booked(settler: Sett
         "tax_minor": 3,
         "reserve_minor": 50,
         "adjustment_minor": -5,
+        "conversion_minor": 0,
         "payout_minor": -68,
     }
     assert sum(line["gross_minor"] for line in await settler.lines() if line["kind"] in ("sale", "refund")) == 0

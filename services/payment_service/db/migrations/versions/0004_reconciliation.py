@@ -26,7 +26,7 @@ ACCOUNTS = (
     "returned_in_excess",
     "gateway_fees",
 )
-NEW_ACCOUNTS = ("gateway_fee_taxes", "reserves_held", "settlement_adjustments")
+NEW_ACCOUNTS = ("gateway_fee_taxes", "reserves_held", "settlement_adjustments", "currency_conversion")
 OF_PAYMENT_OR_SETTLEMENT = (
     "(payment_id IS NULL) = (payment_version IS NULL) AND (payment_id IS NULL) = (source_key IS NOT NULL)"
 )
