@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Select, and_, literal, or_, select, text, tuple_
+from sqlalchemy import Select, and_, func, or_, select, text
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -82,15 +82,26 @@ class Reports:
             statement = statement.where(columns.line_number == line_number)
         return await self._lines(statement.order_by(columns.position).limit(limit))
 
-    async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
+    async def next_file(self, scope: LineScope, *, after: str) -> str | None:
+        columns = settlement_files.c
+        statement = select(func.min(columns.file_id)).where(columns.file_id > after)
+        for name in ("file_id", "gateway"):
+            if (value := getattr(scope, name)) is not None:
+                statement = statement.where(columns[name] == value)
+        found: str | None = (await self._connection.execute(statement)).scalar()
+        return found
+
+    async def unmatched_lines(self, file_id: str, *, after: int, limit: int) -> list[ShownLine]:
+        # Of one file: only so does a page begin in the index where the page before has ended.
         columns = settlement_lines.c
-        statement = _LINES.where(columns.payment_id.is_(None), ~columns.repeats, columns.kind.in_(_ABOUT_A_PAYMENT))
-        if scope.file_id is not None:
-            statement = statement.where(columns.file_id == scope.file_id)
-        if scope.gateway is not None:
-            statement = statement.where(columns.gateway == scope.gateway)
-        statement = statement.where(tuple_(*_PLACE) > tuple_(*map(literal, after)))
-        return await self._lines(statement.order_by(*_PLACE).limit(limit))
+        statement = _LINES.where(
+            columns.file_id == file_id,
+            columns.position > after,
+            columns.payment_id.is_(None),
+            ~columns.repeats,
+            columns.kind.in_(_ABOUT_A_PAYMENT),
+        )
+        return await self._lines(statement.order_by(columns.position).limit(limit))
 
     async def cases(self, scope: CaseScope, *, after: str, limit: int) -> list[Case]:
         columns = cases.c

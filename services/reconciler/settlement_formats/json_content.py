@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import ijson  # type: ignore[import-untyped]
 from ijson.common import ObjectBuilder  # type: ignore[import-untyped]
 
 from services.reconciler.domain.settlement import Parsed
+from services.reconciler.settlement_formats.cells import shown
 from services.reconciler.settlement_formats.content import Notes
 from services.reconciler.settlement_formats.limits import MiB, ReadingLimits
 from services.reconciler.settlement_formats.opening import BUFFER_BYTES, Content, Opened
@@ -28,8 +30,14 @@ HEAD_ITEMS = 10
 MAX_ITEM_BYTES = 16 * MiB
 """The parser looks at a text again with each buffer that it goes on in: the time for it grows with its square."""
 
+MAX_DIGITS = 1_000
+"""In a row. Python makes no integer of more than 4 300, and the parser dies of that."""
+
 HEAD_DEPTH = 3
 """How deep the list of items may be: ``{"data": {"transactions": […]}}``."""
+
+
+_TOO_MANY_DIGITS = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 
 
 class JsonContent:
@@ -43,8 +51,11 @@ class JsonContent:
     def items(self, path: str, notes: Notes) -> Iterator[tuple[int, Any]]:
         content = self._opened.stream()
         last_item_at = 0
+        digits = _Digits()
+        twice: list[str] = []
 
-        def look(_piece: memoryview) -> None:
+        def look(piece: memoryview) -> None:
+            digits.look(piece)
             if content.size - last_item_at > MAX_ITEM_BYTES:
                 raise Unreadable(
                     "item_too_large", f"what follows item {notes.rows} has more than {MAX_ITEM_BYTES} bytes"
@@ -52,8 +63,11 @@ class JsonContent:
 
         content.look = look
         try:
-            for item in ijson.items(_without_bom(content), path, multiple_values=True, buf_size=BUFFER_BYTES):
+            for item in ijson.items(
+                _without_bom(content), path, map_type=_noting(twice), multiple_values=True, buf_size=BUFFER_BYTES
+            ):
                 last_item_at = content.size
+                _check_keys(twice)
                 notes.rows += 1
                 if notes.rows > self._limits.max_rows:
                     raise Unreadable("too_many_rows", f"the file has more than {self._limits.max_rows} items")
@@ -67,7 +81,9 @@ class JsonContent:
 
     def _head(self) -> Head:
         beginning = _without_bom(self._opened.stream()).read(HEAD_BYTES)
-        builder, depth = ObjectBuilder(), 0
+        _Digits().look(memoryview(beginning))
+        twice: list[str] = []
+        builder, depth = ObjectBuilder(map_type=_noting(twice)), 0
         try:
             for event, value in ijson.basic_parse(io.BytesIO(beginning)):
                 depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
@@ -78,9 +94,41 @@ class JsonContent:
             # Of a document that goes on, or is followed by another one, this is all that can be seen of it here.
             if not hasattr(builder, "value"):
                 raise _malformed(error) from None
+        _check_keys(twice)
         value = getattr(builder, "value", None)
         keys = frozenset(value) if isinstance(value, dict) else frozenset()
         return Head(Layout.JSON, keys=keys, items=tuple(_items_in(value, HEAD_DEPTH)[:HEAD_ITEMS]))
+
+
+def _noting(twice: list[str]) -> type[dict[str, Any]]:
+    """Objects that note a key that comes twice: which of two amounts is meant, readers disagree about. They do not
+    raise, because the parser does not expect it of them."""
+
+    class Object(dict[str, Any]):
+        def __setitem__(self, key: str, value: Any) -> None:
+            if key in self:
+                twice.append(key)
+            super().__setitem__(key, value)
+
+    return Object
+
+
+def _check_keys(twice: list[str]) -> None:
+    if twice:
+        raise Unreadable("json_key_twice", f"an object of the document has the key {shown(twice[0])} twice")
+
+
+class _Digits:
+    """Looks for numbers that are too long, before the parser sees them."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def look(self, piece: memoryview) -> None:
+        across = self._tail + piece[:MAX_DIGITS]
+        if _TOO_MANY_DIGITS.search(across) or _TOO_MANY_DIGITS.search(piece):
+            raise Unreadable("number_too_long", f"a number of the document has more than {MAX_DIGITS} digits")
+        self._tail = (across if len(piece) <= MAX_DIGITS else bytes(piece[-MAX_DIGITS:]))[-MAX_DIGITS:]
 
 
 def _without_bom(content: Content) -> io.BufferedReader[Any]:

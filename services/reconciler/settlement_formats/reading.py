@@ -15,6 +15,9 @@ from services.reconciler.settlement_formats.opening import BUFFER_BYTES, Opened,
 from services.reconciler.settlement_formats.port import ReadingContext, SettlementFormat, Unreadable
 from services.reconciler.settlement_formats.registry import recognise
 
+_OF_SETTLEMENTS = frozenset({"wrong_gateway", "format_ambiguous"})
+"""Refusals of what some format does know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -62,11 +65,20 @@ class FileReading:
 
 
 def _recognised(opened: Opened, request: Request) -> tuple[SettlementFormat, Readable]:
-    """Of a workbook's sheets the first that a format recognises."""
-    refusal: Unreadable | None = None
+    """Of a workbook's sheets the one that a format recognises. Raises Unreadable where several hold settlements, of
+    whichever gateway: none of them may be left out in silence."""
+    found: list[tuple[SettlementFormat, Readable]] = []
+    refusals: list[Unreadable] = []
     for readable in readables(opened, request.limits):
         try:
-            return recognise(readable.head, request.context, name=request.format_name), readable
+            found.append((recognise(readable.head, request.context, name=request.format_name), readable))
         except Unreadable as error:
-            refusal = refusal or error
-    raise refusal or Unreadable("empty", "the workbook has no sheet")
+            refusals.append(error)
+    others = sum(error.code in _OF_SETTLEMENTS for error in refusals)
+    if found and len(found) + others > 1:
+        raise Unreadable(
+            "several_sheets", f"{len(found) + others} sheets of the workbook hold settlements; send them one by one"
+        )
+    if found:
+        return found[0]
+    raise refusals[0] if refusals else Unreadable("empty", "the workbook has no sheet that is visible")

@@ -49,7 +49,11 @@ def sheets(opened: Opened, limits: ReadingLimits) -> Iterator[Sheet]:
             workbook = openpyxl.load_workbook(opened.raw, read_only=True, data_only=True, keep_links=False)
         except _DAMAGED as error:
             raise _damaged(error) from None
-    for worksheet in islice(workbook.worksheets, MAX_SHEETS):
+    # What nobody sees is not what was sent: templates keep old tables and lookups on hidden sheets.
+    visible = [each for each in workbook.worksheets if each.sheet_state == "visible"]
+    if len(visible) > MAX_SHEETS:
+        raise Unreadable("too_many_sheets", f"the workbook has {len(visible)} sheets; {MAX_SHEETS} are accepted")
+    for worksheet in visible:
         if isinstance(worksheet, ReadOnlyWorksheet):
             yield Sheet(worksheet, limits)
 
@@ -62,7 +66,7 @@ class Sheet:
         self.head = Head(Layout.TABLE, rows=tuple(islice(self.rows(Notes()), HEAD_ROWS)))
 
     def rows(self, notes: Notes) -> Iterator[Row]:
-        limits = self._limits
+        limits, width = self._limits, 0
         for line_number, values in enumerate(self._values(), start=1):
             if line_number > limits.max_rows:
                 raise Unreadable("too_many_rows", f"the sheet has more than {limits.max_rows} rows")
@@ -78,7 +82,9 @@ class Sheet:
                 detail = f"a cell has more than {limits.max_cell_length} characters"
                 notes.bad_rows.append(BadRow(line_number, "cell_too_long", detail))
                 continue
-            yield Row(line_number, cells)
+            # A spreadsheet stores no empty cells at a row's end.
+            width = max(width, len(cells))
+            yield Row(line_number, cells + [""] * (width - len(cells)))
 
     def parsed(self, format_: SettlementFormat, context: ReadingContext, notes: Notes) -> Iterator[Parsed]:
         return cast("TableFormat", format_).read(self.rows(notes), context)

@@ -41,7 +41,7 @@ class Report:
 async def report_of_run(run_id: str, context: Context) -> Report:
     """Of a run that still works, what is there so far. Raises NotFound."""
     now = context.clock.now()
-    async with context.uow() as tx:
+    async with context.settlement_uow() as tx:
         run = await tx.runs.get(run_id)
         if run is None:
             raise NotFound
@@ -53,7 +53,7 @@ async def report_of_run(run_id: str, context: Context) -> Report:
 
 async def report_of_file(file_id: str, context: Context) -> Report:
     """The file as its lines are matched now. Raises NotFound."""
-    async with context.uow() as tx:
+    async with context.settlement_uow() as tx:
         file = await tx.files.get(file_id)
         if file is None:
             raise NotFound
@@ -75,16 +75,29 @@ async def case_pages(report: Report, context: Context) -> AsyncIterator[Sequence
 
 
 async def line_pages(report: Report, context: Context) -> AsyncIterator[Sequence[ShownLine]]:
-    """Lines about payments that are matched to none."""
-    after, scope = ("", 0), report.lines
-    while scope is not None:
-        async with context.uow() as tx:
-            page = await tx.reports.unmatched_lines(scope, after=after, limit=PAGE)
+    """Lines about payments that are matched to none, file by file. A page may have to look through a whole file, for
+    which there are the connections of files: a statement of theirs may take minutes."""
+    file_id: str | None = ""
+    while report.lines is not None:
+        assert file_id is not None, "the loop ends behind the last one"
+        async with context.settlement_uow() as tx:
+            file_id = await tx.reports.next_file(report.lines, after=file_id)
+        if file_id is None:
+            return
+        async for page in _unmatched_lines(file_id, context):
+            yield page
+
+
+async def _unmatched_lines(file_id: str, context: Context) -> AsyncIterator[Sequence[ShownLine]]:
+    after = 0
+    while True:
+        async with context.settlement_uow() as tx:
+            page = await tx.reports.unmatched_lines(file_id, after=after, limit=PAGE)
         if page:
             yield page
         if len(page) < PAGE:
             return
-        after = page[-1].file_id, page[-1].position
+        after = page[-1].position
 
 
 async def _about(tx: ReconcilerTransaction, report: Report, file: SettlementFile | None) -> Report:

@@ -82,8 +82,12 @@ class ReportRepository(Protocol):
         """In the order of the file; ``after`` is the last position of the page before."""
         ...
 
-    async def unmatched_lines(self, scope: LineScope, *, after: tuple[str, int], limit: int) -> list[ShownLine]:
-        """By file and position; ``after`` are those of the last one of the page before."""
+    async def next_file(self, scope: LineScope, *, after: str) -> str | None:
+        """The first of its files behind this one."""
+        ...
+
+    async def unmatched_lines(self, file_id: str, *, after: int, limit: int) -> list[ShownLine]:
+        """In the order of the file; ``after`` is the last position of the page before."""
         ...
 
     async def cases(self, scope: CaseScope, *, after: str, limit: int) -> list[Case]:

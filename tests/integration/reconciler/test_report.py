@@ -198,3 +198,21 @@ async def test_long_reports_are_read_in_pages_with_no_transaction_open_between_t
     report = await read_report.report_of_file(FILE_ID, context)
     async for _ in read_report.line_pages(report, context):
         assert world.container.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_runs_report_has_the_unmatched_lines_of_all_its_gateways_files(world: World, monkeypatch: Any) -> None:
+    monkeypatch.setattr(read_report, "PAGE", 2)
+    names = [f"stf_{number:026}" for number in (1, 2, 3)]
+    for number, name in enumerate(names):
+        for position in range(1, 4):
+            await stores_a_line(
+                world,
+                file_id=name,
+                payment_id=PAYMENT_ID if number == 1 else None,
+                position=position,
+                line_number=10 * number + position,
+            )
+    await runs(world, kind="settlement")
+    found = await records(world, f"runs/{RUN_ID}/report.csv")
+    lines = [each["line_number"] for each in found if each["record"] == "unmatched_line"]
+    assert lines == ["1", "2", "3", "21", "22", "23"]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import openpyxl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -244,7 +245,24 @@ def test_a_row_that_is_no_utf8_gives_one_problem_and_no_line() -> None:
     assert (report["rows"], report["lines"], report["bad_rows"]) == (4, 2, 1)
 
 
-def test_the_first_sheet_that_a_format_knows_is_read() -> None:
+def test_a_workbook_with_several_sheets_of_settlements_is_refused_and_what_is_hidden_is_not_looked_at() -> None:
+    """None is left out in silence, and nothing is booked that nobody saw."""
+    first, second = list(a_row(1)), list(a_row(2))
+    first[3:6] = second[3:6] = [19.99, 0.88, 19.11]  # type: ignore[list-item]
+    own, other = [list(HEADER), first], [list(HEADER), second]
+    with pytest.raises(Unreadable) as caught:
+        _read(a_workbook({"January": own, "February": other}))
+    assert caught.value.code == "several_sheets"
+    book = openpyxl.load_workbook(io.BytesIO(a_workbook({"Old": other, "Older": other, "January": own})))
+    book["Old"].sheet_state, book["Older"].sheet_state = "hidden", "veryHidden"
+    buffer = io.BytesIO()
+    book.save(buffer)
+    rows, _ = _read(buffer.getvalue())
+    assert b"ch_00000001" in rows
+    assert b"ch_00000002" not in rows
+
+
+def test_the_sheet_that_a_format_knows_is_read() -> None:
     header, row = list(HEADER), list(a_row(1))
     row[3:6] = [19.99, 0.88, 19.11]  # type: ignore[list-item]
     book = a_workbook({"Cover": [["Dear customer"]], "Lines": [header, row]})
@@ -383,6 +401,22 @@ async def test_a_document_that_needs_too_much_memory_is_refused() -> None:
     small = replace(OPTIONS, limits=replace(OPTIONS.limits, memory_bytes=256 * MiB))
     refused = await _refused(PAGE + b"[" * 100_000, small)
     assert (refused.code, "memory" in refused.detail) == ("too_large", True)
+
+
+@pytest.mark.parametrize("padding", [0, 256 * 1024 - len(PAGE) % (256 * 1024) - 700])
+async def test_a_number_of_very_many_digits_is_refused_wherever_it_is(padding: int) -> None:
+    """SEC-60: the parser dies of it."""
+    content = PAGE + b" " * padding + b'{"id": "txn_2", "amount": ' + b"9" * 100_000 + b"}]}"
+    assert (await _refused(content, OPTIONS)).code == "number_too_long"
+
+
+async def test_a_key_that_comes_twice_is_refused() -> None:
+    """SEC-60."""
+    refused = await _refused(PAGE + ITEM[:-2] + b', "amount": 5}]}', OPTIONS)
+    assert (refused.code, "amount" in refused.detail) == ("json_key_twice", True)
+    with pytest.raises(Unreadable) as caught:
+        _read(b'{"object": "list", "data": [' + ITEM[:-2] + b', "amount": 5}]}')
+    assert caught.value.code == "json_key_twice", "in the head, too"
 
 
 async def test_an_endless_text_in_a_document_is_refused() -> None:
