@@ -1,7 +1,8 @@
 """``python -m services.reconciler.settlement_formats.child <request>``: reads the file that is its standard input.
 
 Rows go to the standard output, one JSON document at the end to the standard error. It gives up what it does not need
-before it looks at the first byte: memory and processor time beyond the limits, and writing files of any kind.
+before it looks at the first byte: memory and processor time beyond the limits, writing files of any kind, and the
+network where the system lets it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from services.reconciler.settlement_formats.isolation import end_with, leave_network
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.port import Incomplete, Unreadable
 from services.reconciler.settlement_formats.reading import FileReading, Request, inspect
@@ -25,6 +27,8 @@ NICENESS = 10
 def main(argument: str) -> None:
     request = json.loads(argument)
     reports = _only_for_reports()
+    leave_network()
+    end_with(request["parent"])
     _give_up(request["limits"]["memory_bytes"], request["processor_seconds"])
     try:
         answer = _answer(request)

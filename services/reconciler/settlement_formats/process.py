@@ -1,8 +1,11 @@
 """Reads settlement files in a process of its own: what is wrong with a file ends that process, and never this one.
 
-The child gets the file as its standard input and nothing else: no database, no secret, no variable of the environment.
-It may use so much memory and processor time, may write no file, and is killed when the reading is given up. Rows come
+The child is given the file as its standard input and no variable of the environment that is ours. It may use so much
+memory and processor time, may write no file, and is killed when the reading is given up or this process ends. Rows come
 back on its standard output; what it has to say at the end on its standard error, as JSON.
+
+It is no sandbox: it runs as the same user, and reads what that user may read. On Linux it may not read this process's
+memory and environment, unless they run as root, and has no network where the container permits to give it up.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 import structlog
 
 from services.reconciler.domain.settlement import BadRow, SettlementFile, StatedPayout, StatedTotal
+from services.reconciler.settlement_formats.isolation import hide_memory
 from services.reconciler.settlement_formats.limits import ReadingLimits
 from services.reconciler.settlement_formats.port import Incomplete, ReaderFailed, ReaderTimedOut, Unreadable
 from services.reconciler.use_cases.settlement_ports import Inspection, RawFile, ReadingReport
@@ -186,6 +190,7 @@ class _Child:
 @asynccontextmanager
 async def _child(raw: RawFile, request: Mapping[str, Any], timeout_seconds: float) -> AsyncIterator[_Child]:
     """Runs for as long as the block, and never longer."""
+    hide_memory()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-B",

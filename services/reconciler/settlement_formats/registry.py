@@ -17,7 +17,7 @@ from shared.settings import ConfigurationError
 
 PART = "settlement"
 
-_MACHINERY = frozenset({"child", "process", "registry", "workbook", "json_content"})
+_MACHINERY = frozenset({"child", "isolation", "process", "registry", "workbook", "json_content"})
 """Modules that read files for the formats, some of them slow to import."""
 
 

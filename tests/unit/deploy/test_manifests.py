@@ -168,6 +168,11 @@ def test_one_job_makes_schemas_and_topology_before_anything_serves(compose: dict
         assert f"{name.replace('-', '_').upper()}_DATABASE_URL" in compose["services"]["migrate"]["environment"]
 
 
+def test_the_process_that_reads_files_has_no_gateways_keys(compose: dict[str, Any]) -> None:
+    for name in ("reconciler", "reconciler-worker"):
+        assert [each["path"] for each in compose["services"][name]["env_file"]] == ["reconciler.env"]
+
+
 def test_gateways_settings_and_their_files_reach_every_process_that_uses_them(compose: dict[str, Any]) -> None:
     for service in ("payment-service", "webhook-ingest", "gateway-sandbox"):
         for process in (compose["services"][service], compose["services"][f"{service}-worker"]):

@@ -6,12 +6,13 @@ import asyncio
 import errno
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,6 +58,7 @@ from tests.support.settlement_bytes import (
     gzipped,
     zipped,
 )
+from tests.support.waiting import until
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 A_LINE = SettlementLine(
@@ -457,6 +459,51 @@ async def test_the_child_is_given_the_file_and_no_secret(monkeypatch: pytest.Mon
         "directory": "/",
         "session": True,
     }
+
+
+def _ignores_the_terminal(process_: Path) -> bool:
+    ignored = re.search(r"SigIgn:\t([0-9a-f]+)", (process_ / "status").read_text())
+    return ignored is not None and bool(int(ignored[1], 16) & 1 << signal.SIGTERM - 1)
+
+
+async def test_a_reader_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """Else it works on for as long as it may, whoever it works for."""
+    program = (
+        "import json, subprocess, sys\n"
+        f"request = {{'task': 'inspect', 'gateway': 'stripe', 'account': '', 'format': None, 'header_map': {{}},"
+        f" 'default_currency': None, 'limits': {asdict(OPTIONS.limits)}, 'processor_seconds': 60, 'parent': 0}}\n"
+        "import os\n"
+        "request['parent'] = os.getpid()\n"
+        "child = subprocess.Popen([sys.executable, '-B', '-m', 'services.reconciler.settlement_formats.child',"
+        " json.dumps(request)], stdin=open(sys.argv[1], 'rb'), stdout=subprocess.PIPE, stderr=subprocess.PIPE,"
+        " start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
+        "input()\n"
+    )
+    endless = tmp_path / "endless.gz"
+    endless.write_bytes(gzipped(b"") * 2_000_000)
+    parent = subprocess.Popen(  # noqa: ASYNC220 - it only starts
+        [sys.executable, "-B", "-c", program, str(endless)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = Path("/proc") / parent.stdout.readline().strip()
+    await until(lambda: _ignores_the_terminal(child), what="the reader has given up what it does not need")
+    with parent:
+        parent.kill()
+    await until(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+
+
+def test_nobody_of_the_same_user_reads_the_memory_of_who_started_the_reader() -> None:
+    """Its environment has the database's password."""
+    program = (
+        "import ctypes\n"
+        "from services.reconciler.settlement_formats.isolation import hide_memory\n"
+        "hide_memory()\n"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"
+    )
+    command = [sys.executable, "-B", "-c", program]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert answer.stdout == "0\n"
 
 
 async def test_nothing_stays_in_the_temporary_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
