@@ -124,14 +124,14 @@ async def test_no_cell_of_the_csv_is_executed_and_negative_amounts_stay_numbers(
     await stores_a_line(world, file_id=FILE_ID, payment_id=None, reference=EVIL, gross=-250)
     about = Subject("stripe", file_id=FILE_ID, payout_reference="\t+1+1", order_id="＝HYPERLINK(1)")
     (case_id,) = await opens(world, Finding(CaseKind.SETTLEMENT, Scenario.PAYOUT_DIFFERS, "k", about, "EUR", 500, 250))
-    body = {"action": "accept", "reason": '@SUM(1+1)*cmd|"\r\n=1+1'}
+    body = {"action": "accept", "reason": '@SUM(1+1)*cmd|" =1+1'}
     await post(world, f"{BASE}/cases/{case_id}/resolve", body)
     found = await records(world, f"settlement-files/{FILE_ID}/report.csv")
     case = next(each for each in found if each["record"] == "case")
     line = next(each for each in found if each["record"] == "unmatched_line")
     assert line["reference"] == f"'{EVIL}"
     assert (case["payout_reference"], case["order_id"]) == ("' +1+1", "'＝HYPERLINK(1)")
-    assert case["detail"] == "'@SUM(1+1)*cmd|\"  =1+1"
+    assert case["detail"] == "'@SUM(1+1)*cmd|\" '=1+1"
     assert (case["difference"], line["actual"]) == ("-2.50", "-2.50")
 
 
