@@ -31,7 +31,7 @@ async def fees(settler: Settler) -> int:
 
 
 async def payouts(settler: Settler) -> list[tuple[str, int, int]]:
-    rows = await settler.world.rows("SELECT payout_reference, lines_minor, lines FROM settlement_payouts ORDER BY 1")
+    rows = await settler.world.rows("SELECT payout_reference, lines_minor, lines FROM settlement_payouts ORDER BY 1, 2")
     return [(row["payout_reference"], row["lines_minor"], row["lines"]) for row in rows]
 
 
