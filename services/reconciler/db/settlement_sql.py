@@ -237,15 +237,18 @@ HAS_EARLIER_FILES = f"""
         SELECT FROM settlement_files f WHERE {_scope("f")} AND f.file_id <> CAST(:file_id AS text) AND f.lines > 0)
 """
 
-_TOLD_BEFORE = f"""e.identity = h.identity AND e.file_id <> l.file_id AND NOT e.repeats
+_TOLD_BEFORE = f"""e.identity = l.identity AND e.file_id <> l.file_id AND NOT e.repeats
       AND e.gateway = l.gateway AND e.account = l.account AND {_same_line("e", "l")}"""
+
+_TOLD = f"""LATERAL (
+        SELECT e.* FROM settlement_lines e WHERE {_TOLD_BEFORE} AND e.occurrence = l.occurrence LIMIT 1) e"""
+"""LIMIT: looked up by its index for each line, whatever the planner thinks that it knows."""
 
 REPEATS = f"""
     UPDATE settlement_hits h SET repeats = true, changed = true,
         differs = l.line_reference IS NOT NULL AND NOT ({_same_content("e", "l")})
-    FROM settlement_lines l, settlement_lines e
-    WHERE l.file_id = CAST(:file_id AS text) AND l.position = h.position AND e.occurrence = l.occurrence
-      AND {_TOLD_BEFORE}
+    FROM settlement_lines l, {_TOLD}
+    WHERE l.file_id = CAST(:file_id AS text) AND l.position = h.position
 """
 """Of a line that counts there is one at most for each occurrence, because files of an account come one by one."""
 
@@ -276,9 +279,8 @@ DIFFERING = f"""
         {" OR ".join(f"e.{name} <> l.{name}" for name in MONEY)},
         e.kind IN {KINDS} AND (e.payment_id IS NULL OR e.movement_reference IS NULL
             OR e.presented_minor IS DISTINCT FROM l.presented_minor)
-    FROM settlement_hits h, settlement_lines l, settlement_lines e
-    WHERE h.differs AND l.file_id = CAST(:file_id AS text) AND l.position = h.position AND e.occurrence = l.occurrence
-      AND {_TOLD_BEFORE}
+    FROM settlement_hits h, settlement_lines l, {_TOLD}
+    WHERE h.differs AND l.file_id = CAST(:file_id AS text) AND l.position = h.position
 """
 
 FILL_IN = f"""
