@@ -24,8 +24,11 @@ class _Exported(BaseModel):
 
 
 class ExportedMovement(_Exported):
-    """A capture, a refund or a chargeback that succeeded, with the gateway's id of it. ``withheld``: a dispute that is
-    open, of which gateways may hold the money back until it is decided; it counts in no total but ``amount_disputed``."""
+    """A capture, a refund or a chargeback that succeeded, with the gateway's id of it.
+
+    ``withheld``: a dispute that is open, of which gateways may hold the money back until it is decided; it counts in no
+    total but ``amount_disputed``.
+    """
 
     kind: Literal["sale", "refund", "chargeback", "withheld"]
     reference: str = Field(min_length=1, max_length=255)

@@ -380,17 +380,18 @@ def named(order: KnownOrder, key: PairKey) -> KnownOrder:
 
 async def suspects(shop: Comparing, limit: int = 700) -> set[PairKey]:
     found: set[PairKey] = set()
-    scope, after = Scope(None), ""
+    scope = Scope(None)
+    after: str | None = ""
     async with shop.context.uow() as tx:
         while after is not None:
             part = await tx.mirror.slice(scope, after=after, limit=limit)
             assert not found & set(part.suspects)
             found.update(part.suspects)
-            after = part.next_after  # type: ignore[assignment]
-        after = ""
-        while keys := await tx.mirror.orders_of_nothing(scope, after=after, limit=limit):
+            after = part.next_after
+        last = ""
+        while keys := await tx.mirror.orders_of_nothing(scope, after=last, limit=limit):
             found.update(keys)
-            after = keys[-1].order_id
+            last = keys[-1].order_id
     return found
 
 

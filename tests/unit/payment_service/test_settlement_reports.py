@@ -59,8 +59,14 @@ async def test_stripes_pages_become_one_list_without_the_shoppers() -> None:
     payout = a_row("txn_3", {"id": "po_1", "object": "payout", "destination": "ba_1"}, type="payout", amount=-1911)
     stripe, gateway = stripe_over(a_page(a_row("txn_1", charge), a_row("txn_2", "re_1"), has_more=True), a_page(payout))
     [document] = content_of(await stripe.settlement_report(DAY), "stripe_balance_transactions")
-    source = {"id": "ch_1", "object": "charge", "payment_intent": "pi_1", "metadata": {"order_ref": "PR1"}}
-    source |= {"amount": 1800, "currency": "eur"}
+    source = {
+        "id": "ch_1",
+        "object": "charge",
+        "payment_intent": "pi_1",
+        "metadata": {"order_ref": "PR1"},
+        "amount": 1800,
+        "currency": "eur",
+    }
     last = payout | {"source": {"id": "po_1", "object": "payout"}}
     assert document == {
         "object": "list",
