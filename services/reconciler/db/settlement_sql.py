@@ -40,8 +40,8 @@ LIMITS = (
     # A plan made for nobody's values would scan the history of every gateway.
     "SET LOCAL plan_cache_mode = force_custom_plan",
 )
-BY_INDEX = ("SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off")
-BY_COST = ("SET LOCAL enable_hashjoin = on", "SET LOCAL enable_mergejoin = on")
+BY_INDEX = tuple(f"SET LOCAL enable_{way} = off" for way in ("hashjoin", "mergejoin", "seqscan"))
+BY_COST = tuple(f"SET LOCAL enable_{way} = on" for way in ("hashjoin", "mergejoin", "seqscan"))
 
 KINDS = "('sale', 'refund', 'refund_reversal', 'chargeback', 'chargeback_reversal')"
 _MOVEMENT_KIND = """CASE WHEN kind IN ('sale', 'refund', 'chargeback') THEN kind
