@@ -175,18 +175,21 @@ def test_all_bad_rows_are_counted_and_the_first_are_kept_in_the_order_of_the_fil
     assert "\n" not in report["problems"][0][2]
 
 
-def test_rows_of_one_payout_add_up_and_currencies_stay_apart() -> None:
+def test_rows_of_one_transfer_add_up_and_currencies_and_transfers_stay_apart() -> None:
     first = StatedPayout(2, "po_1", "USD", 100, None, None)
+    other = first._replace(line_number=4, amount_minor=50, paid_at=AT, bank_reference="UTR1")
     told: list[Parsed] = [
         first,
-        first._replace(line_number=3, amount_minor=-30, paid_at=AT, bank_reference="UTR1"),
+        first._replace(line_number=3, amount_minor=-30),
+        other,
         first._replace(currency="EUR"),
         first._replace(currency="XXX"),
         StatedTotal(9, "rows", None, 5, 4),
     ]
     report = _summarised(told).report()
     assert report["payouts"] == [
-        [2, "po_1", "USD", 70, AT.isoformat(), "UTR1"],
+        [2, "po_1", "USD", 70, None, None],
+        [4, "po_1", "USD", 50, AT.isoformat(), "UTR1"],
         [2, "po_1", "EUR", 100, None, None],
     ]
     assert report["totals"] == [[9, "rows", None, 5, 4]]
