@@ -93,6 +93,13 @@ class Conflict(DomainError):
     status = 409
 
 
+class CursorExpired(DomainError):
+    """Events after this cursor are not kept any more: read the objects themselves, then start without a cursor."""
+
+    code = "cursor_expired"
+    status = 410
+
+
 class TooManyRequests(DomainError):
     """Too many requests; wait as long as Retry-After says."""
 
@@ -219,6 +226,10 @@ class DatabaseUnavailable(InfrastructureError):
     """The database is not available; nothing was stored. Try again shortly."""
 
     code = "database_unavailable"
+
+
+class DatabaseContended(DatabaseUnavailable):
+    """The database is there, but others hold what this needs; nothing was stored. Try again shortly."""
 
 
 class BusUnavailable(InfrastructureError):

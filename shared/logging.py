@@ -9,7 +9,11 @@ from typing import Any
 
 import structlog
 
+from shared.correlation import add_correlation
 from shared.masking import MASK, is_secret_name, mask_card_numbers
+from shared.settings import ConfigurationError
+
+LEVELS = ("debug", "info", "warning", "error")
 
 _SMALLEST_CARD_NUMBER = 10**12
 _MAX_NESTING = 8
@@ -17,9 +21,15 @@ _NEVER_LOGGED = frozenset({"body", "payload", "raw", "headers", "email", "custom
 
 
 def configure_logging(*, level: str, log_format: str, service: str) -> None:
-    """Called once per process, before anything logs. Standard-library loggers (uvicorn, aiormq) go the same way."""
+    """Called once per process, before anything logs. Standard-library loggers (uvicorn, aiormq) go the same way.
+
+    Raises ConfigurationError for a level that there is not.
+    """
+    if level not in LEVELS:
+        raise ConfigurationError(f"LOG_LEVEL is one of {', '.join(LEVELS)}")
     shared_processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_correlation,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
         structlog.processors.format_exc_info,
@@ -36,6 +46,8 @@ def configure_logging(*, level: str, log_format: str, service: str) -> None:
             *shared_processors,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
+        # A line below the level is dropped by a method that does nothing, before anything is put together for it.
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

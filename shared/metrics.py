@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+import os
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector
+
+_PLACE = os.environ.get("PAYRAIL_SERVER_PROCESS", "")
+IS_ONE_OF_SEVERAL = bool(_PLACE)
+if IS_ONE_OF_SEVERAL:
+    # Files are named by a server process's place and not by its pid, so a successor goes on with them and they do not
+    # grow in number. Before any metric is made: this is read when they are.
+    values.ValueClass = values.MultiProcessValue(lambda: _PLACE.partition(":")[0])  # type: ignore[no-untyped-call]
 
 HTTP_REQUESTS = Counter(
     "payrail_http_requests_total", "Answered HTTP requests", ["service", "method", "route", "status"], registry=REGISTRY
@@ -37,6 +49,7 @@ GATEWAY_BREAKER_STATE = Gauge(
     "payrail_gateway_breaker_state",
     "Circuit breaker: 0 closed, 1 half open (the next call, or a running one, decides), 2 open",
     ["gateway", "operation_class"],
+    multiprocess_mode="livemax",
 )
 WEBHOOKS = Counter("payrail_webhooks_total", "Webhook deliveries, by what became of them", ["gateway", "result"])
 PARKED_EVENTS = Gauge("payrail_parked_events", "Gateway events that wait for their payment to be known")
@@ -64,3 +77,37 @@ LEDGER_IMBALANCE = Gauge(
 COMMANDS_REFUSED = Counter(
     "payrail_commands_refused_total", "Commands that were not signed by a sender we obey", ["type"]
 )
+RETENTION_PRUNED = Counter(
+    "payrail_retention_pruned_total", "Rows deleted or emptied by retention", ["service", "table"]
+)
+RETENTION_OLDEST = Gauge(
+    "payrail_retention_oldest_seconds",
+    "Age of the oldest row that retention left, when it last ran",
+    ["service", "table"],
+)
+RETENTION_FINISHED = Gauge(
+    "payrail_retention_finished_timestamp_seconds", "When retention was last through with a table", ["service", "table"]
+)
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+def series(metric: _Metric, *labels: str | int) -> _Metric:
+    """As ``metric.labels(…)``, remembered: a request counts four times, and looking the labels up costs as much as
+    verifying a signature. For metrics whose labels are few, as all of ours are."""
+    found: _Metric = _series(metric, *labels)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _series(metric: Any, *labels: str | int) -> Any:
+    return metric.labels(*labels)
+
+
+def exposition() -> bytes:
+    """The page of /metrics: of this process, or of all of a service's server processes (deploy/supervisor.py)."""
+    if not IS_ONE_OF_SEVERAL:
+        return generate_latest()
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

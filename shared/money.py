@@ -117,7 +117,11 @@ class Money:
         return self.amount_minor <= self._same(other)
 
     def __str__(self) -> str:
-        return f"{self.as_major():f} {self.currency}"
+        exponent = _exponent(self.currency, CURRENCY_EXPONENT)
+        if not exponent:
+            return f"{self.amount_minor} {self.currency}"
+        whole, rest = divmod(abs(self.amount_minor), 10**exponent)
+        return f"{'-' if self.amount_minor < 0 else ''}{whole}.{rest:0{exponent}d} {self.currency}"
 
     def _same(self, other: Money) -> int:
         if other.currency != self.currency:

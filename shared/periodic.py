@@ -31,11 +31,20 @@ class Periodic:
         self._interval = interval_seconds
         self._ports = ports
         self._wake = asyncio.Event()
+        self._sleeping: asyncio.Future[None] | None = None
+        self._waits = False
 
     def wake(self, _payload: str = "") -> None:
         self._wake.set()
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            if self._sleeping is not None:
+                self._sleeping.cancel()
+
+    async def _run(self) -> None:
         failures = 0
         while True:
             self._wake.clear()
@@ -51,16 +60,22 @@ class Periodic:
                 await self._wait(failures)
 
     async def _wait(self, failures: int) -> None:
-        seconds = self._interval * self._ports.randomness.uniform(0.9, 1.1)
         if failures:
-            wait = min(MAX_FAILURE_WAIT_SECONDS, max(seconds, 0.2 * 2 ** min(failures, 10)))
+            wait = min(MAX_FAILURE_WAIT_SECONDS, max(self._seconds(), 0.2 * 2 ** min(failures, 10)))
             await self._ports.clock.sleep(wait)
             return
-        sleeping = asyncio.ensure_future(self._ports.clock.sleep(seconds))
-        waking = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait((sleeping, waking), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for waiter in (sleeping, waking):
-                waiter.cancel()
-            await asyncio.wait((sleeping, waking))  # awaiting them one by one could swallow our own cancellation
+        # What slept beside a round that was woken goes on sleeping: a job that is woken a hundred times a second would
+        # spend more on new timers than on the wakings.
+        if self._sleeping is None or self._sleeping.done():
+            self._sleeping = asyncio.ensure_future(self._ports.clock.sleep(self._seconds()))
+            self._sleeping.add_done_callback(self._slept)
+        self._waits = True
+        await self._wake.wait()
+        self._waits = False
+
+    def _seconds(self) -> float:
+        return self._interval * self._ports.randomness.uniform(0.9, 1.1)
+
+    def _slept(self, _sleeping: asyncio.Future[None]) -> None:
+        if self._waits:  # one that ends during a round calls for no other
+            self._wake.set()

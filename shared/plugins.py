@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from shared.settings import ConfigurationError, split_list
+from shared.configuration import ConfigurationError, split_list
 
 PLUGINS = "PAYRAIL_PLUGINS"
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from shared.configuration import ConfigurationError as ConfigurationError  # noqa: PLC0414 - handed on
+from shared.configuration import split_list as split_list  # noqa: PLC0414 - handed on
 
-class ConfigurationError(Exception):
-    """The settings cannot be used. The text lists every mistake and no value."""
+REDELIVERY_DAYS = 7
+"""Attempts at a message end within two hours; this is for a broker or a service that is away over a long week."""
 
 
 class _FilesSource(PydanticBaseSettingsSource):
@@ -69,6 +71,10 @@ class ServiceSettings(BaseEnvironment):
     environment: Literal["production", "development"] = Field("production", alias="PAYRAIL_ENVIRONMENT")
     database_url: SecretStr = Field(description="postgresql://user:password@host/database")
     rabbitmq_url: SecretStr | None = Field(None, description="amqp://…; without it only the embedded bus can run")
+    event_batches: bool = Field(
+        True,
+        description="many events in a RabbitMQ message; off while a consumer runs that cannot read that (ADR 0021)",
+    )
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
     worker_metrics_port: int | None = Field(
@@ -96,6 +102,24 @@ class ServiceSettings(BaseEnvironment):
         900, description="exp - iat that is accepted (SEC-18); `make run` allows more"
     )
 
+    event_retention_days: int = Field(
+        30, ge=1, le=3650, description="days that published events are kept for consumers that catch up"
+    )
+    inbox_retention_days: int = Field(
+        60, ge=2, le=3650, description="days that it is known which messages were applied; longer than events are kept"
+    )
+    retention_interval_seconds: float = Field(3600.0, gt=0, description="how often a worker prunes its tables")
+
+    @model_validator(mode="after")
+    def _claims_outlive_events(self) -> Self:
+        """An event that may come once more must still be known as applied."""
+        if self.inbox_retention_days < self.event_retention_days + REDELIVERY_DAYS:
+            raise ValueError(
+                f"INBOX_RETENTION_DAYS must be EVENT_RETENTION_DAYS and {REDELIVERY_DAYS} more at least: an event that"
+                " is read or delivered again could be applied twice"
+            )
+        return self
+
     @property
     def cors_origins(self) -> tuple[str, ...]:
         return split_list(self.cors_allowed_origins)
@@ -116,11 +140,6 @@ def _read_file(variable: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{variable} names a file that cannot be read ({type(error).__name__})") from None
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """A comma-separated setting as a tuple, blanks left out."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

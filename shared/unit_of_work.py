@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -36,6 +36,17 @@ class InboxClaim:
     message_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """An event on its way to the outbox. ``traceparent``: of whatever led to it."""
+
+    data: EventData
+    subject: str
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
 class OutboxPort(Protocol):
     async def add(
         self,
@@ -48,12 +59,18 @@ class OutboxPort(Protocol):
     ) -> EventEnvelope: ...
 
     async def add_all(self, events: Sequence[tuple[str, EventData]]) -> None:
-        """Of each subject one event; in two statements, however many they are."""
+        """Of each subject one event; in one statement, however many they are."""
+        ...
+
+    async def add_many(self, events: Sequence[NewEvent]) -> None:
+        """Any number of events of any subjects, in this order, in one statement."""
         ...
 
 
 class InboxPort(Protocol):
     async def claim(self, claim: InboxClaim) -> bool: ...
+
+    async def claim_all(self, consumer: str, message_ids: Collection[str]) -> set[str]: ...
 
 
 class TransactionPort(Protocol):

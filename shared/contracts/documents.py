@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.contracts.catalogue import CATALOGUE, OWNERS
-from shared.contracts.envelope import CONTENT_TYPE, EventData, EventEnvelope
+from shared.contracts.envelope import BATCH_CONTENT_TYPE, CONTENT_TYPE, EventData, EventEnvelope
 from shared.contracts.topology import EVENTS_EXCHANGE, QUEUES, TYPES_WITH_A_CONSUMER, Queue
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "docs" / "contracts"
@@ -264,7 +264,9 @@ def asyncapi_document() -> JsonObject:
             "description": (
                 "What Payrail's services publish, as CloudEvents 1.0 in structured JSON, at least once. `sequence` "
                 "counts without gaps per `source` and `subject`; `data` carries the whole state and its `version`, so "
-                "nobody adds up deltas. The version in a type is its major version: fields are only ever added to it."
+                "nobody adds up deltas. The version in a type is its major version: fields are only ever added to it. "
+                f"A message carries one event, as `{CONTENT_TYPE}`, or a JSON array of events of one type, as "
+                f"`{BATCH_CONTENT_TYPE}`: the messages `<type>` and `<type>.batch` of each channel."
             ),
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
@@ -283,7 +285,10 @@ def asyncapi_document() -> JsonObject:
             **{f"{queue.name}.receive": _receive_operation(queue) for queue in QUEUES.values()},
         },
         "components": {
-            "messages": {type_: _message(type_, model) for type_, model in CATALOGUE.items()},
+            "messages": {
+                **{type_: _message(type_, model) for type_, model in CATALOGUE.items()},
+                **{_batch_of(type_): _batch_message(type_, model) for type_, model in CATALOGUE.items()},
+            },
             "schemas": {type_: _embedded_schema(type_) for type_ in CATALOGUE},
         },
     }
@@ -304,7 +309,7 @@ def _event_channel(type_: str, model: type[EventData]) -> JsonObject:
     return {
         "address": type_,
         "description": _description(model),
-        "messages": {type_: {"$ref": f"#/components/messages/{type_}"}},
+        "messages": _message_references([type_]),
         "bindings": {"amqp": {"is": "routingKey", "exchange": exchange, "bindingVersion": _BINDING_VERSION}},
     }
 
@@ -314,7 +319,7 @@ def _queue_channel(queue: Queue) -> JsonObject:
     return {
         "address": queue.name,
         "description": f"A quorum queue; what its consumer gives up on goes to {queue.dead_letter_queue}.",
-        "messages": {type_: {"$ref": f"#/components/messages/{type_}"} for type_ in queue.types},
+        "messages": _message_references(queue.types),
         "bindings": {"amqp": {"is": "queue", "queue": declared, "bindingVersion": _BINDING_VERSION}},
     }
 
@@ -324,7 +329,7 @@ def _send_operation(owner: str, type_: str) -> JsonObject:
     return {
         "action": "send",
         "channel": {"$ref": f"#/channels/{type_}"},
-        "messages": [{"$ref": f"#/channels/{type_}/messages/{type_}"}],
+        "messages": _messages_on(type_, [type_]),
         "summary": f"{owner} publishes {type_}.",
         "tags": [{"name": owner}],
         "bindings": {"amqp": {"deliveryMode": 2, "mandatory": mandatory, "bindingVersion": _BINDING_VERSION}},
@@ -336,7 +341,7 @@ def _receive_operation(queue: Queue) -> JsonObject:
     return {
         "action": "receive",
         "channel": {"$ref": f"#/channels/{queue.name}"},
-        "messages": [{"$ref": f"#/channels/{queue.name}/messages/{type_}"} for type_ in sorted(queue.types)],
+        "messages": _messages_on(queue.name, sorted(queue.types)),
         "summary": f"{consumer} applies these.",
         "tags": [{"name": consumer}],
         "bindings": {"amqp": {"ack": True, "bindingVersion": _BINDING_VERSION}},
@@ -353,6 +358,32 @@ def _message(type_: str, model: type[EventData]) -> JsonObject:
         "payload": {"$ref": f"#/components/schemas/{type_}"},
         "bindings": {"amqp": {"messageType": type_, "bindingVersion": _BINDING_VERSION}},
     }
+
+
+def _batch_message(type_: str, model: type[EventData]) -> JsonObject:
+    items = {"$ref": f"#/components/schemas/{type_}"}
+    return {
+        "name": _batch_of(type_),
+        "title": f"{model.__name__}, several in one message",
+        "summary": f"An array of {type_}; each applies by itself.",
+        "contentType": BATCH_CONTENT_TYPE,
+        "payload": {"type": "array", "minItems": 1, "items": items},
+        "bindings": {"amqp": {"messageType": type_, "bindingVersion": _BINDING_VERSION}},
+    }
+
+
+def _batch_of(type_: str) -> str:
+    return f"{type_}.batch"
+
+
+def _message_references(types: Sequence[str]) -> JsonObject:
+    names = [name for type_ in types for name in (type_, _batch_of(type_))]
+    return {name: {"$ref": f"#/components/messages/{name}"} for name in names}
+
+
+def _messages_on(channel: str, types: Sequence[str]) -> list[JsonObject]:
+    names = [name for type_ in types for name in (type_, _batch_of(type_))]
+    return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names]
 
 
 def _embedded_schema(type_: str) -> JsonObject:

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from shared.clock import to_rfc3339
 
 CONTENT_TYPE = "application/cloudevents+json"
+BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
+"""Of a message that carries an array of envelopes."""
+
+MAX_SUBJECT = 64
 
 Rfc3339 = Annotated[datetime, PlainSerializer(to_rfc3339, return_type=str, when_used="json")]
 """A moment that is written as ``2026-01-02T03:04:05.678901Z``."""
@@ -52,7 +56,7 @@ class EventEnvelope(BaseModel):
     id: str = Field(min_length=1, max_length=64)
     type: str = Field(min_length=1, max_length=100)
     source: str = Field(min_length=1, max_length=100)
-    subject: str = Field(min_length=1, max_length=64)
+    subject: str = Field(min_length=1, max_length=MAX_SUBJECT)
     time: Rfc3339
     datacontenttype: Literal["application/json"] = "application/json"
     sequence: int = Field(ge=1)

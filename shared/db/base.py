@@ -7,6 +7,7 @@ carry no schema and services may share a server or even a database (ADR 0003).
 from __future__ import annotations
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -32,6 +33,16 @@ NAMING = {
 }
 
 
+RETIRED = {"uq_outbox_messages_message_id": "outbox_messages"}
+"""Constraints (and their tables) that migrations made and that are no more: ``upgrade`` drops them, see there.
+
+No query asks for an event by its id, and every event paid for that index twice, when written and when published."""
+
+VACUUM_OFTEN = {"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_vacuum_threshold": "1000"}
+"""For tables whose rows change or go as fast as they come. By default a fifth of the table has to be dead before it is
+cleaned up: in a table of ten million rows every claim of the relay would step over two million dead entries by then."""
+
+
 def metadata_for(service: str) -> MetaData:
     """Metadata of one service, with the messaging and idempotency tables in it."""
     metadata = MetaData(naming_convention=NAMING, info={"service": service})
@@ -39,6 +50,7 @@ def metadata_for(service: str) -> MetaData:
     _inbox_table(metadata)
     _idempotency_table(metadata)
     _lease_table(metadata)
+    _retention_table(metadata)
     return metadata
 
 
@@ -62,7 +74,7 @@ def _outbox_tables(metadata: MetaData) -> None:
         metadata,
         Column("position", BigInteger, Identity(always=True), primary_key=True),
         Column("transaction_id", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")),
-        Column("message_id", Text, nullable=False, unique=True),
+        Column("message_id", Text, nullable=False),
         Column("type", Text, nullable=False),
         Column("subject", Text, nullable=False),
         Column("sequence", BigInteger, nullable=False),
@@ -75,6 +87,7 @@ def _outbox_tables(metadata: MetaData) -> None:
         Index("uq_outbox_messages_subject_sequence", "subject", "sequence", unique=True),
         Index("ix_outbox_messages_waiting", "position", postgresql_where=text("published_at IS NULL")),
         Index("ix_outbox_messages_catch_up", "transaction_id", "position"),
+        postgresql_with=VACUUM_OFTEN,
     )
     Table(
         "outbox_sequences",
@@ -98,6 +111,7 @@ def _inbox_table(metadata: MetaData) -> None:
         timestamp("handled_at", nullable=True),
         one_of("status", ("failing", "done", "dead")),
         Index("ix_inbox_messages_dead", "consumer", postgresql_where=text("status = 'dead'")),
+        postgresql_with=VACUUM_OFTEN,
     )
 
 
@@ -128,4 +142,16 @@ def _lease_table(metadata: MetaData) -> None:
         Column("holder", Text, nullable=False),
         Column("fencing_token", BigInteger, nullable=False),
         timestamp("expires_at"),
+    )
+
+
+def _retention_table(metadata: MetaData) -> None:
+    Table(
+        "retention_marks",
+        metadata,
+        Column("name", Text, primary_key=True),  # the table that is pruned
+        Column("mark", ARRAY(Text)),  # of outbox_messages: the newest that was deleted; else where to go on
+        Column("pruned", BigInteger, nullable=False, server_default="0"),  # rows, ever
+        timestamp("oldest_at", nullable=True),
+        timestamp("finished_at", nullable=True),
     )

@@ -18,10 +18,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.db.session import Database
+from shared.db.session import Database, driver_of
 from shared.errors import IdempotencyKeyInFlight, IdempotencyKeyInvalid, IdempotencyKeyReused
 from shared.ports import Ports
 
@@ -48,20 +47,21 @@ class IdempotencyClaim:
     route: str
     key: str = field(repr=False)
     owner_token: str
+    completed: list[StoredAnswer] = field(default_factory=list, compare=False, repr=False)
+    """The answer, once it is stored in the transaction of its effect: if that has committed, it need not be again."""
 
     @property
     def key_digest(self) -> bytes:
         return hashlib.sha256(self.key.encode()).digest()
 
-    def parameters(self) -> dict[str, Any]:
-        return {"caller": self.caller, "route": self.route, "digest": self.key_digest, "owner": self.owner_token}
+    def parameters(self) -> tuple[str, str, bytes, str]:
+        """What the statements below begin with."""
+        return self.caller, self.route, self.key_digest, self.owner_token
 
 
-_CLAIM = text(
-    """
-    INSERT INTO idempotency_keys AS held (caller, route, key_digest, fingerprint, owner_token, locked_until, expires_at)
-    VALUES (:caller, :route, :digest, :fingerprint, :owner, now() + make_interval(secs => :lock_seconds),
-            now() + make_interval(days => :keep_days))
+_CLAIM = """
+    INSERT INTO idempotency_keys AS held (caller, route, key_digest, owner_token, fingerprint, locked_until, expires_at)
+    VALUES ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), now() + make_interval(days => $7))
     ON CONFLICT (caller, route, key_digest) DO UPDATE SET
         owner_token = CASE WHEN held.sealed_response IS NULL AND held.fingerprint = excluded.fingerprint
                             AND coalesce(held.locked_until, now()) <= now()
@@ -69,23 +69,17 @@ _CLAIM = text(
         locked_until = CASE WHEN held.sealed_response IS NULL AND held.fingerprint = excluded.fingerprint
                              AND coalesce(held.locked_until, now()) <= now()
                        THEN excluded.locked_until ELSE held.locked_until END
-    RETURNING fingerprint, owner_token, response_status, response_headers, sealed_response
-    """
-)
-_COMPLETE = text(
-    """
-    UPDATE idempotency_keys SET response_status = :status, response_headers = CAST(:headers AS jsonb),
-        sealed_response = :sealed, locked_until = NULL
-    WHERE caller = :caller AND route = :route AND key_digest = :digest AND owner_token = :owner
-    """
-)
-_ABANDON = text(
-    """
+    RETURNING fingerprint, owner_token, response_status, response_headers::text AS response_headers, sealed_response
+"""
+_COMPLETE = """
+    UPDATE idempotency_keys SET response_status = $5, response_headers = $6::text::jsonb, sealed_response = $7,
+        locked_until = NULL
+    WHERE caller = $1 AND route = $2 AND key_digest = $3 AND owner_token = $4
+"""
+_ABANDON = """
     UPDATE idempotency_keys SET locked_until = now()
-    WHERE caller = :caller AND route = :route AND key_digest = :digest AND owner_token = :owner
-        AND sealed_response IS NULL
-    """
-)
+    WHERE caller = $1 AND route = $2 AND key_digest = $3 AND owner_token = $4 AND sealed_response IS NULL
+"""
 
 
 def check_key(key: str) -> str:
@@ -113,19 +107,14 @@ class IdempotencyStore:
         crash leaves the claim; it can be taken over after LOCK_SECONDS.
         """
         claim = IdempotencyClaim(caller, route, check_key(key), self._ports.ids.new("own"))
-        values = claim.parameters() | {
-            "fingerprint": fingerprint,
-            "lock_seconds": float(LOCK_SECONDS),
-            "keep_days": KEEP_DAYS,
-        }
-        async with self._database.begin() as connection:
-            row = (await connection.execute(_CLAIM, values)).one()
-        if bytes(row.fingerprint) != fingerprint:
+        async with self._database.driver() as driver:  # a statement that commits by itself: one round trip
+            row = await driver.fetchrow(_CLAIM, *claim.parameters(), fingerprint, float(LOCK_SECONDS), KEEP_DAYS)
+        if bytes(row["fingerprint"]) != fingerprint:
             raise IdempotencyKeyReused
-        if row.sealed_response is not None:
-            body = _open(claim, bytes(row.sealed_response))
-            return StoredAnswer(row.response_status, body, row.response_headers or {})
-        if row.owner_token != claim.owner_token:
+        if row["sealed_response"] is not None:
+            body = _open(claim, bytes(row["sealed_response"]))
+            return StoredAnswer(row["response_status"], body, json.loads(row["response_headers"] or "{}"))
+        if row["owner_token"] != claim.owner_token:
             raise IdempotencyKeyInFlight(retry_after_seconds=1)
         return claim
 
@@ -141,33 +130,20 @@ class IdempotencyStore:
         Raises IdempotencyKeyInFlight, in that transaction, if the key was taken over after LOCK_SECONDS: the effect
         rolls back, because somebody else has had it (failure L11).
         """
-        values = claim.parameters() | {
-            "status": answer.status,
-            "headers": json.dumps(dict(answer.headers)),
-            "sealed": self._seal(claim, answer.body),
-        }
+        sealed = self._seal(claim, answer.body)
+        values = (*claim.parameters(), answer.status, json.dumps(dict(answer.headers)), sealed)
         if connection is not None:
-            if (await connection.execute(_COMPLETE, values)).rowcount != 1:
+            if await (await driver_of(connection)).execute(_COMPLETE, *values) != "UPDATE 1":
                 raise IdempotencyKeyInFlight(retry_after_seconds=1)
+            claim.completed.append(answer)
             return
-        async with self._database.begin() as own:
-            await own.execute(_COMPLETE, values)
+        async with self._database.driver() as driver:
+            await driver.execute(_COMPLETE, *values)
 
     async def abandon(self, claim: IdempotencyClaim) -> None:
         """Free the key after an error, so that the same request can be tried again at once."""
-        async with self._database.begin() as connection:
-            await connection.execute(_ABANDON, claim.parameters())
-
-    async def forget_expired(self) -> int:
-        """Remove answers older than KEEP_DAYS; returns how many."""
-        statement = text(
-            """
-            DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
-                SELECT ctid FROM idempotency_keys WHERE expires_at < now() LIMIT 1000))
-            """
-        )
-        async with self._database.begin() as connection:
-            return (await connection.execute(statement)).rowcount
+        async with self._database.driver() as driver:
+            await driver.execute(_ABANDON, *claim.parameters())
 
     def _seal(self, claim: IdempotencyClaim, body: Any) -> bytes:
         nonce = self._ports.randomness.token_bytes(_NONCE_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -10,6 +11,7 @@ import asyncpg
 import structlog
 
 from shared.clock import Clock, SystemClock
+from shared.randomness import Randomness, SystemRandomness
 
 log = structlog.get_logger()
 
@@ -18,6 +20,8 @@ Callback = Callable[[str], None]
 RECONNECT_WAIT_SECONDS = 1.0
 LIVENESS_CHECK_SECONDS = 15.0
 PROBE_TIMEOUT_SECONDS = 5.0
+
+_SIGNED = re.compile("@([0-9a-f]{16}):")
 
 
 class Listener:
@@ -28,12 +32,18 @@ class Listener:
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[asyncpg.Connection]], *, prefix: str, clock: Clock | None = None
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        *,
+        prefix: str,
+        clock: Clock | None = None,
+        randomness: Randomness | None = None,
     ) -> None:
         self._connect = connect
         self._prefix = prefix
         self._clock = clock or SystemClock()
         self._callbacks: dict[str, list[Callback]] = {}
+        self._sender = (randomness or SystemRandomness()).token_bytes(8).hex()
 
     @contextmanager
     def subscribe(self, channel: str, callback: Callback) -> Iterator[None]:
@@ -44,9 +54,17 @@ class Listener:
         finally:
             callbacks.remove(callback)
 
-    def deliver(self, channel: str, payload: str) -> None:
-        for callback in list(self._callbacks.get(channel, ())):
+    def deliver(self, channel: str, payload: str) -> bool:
+        """Whether anybody here has heard it."""
+        callbacks = list(self._callbacks.get(channel, ()))
+        for callback in callbacks:
             callback(payload)
+        return bool(callbacks)
+
+    def signed(self, payload: str) -> str:
+        """What a notification of this process carries: it was delivered here when it was given, so its echo would only
+        wake everybody again. Not told by the backend that sends it, because its number is another's after a restart."""
+        return f"@{self._sender}:{payload}"
 
     async def run(self, channels: tuple[str, ...]) -> None:
         """Listens until cancelled; outlives restarts of the server."""
@@ -78,5 +96,9 @@ class Listener:
                     return
             await connection.fetchval("SELECT 1", timeout=PROBE_TIMEOUT_SECONDS)
 
-    def _on_notification(self, _connection: object, _pid: int, channel: str, payload: str) -> None:
-        self.deliver(channel.removeprefix(f"{self._prefix}_"), payload)
+    def _on_notification(self, _connection: object, _server_pid: int, channel: str, payload: str) -> None:
+        signed = _SIGNED.match(payload)  # what nobody has signed comes from an older release
+        if signed is None or signed[1] != self._sender:
+            self.deliver(
+                channel.removeprefix(f"{self._prefix}_"), payload if signed is None else payload[signed.end() :]
+            )

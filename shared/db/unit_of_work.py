@@ -49,6 +49,6 @@ class UnitOfWork(Generic[T]):
             transaction = self._build(connection)
             yield transaction
         if transaction.outbox.added:
-            self.database.hint(OUTBOX_CHANNEL)
+            self.database.hint(OUTBOX_CHANNEL, one_is_enough=True)
         for channel, payload in transaction.hints:
             self.database.hint(channel, payload)

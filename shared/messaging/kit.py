@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import Enum
 
 import structlog
@@ -25,8 +26,10 @@ from shared.contracts.envelope import EventData, EventEnvelope
 from shared.contracts.topology import QUEUES, Queue
 from shared.db.base import metadata_for, timestamp
 from shared.db.inbox import Inbox
+from shared.db.pruning import Position, prepare, prune_batch
+from shared.db.retention import claims_walk
 from shared.db.session import Database
-from shared.errors import GatewayError, InvalidRequest, ServiceUnavailable
+from shared.errors import DomainError, GatewayError, InvalidRequest, ServiceUnavailable
 from shared.http import CallPolicy, HttpCaller
 from shared.messaging.bus import BusMessage, Subscription
 from shared.messaging.consumer import Consumer, Handled
@@ -38,6 +41,7 @@ log = structlog.get_logger()
 
 MAX_MISSING = 1000  # numbers remembered per subject: a longer hole means "read everything again", not a list
 PAGE_SIZE = 100
+FORGOTTEN_AT_ONCE = 500
 PAGE_POLICY = CallPolicy(budget_seconds=30.0, repeatable=True)
 
 EventHandler = Callable[[EventData, EventEnvelope, AsyncConnection], Awaitable[None]]
@@ -202,6 +206,8 @@ class SequenceTracker:
 class EventConsumer:
     """Applies the events of one queue to the consumer's own database, each once, whichever way and how often it comes.
 
+    Many may come in one message; each is applied in a transaction of its own.
+
     ``concurrency`` 1 keeps the queue's order within a process; more is faster and meets more events out of order. An
     event whose handler keeps failing is retried with growing waits, then kept in the inbox and the dead-letter queue.
     """
@@ -254,6 +260,24 @@ class EventConsumer:
             rows = await connection.execute(_OPEN_GAPS, {"consumer": self.name, "limit": limit})
             return [OpenGap(source, subject, tuple(sorted(missing))) for source, subject, missing in rows]
 
+    async def forget_applied(self, *, keep: timedelta) -> int:
+        """Forget which events were applied longer ago than that, in small transactions; returns how many.
+
+        Call it by a schedule, and keep them for longer than the owner keeps its events (EVENT_RETENTION_DAYS): what
+        catching up can bring once more must still be known. What failed or was given up on is never forgotten.
+        """
+        walk, position, forgotten = claims_walk(keep), Position(group=self.name), 0
+        while position.group == self.name:
+            async with self.database.begin() as connection:
+                await prepare(connection)
+                before = (await connection.execute(text("SELECT now()"))).scalar_one() - keep
+                batch = await prune_batch(connection, walk, position, before=before, limit=FORGOTTEN_AT_ONCE)
+            forgotten += batch.pruned
+            if batch.is_last:
+                break
+            position = batch.position
+        return forgotten
+
     async def redeliver(self, envelope: EventEnvelope) -> Handled:
         """Apply an event that came another way than by the queue; its attempts are counted as if it had come by it."""
         body = envelope.to_json()
@@ -265,6 +289,7 @@ class EventConsumer:
 # --- Catching up ------------------------------------------------------------------------------------------------------
 
 _LOAD_CURSOR = text("SELECT cursor FROM consumer_cursors WHERE (consumer, source_url) = (:consumer, :source_url)")
+_DELETE_CURSOR = text("DELETE FROM consumer_cursors WHERE (consumer, source_url) = (:consumer, :source_url)")
 _SAVE_CURSOR = text(
     """
     INSERT INTO consumer_cursors (consumer, source_url, cursor) VALUES (:consumer, :source_url, :cursor)
@@ -279,11 +304,22 @@ class CatchUpInterrupted(ServiceUnavailable):
     code = "catch_up_interrupted"
 
 
+class EventsMissed(DomainError):
+    """Events that this consumer has not read are not kept by their owner any more; calling again does not bring them.
+
+    Read the objects from the owner's API, bring your own state up to them, then call ``CatchUp.start_over``.
+    """
+
+    code = "events_missed"
+    status = 410
+
+
 class _Page(BaseModel):
     """The answer of ``GET /api/v1/events``, as far as it is read here."""
 
     data: list[EventEnvelope]
     next_cursor: str
+    deleted_until: str | None = None
 
 
 class CatchUp:
@@ -309,7 +345,7 @@ class CatchUp:
         self._page_size = page_size
 
     async def run(self) -> int:
-        """Apply everything up to now and return how many events were read. Raises CatchUpInterrupted.
+        """Apply everything up to now and return how many events were read. Raises CatchUpInterrupted, EventsMissed.
 
         Each event has a transaction of its own, like one from the queue, so that the two never wait for each other in a
         circle; the cursor follows when its page is applied. A crash in between repeats the page, and the inbox
@@ -321,8 +357,20 @@ class CatchUp:
             read += events
         return read
 
+    async def start_over(self) -> None:
+        """Forget where the last call stopped: the next one begins with the oldest event that the owner keeps.
+
+        What was applied before is recognised, as long as the consumer's own inbox remembers it.
+        """
+        key = {"consumer": self._consumer.name, "source_url": self._source_url}
+        async with self._consumer.database.begin() as connection:
+            await connection.execute(_DELETE_CURSOR, key)
+
     async def _apply_page(self) -> int:
-        page = await self._fetch(await self._load_cursor())
+        cursor = await self._load_cursor()
+        page = await self._fetch(cursor)
+        if cursor is None and page.deleted_until is not None:
+            log.warning("catch_up_begins_late", consumer=self._consumer.name, source=self._source_url)
         for envelope in page.data:
             if await self._consumer.redeliver(envelope) is Handled.RETRY:
                 raise CatchUpInterrupted(f"event {envelope.id} could not be applied now; the log says why")
@@ -337,6 +385,8 @@ class CatchUp:
             answer = await self._http.send("GET", self._source_url, policy=PAGE_POLICY, headers=headers, params=params)
         except GatewayError as error:
             raise CatchUpInterrupted(f"{self._source_url} cannot be read") from error
+        if answer.status == 410:
+            raise EventsMissed
         if answer.status != 200:
             raise CatchUpInterrupted(f"{self._source_url} answered {answer.status}; a token needs events:read")
         try:

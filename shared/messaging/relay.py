@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 
+import asyncpg
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError
 
 from shared.contracts.topology import retry_delay_seconds
-from shared.db.outbox import OUTBOX_CHANNEL, WaitingMessage, backlog, claim_waiting, mark_failed, mark_published
+from shared.db.outbox import (
+    OUTBOX_CHANNEL,
+    Refusal,
+    WaitingMessage,
+    backlog,
+    claim_waiting,
+    in_order,
+    mark_published,
+    postpone,
+    put_back,
+)
 from shared.db.session import Database
-from shared.errors import BusUnavailable
-from shared.messaging.bus import BusMessage, EventBus, MessageNotAccepted
+from shared.errors import BusUnavailable, PayrailError
+from shared.messaging.bus import BusMessage, EventBus, MessageNotAccepted, NotBegun
 from shared.metrics import EVENTS_PUBLISHED, OUTBOX_OLDEST_SECONDS, OUTBOX_WAITING
 from shared.periodic import Periodic
 from shared.ports import Ports
@@ -23,28 +34,52 @@ from shared.tasks import supervise
 
 log = structlog.get_logger()
 
-BATCH_SIZE = 50
 POLL_SECONDS = 1.0  # the hint after a commit usually comes first; this finds what a lost hint left
 METRICS_SECONDS = 10.0
 BUS_DOWN_WAIT_SECONDS = 0.5
+OTHERS_FIRST_WAIT_SECONDS = 0.02  # about what another relay needs for the events that ours come after
+OTHERS_FIRST_LONG_WAIT_SECONDS = 2.0
 MAX_WAIT_SECONDS = 30
+STALLED_WAIT_SECONDS = 5.0
+MAX_STALLED_WAIT_SECONDS = 60.0
+MAX_OUTAGE_WAIT_SECONDS = 15.0  # what an outage of everything may add to its end
+MOST_STALLS = 10_000
+SIGN_OF_LIFE_SECONDS = 15.0
+
+Renderer = Callable[[asyncpg.Connection, Sequence[WaitingMessage]], Awaitable[Mapping[int, bytes]]]
+"""Bodies, by position, for claimed rows that were committed without one (the writer had no time to); asked inside the
+relay's transaction. A row without an answer is put back with a wait, like any message that is not accepted; one with an
+empty answer (there is too much for one claim) stays as it is and is claimed again at once. So at least one row of each
+call has to have another answer than that."""
+
+_TRANSACTION_IS_LOST = (
+    PayrailError,
+    DBAPIError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    TimeoutError,
+    ConnectionError,
+)
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """What became of a batch: safe on the bus, refused with a reason (by position), and whether the bus was there."""
+    """What became of a claim: safe on the bus, refused with a reason (by position), and whether the bus was there."""
 
     published: list[WaitingMessage] = field(default_factory=list)
     refused: dict[int, str] = field(default_factory=dict)
     bus_is_down: str | None = None
+    stalled: list[int] = field(default_factory=list)
+    """Positions of what the bus was not there for."""
 
 
 class OutboxRelay:
     """One of any number of relays over a service's outbox.
 
-    Row locks keep others off while a batch is published, and a killed relay's locks go with its connection, so another
-    takes over at once. Within a batch a subject's events keep their order; a message that was refused, or another
-    relay, may let a later one go first, so consumers go by the version in the data (failures O11, Q21).
+    Row locks keep others off while a claim is published, and a killed relay's locks go with its connection, so another
+    takes over at once. A subject's events go out by their sequence, whoever publishes them (failure Q21); only one that
+    was refused may be overtaken by those that are written after that, so consumers go by the version in the data (O11).
     """
 
     def __init__(
@@ -55,13 +90,16 @@ class OutboxRelay:
         service: str,
         ports: Ports,
         retry_wait_seconds: Callable[[int], float] = retry_delay_seconds,
+        render: Renderer | None = None,
     ) -> None:
         self._database = database
         self._bus = bus
         self._service = service
         self._ports = ports
         self._retry_wait_seconds = retry_wait_seconds
+        self._render = render
         self._started_at: datetime = ports.clock.now()
+        self._stalls: dict[int, int] = {}
         self._periodic = Periodic(f"{service}-relay", self._round, interval_seconds=POLL_SECONDS, ports=ports)
         self._gauges = Periodic(f"{service}-outbox-age", self._measure, interval_seconds=METRICS_SECONDS, ports=ports)
 
@@ -70,55 +108,138 @@ class OutboxRelay:
             await supervise({"publishing": self._periodic.run, "measuring": self._gauges.run})
 
     async def _round(self) -> bool:
-        """Publish one batch; True if there may be more."""
-        async with self._database.begin() as connection:
-            waiting = await claim_waiting(connection, limit=BATCH_SIZE)
-            if not waiting:
-                return False
-            outcome = await self._publish_all(waiting)
-            await mark_published(connection, [message.position for message in outcome.published])
-            await self._put_back(connection, waiting, outcome.refused)
-        for message in outcome.published:
-            EVENTS_PUBLISHED.labels(self._service, message.type).inc()
+        """Publish one claim; True if there may be more.
+
+        Of one event it is four round trips: BEGIN, the claim, the bus, and the mark with its COMMIT. Nothing looks
+        behind a claim that was not full: what is committed after it has a hint of its own.
+        """
+        limit = self._bus.messages_at_once
+        async with self._database.begin_driver() as driver:
+            claimed = await claim_waiting(driver, limit=limit, renders=self._render is not None)
+            waiting = in_order(claimed)
+            outcome = await self._publish(driver, waiting, len(claimed)) if waiting else _Outcome()
+            if not waiting and len(claimed) == limit:  # or they would keep the claim from what is behind them
+                await postpone(driver, [message.position for message in claimed], OTHERS_FIRST_LONG_WAIT_SECONDS)
+        if not claimed:
+            return False
+        for type_, events in Counter(message.type for message in outcome.published).items():
+            EVENTS_PUBLISHED.labels(self._service, type_).inc(events)
         if outcome.bus_is_down:
             log.warning("relay_waits_for_the_bus", service=self._service, reason=outcome.bus_is_down)
             await self._ports.clock.sleep(BUS_DOWN_WAIT_SECONDS)
-        return True
+        elif not waiting:
+            await self._ports.clock.sleep(OTHERS_FIRST_WAIT_SECONDS)
+        return len(claimed) == limit or len(outcome.published) < len(claimed)
 
-    async def _publish_all(self, waiting: Sequence[WaitingMessage]) -> _Outcome:
-        """Publish by subject, subjects side by side; within one, a message that fails holds back those behind it."""
-        outcome = _Outcome()
-
-        async def publish_in_order(messages: list[WaitingMessage]) -> None:
-            for index, message in enumerate(messages):
-                try:
-                    await self._bus.publish(self._as_bus_message(message))
-                except MessageNotAccepted as error:
-                    outcome.refused.update({later.position: error.detail for later in messages[index:]})
-                    return
-                except BusUnavailable as error:
-                    # The rows stay as they are: an outage uses up no attempt and leaves no waits behind.
-                    outcome.bus_is_down = outcome.bus_is_down or error.detail
-                    return
-                outcome.published.append(message)
-
-        ordered = sorted(waiting, key=lambda message: (message.subject, message.position))
-        groups = [list(messages) for _, messages in groupby(ordered, key=lambda message: message.subject)]
-        await asyncio.gather(*(publish_in_order(messages) for messages in groups))
+    async def _publish(self, driver: asyncpg.Connection, waiting: Sequence[WaitingMessage], claimed: int) -> _Outcome:
+        """Publish what was claimed, in this order, and write down what became of it."""
+        bodies = await self._bodies(driver, [message for message in waiting if not message.body])
+        outcome = await self._publish_all(driver, waiting, bodies)
+        is_all = not outcome.refused and not outcome.stalled
+        await mark_published(driver, [message.position for message in outcome.published], bodies, commits=is_all)
+        await put_back(driver, self._refusals(waiting, outcome.refused))
+        await self._step_aside(driver, outcome, claimed)
         return outcome
 
-    async def _put_back(
-        self, connection: AsyncConnection, waiting: Sequence[WaitingMessage], refused: dict[int, str]
-    ) -> None:
+    async def _publish_all(
+        self, driver: asyncpg.Connection, waiting: Sequence[WaitingMessage], bodies: Mapping[int, bytes]
+    ) -> _Outcome:
+        outcome = _Outcome()
+        going: list[WaitingMessage] = []
+        held: set[str] = set()
+        later: set[str] = set()
         for message in waiting:
-            if message.position in refused:
-                wait = min(self._retry_wait_seconds(message.attempts + 1), MAX_WAIT_SECONDS)
-                await mark_failed(connection, message.position, wait_seconds=wait, error=refused[message.position])
+            body = message.body or bodies.get(message.position)
+            if message.subject in later or (body == b"" and message.subject not in held):
+                later.add(message.subject)
+            elif message.subject in held or not body:
+                held.add(message.subject)
+                outcome.refused[message.position] = "its body, or that of an event before it, could not be rendered"
+            else:
+                going.append(message)
+        messages = [self._as_bus_message(message, bodies) for message in going]
+        answers = await self._answers(driver, messages) if messages else []
+        for message, error in zip(going, answers, strict=True):
+            if error is None:
+                outcome.published.append(message)
+            elif isinstance(error, MessageNotAccepted):
+                outcome.refused[message.position] = error.detail
+            elif not isinstance(error, NotBegun):  # which goes with the next claim
+                outcome.bus_is_down = outcome.bus_is_down or error.detail
+                outcome.stalled.append(message.position)
+        return outcome
 
-    def _as_bus_message(self, message: WaitingMessage) -> BusMessage:
+    async def _answers(
+        self, driver: asyncpg.Connection, messages: Sequence[BusMessage]
+    ) -> Sequence[BusUnavailable | None]:
+        """The database ends a transaction that says nothing for a minute, and a handler may take that long in process;
+        what is safe by then would be forgotten, and published again for ever."""
+        publishing = asyncio.ensure_future(self._bus.publish_all(messages))
+        try:
+            while not (await asyncio.wait([publishing], timeout=SIGN_OF_LIFE_SECONDS))[0]:
+                await driver.execute("SELECT 1")
+        except BaseException:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+            raise
+        return publishing.result()
+
+    async def _step_aside(self, driver: asyncpg.Connection, outcome: _Outcome, claimed: int) -> None:
+        """A queue that confirms nothing must not stop those whose queues do (M10): where others were safe meanwhile, or
+        the same rows fail again and fill a claim, they make room for a while. No attempt is used up, so nothing of
+        their subjects may overtake them."""
+        if not outcome.stalled and not self._stalls:
+            return
+        stalls = {position: self._stalls.get(position, 0) + 1 for position in outcome.stalled}
+        rounds = min(stalls.values(), default=0)
+        is_full = claimed >= self._bus.messages_at_once
+        if stalls and (outcome.published or (rounds > 1 and is_full)):
+            longest = MAX_STALLED_WAIT_SECONDS if outcome.published else MAX_OUTAGE_WAIT_SECONDS
+            await postpone(driver, list(stalls), min(STALLED_WAIT_SECONDS * 2.0 ** (rounds - 1), longest))
+        kept = list(self._stalls.items())[-MOST_STALLS:]
+        self._stalls = {**dict(kept), **stalls}
+        for message in outcome.published:
+            self._stalls.pop(message.position, None)
+
+    async def _bodies(self, driver: asyncpg.Connection, empty: Sequence[WaitingMessage]) -> Mapping[int, bytes]:
+        """What the renderer makes of them; where it stumbles over one, each is rendered by itself."""
+        if not empty or self._render is None:
+            return {}
+        try:
+            return await self._render(driver, empty)
+        except _TRANSACTION_IS_LOST:
+            raise  # and with it this round
+        except Exception as error:
+            log.exception("event_not_rendered", service=self._service, error=type(error).__name__, events=len(empty))
+        if len(empty) == 1:
+            return {}
+        bodies: dict[int, bytes] = {}
+        for message in empty:
+            bodies.update(await self._bodies(driver, [message]))
+        return bodies
+
+    def _refusals(self, waiting: Sequence[WaitingMessage], refused: Mapping[int, str]) -> list[Refusal]:
+        return [
+            Refusal(
+                message.position,
+                min(self._retry_wait_seconds(message.attempts + 1), MAX_WAIT_SECONDS),
+                refused[message.position],
+            )
+            for message in waiting
+            if message.position in refused
+        ]
+
+    def _as_bus_message(self, message: WaitingMessage, bodies: Mapping[int, bytes]) -> BusMessage:
         # A row that is older than this process may have been tried, by a process that died of it.
-        redelivered = message.attempts > 0 or message.created_at < self._started_at
-        return BusMessage(message.message_id, message.type, message.subject, message.body, redelivered)
+        interrupted = message.created_at < self._started_at
+        return BusMessage(
+            message.message_id,
+            message.type,
+            message.subject,
+            message.body or bodies[message.position],
+            redelivered=interrupted or message.attempts > 0,
+            interrupted=interrupted,
+        )
 
     async def _measure(self) -> bool:
         async with self._database.begin() as connection:

@@ -21,8 +21,9 @@ async def answer_once(
 ) -> JSONResponse:
     """Run ``operation`` at most once per key and replay its answer afterwards, marked ``Idempotent-Replayed: true``.
 
-    The operation gets the claim, so that it can complete it in its own transaction (``complete(connection=...)``);
-    completing it again here is harmless. Without a key it simply runs. When it raises, the key is free again.
+    The operation gets the claim, so that it can complete it in its own transaction (``complete(connection=...)``); that
+    has committed when the operation returns that answer, and any other answer is stored here. Without a key it simply
+    runs. When it raises, the key is free again.
     """
     if key is None:
         return _response(await operation(None))
@@ -31,7 +32,8 @@ async def answer_once(
         return _response(claim, replayed=True)
     try:
         answer = await operation(claim)
-        await store.complete(claim, answer)
+        if answer not in claim.completed:
+            await store.complete(claim, answer)
     except BaseException:
         with suppress(DatabaseUnavailable):  # the claim runs out by itself
             await store.abandon(claim)
