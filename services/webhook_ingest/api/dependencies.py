@@ -9,7 +9,7 @@ from fastapi import Request
 
 from services.webhook_ingest.api.rate_limit import FailureLimiter, RejectBudget
 from services.webhook_ingest.signatures.registration import IngestGateway
-from services.webhook_ingest.use_cases.ports import UnitOfWorkPort
+from services.webhook_ingest.use_cases.ports import DeliveryStore, UnitOfWorkPort
 from shared.ports import Ports
 
 
@@ -19,6 +19,7 @@ class Edge:
 
     gateways: Mapping[str, IngestGateway]
     uow: UnitOfWorkPort
+    store: DeliveryStore
     limiter: FailureLimiter
     reject_budget: RejectBudget
     ports: Ports

@@ -78,12 +78,16 @@ async def show_delivery(edge: EdgeDependency, _reader: Reader, delivery_id: Deli
 
 
 @router.post(
-    "/api/v1/webhook-deliveries/{delivery_id}/replay", responses=problem_responses(400, 401, 403, 404, 413, 422, 503)
+    "/api/v1/webhook-deliveries/{delivery_id}/replay",
+    responses=problem_responses(400, 401, 403, 404, 410, 413, 422, 503),
 )
 async def replay_one(
     edge: EdgeDependency, writer: Writer, delivery_id: DeliveryPath, body: ReplayRequest
 ) -> ReplayedView:
-    """Publish a delivery again, or say what would be published. Facts that are known already change nothing."""
+    """Publish a delivery again, or say what would be published. Facts that are known already change nothing.
+
+    A delivery whose contents are not kept any more (WEBHOOK_RETENTION_DAYS) is 410.
+    """
     order = ReplayOrder(body.replay_mode, body.reason, writer.subject)
     return ReplayedView.of(await replay_delivery(delivery_id, order, uow=edge.uow, ports=edge.ports))
 
@@ -96,9 +100,11 @@ async def replay_many(edge: EdgeDependency, writer: Writer, body: BulkReplayRequ
         raise InvalidRequest("The time window cannot be used.", errors=[problem])
     selection = BulkReplay(body.gateway, body.from_, body.to, body.after, body.limit)
     order = ReplayOrder(body.replay_mode, body.reason, writer.subject)
-    replayed, next_after = await replay_deliveries(selection, order, uow=edge.uow, ports=edge.ports)
-    items = [BulkReplayedItem(delivery_id=one.delivery_id, event_id=one.event_id) for one in replayed]
-    return BulkReplayedView(mode=body.mode, count=len(items), deliveries=items, next_after=next_after)
+    done = await replay_deliveries(selection, order, uow=edge.uow, ports=edge.ports)
+    items = [BulkReplayedItem(delivery_id=one.delivery_id, event_id=one.event_id) for one in done.replayed]
+    return BulkReplayedView(
+        mode=body.mode, count=len(items), forgotten=done.forgotten, deliveries=items, next_after=done.next_after
+    )
 
 
 @router.get("/api/v1/webhook-rejects", responses=problem_responses(401, 403, 422, 503))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import Storage
@@ -24,7 +24,7 @@ REJECTS_KEPT_PER_MINUTE = 1200
 """Of each gateway and process; a minute's worth fills the thousand places that there are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Allowance:
     limit: int
     remaining: int
@@ -34,9 +34,19 @@ class Allowance:
     def is_used_up(self) -> bool:
         return self.remaining == 0
 
-    def headers(self) -> Mapping[str, str]:
-        values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": self.reset_seconds}
-        return {f"{prefix}RateLimit-{name}": str(value) for prefix in ("", "X-") for name, value in values.items()}
+    @cached_property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        values = {b"limit": self.limit, b"remaining": self.remaining, b"reset": self.reset_seconds}
+        return tuple(
+            (prefix + b"ratelimit-" + name, str(value).encode())
+            for prefix in (b"", b"x-")
+            for name, value in values.items()
+        )
+
+    @cached_property
+    def lines(self) -> bytes:
+        """The same headers as they are written."""
+        return b"".join(name + b": " + value + b"\r\n" for name, value in self.raw_headers)
 
 
 class FailureLimiter:
@@ -45,7 +55,16 @@ class FailureLimiter:
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self._clock = clock
         self._item = RateLimitItemPerMinute(per_minute)
-        self._limiter = FixedWindowRateLimiter(_ClockedStorage(clock))
+        self._storage = _ClockedStorage(clock)
+        self._limiter = FixedWindowRateLimiter(self._storage)
+        self._untouched = Allowance(self._item.amount, self._item.amount, self._item.get_expiry())
+
+    def untouched(self, address: str) -> Allowance | None:
+        """The whole allowance of an address that has no failures, which is nearly every one that succeeds; None for one
+        that may have some. A busy gateway costs a look into a dictionary here, and nothing is awaited."""
+        if not self._storage.knows_any or not self._storage.knows(self._item.key_for(_known_bucket(address))):
+            return self._untouched
+        return None
 
     async def allowance(self, address: str) -> Allowance:
         stats = await self._limiter.get_window_stats(self._item, address_bucket(address))
@@ -82,6 +101,9 @@ def address_bucket(address: str) -> str:
     return str(parsed)
 
 
+_known_bucket = lru_cache(maxsize=4096)(address_bucket)
+
+
 class _ClockedStorage(Storage):
     """The library's own in-memory storage reads the machine's clock and grows without bound; this one does neither."""
 
@@ -91,6 +113,14 @@ class _ClockedStorage(Storage):
         super().__init__()
         self._clock = clock
         self._windows: dict[str, tuple[int, float]] = {}
+
+    @property
+    def knows_any(self) -> bool:
+        return bool(self._windows)
+
+    def knows(self, key: str) -> bool:
+        """Whether something was counted; perhaps in a window that has ended by now."""
+        return key in self._windows
 
     @property
     def base_exceptions(self) -> type[Exception]:

@@ -45,6 +45,7 @@ class DeliveryItem(BaseModel):
     received_at: Moment
     content_type: str
     body_size: int
+    forgotten_at: Moment | None = Field(description="when its contents were removed; null: they are kept")
 
     @classmethod
     def of(cls, summary: DeliverySummary) -> DeliveryItem:
@@ -103,16 +104,20 @@ class DeliveryView(BaseModel):
     event_type: str | None
     status: Literal["pending", "published"]
     received_at: Moment
-    remote_address: str
+    forgotten_at: Moment | None = Field(
+        description="when its contents were removed (WEBHOOK_RETENTION_DAYS); query, headers, body and sender are null"
+        " then, and it cannot be replayed"
+    )
+    remote_address: str | None
     request_id: str | None
     method: str
     path: str
-    query: str
-    headers: list[Header] = Field(description="as received, secrets masked")
+    query: str | None
+    headers: list[Header] | None = Field(description="as received, secrets masked")
     content_type: str
     body_size: int
-    body_base64: str = Field(description="as received; a card number is cut out before storing")
-    body_text: str = Field(description="the same as UTF-8, bytes that are none shown as U+FFFD")
+    body_base64: str | None = Field(description="as received; a card number is cut out before storing")
+    body_text: str | None = Field(description="the same as UTF-8, bytes that are none shown as U+FFFD")
     verification: VerificationView
     events: list[EventView]
     replays: list[ReplayView]
@@ -120,6 +125,7 @@ class DeliveryView(BaseModel):
     @classmethod
     def of(cls, delivery: Delivery, events: Sequence[Announcement], replays: Sequence[Replay]) -> DeliveryView:
         is_waiting = any(event.published_at is None for event in events)
+        is_kept = delivery.forgotten_at is None
         return cls(
             id=delivery.id,
             gateway=delivery.gateway,
@@ -128,16 +134,17 @@ class DeliveryView(BaseModel):
             event_type=delivery.event_type,
             status="pending" if is_waiting else "published",
             received_at=delivery.received_at,
-            remote_address=delivery.remote_address,
+            forgotten_at=delivery.forgotten_at,
+            remote_address=delivery.remote_address if is_kept else None,
             request_id=delivery.request_id,
             method=delivery.method,
             path=delivery.path,
-            query=delivery.query,
-            headers=[Header(name=name, value=value) for name, value in delivery.headers],
+            query=delivery.query if is_kept else None,
+            headers=[Header(name=name, value=value) for name, value in delivery.headers] if is_kept else None,
             content_type=delivery.content_type,
             body_size=delivery.body_size,
-            body_base64=base64.b64encode(delivery.body).decode(),
-            body_text=delivery.body.decode("utf-8", "replace"),
+            body_base64=base64.b64encode(delivery.body).decode() if is_kept else None,
+            body_text=delivery.body.decode("utf-8", "replace") if is_kept else None,
             verification=VerificationView(
                 trust=delivery.trust.value,
                 key_id=delivery.key_id,
@@ -195,6 +202,7 @@ class BulkReplayedItem(BaseModel):
 class BulkReplayedView(BaseModel):
     mode: Mode
     count: int
+    forgotten: int = Field(description="deliveries of the window whose contents are not kept any more: not replayed")
     deliveries: list[BulkReplayedItem]
     next_after: str | None = Field(description="more deliveries match: call again with this as `after`")
 

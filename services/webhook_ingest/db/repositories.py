@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, exists, insert, select, text
+from sqlalchemy import ColumnElement, RowMapping, exists, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.webhook_ingest.db.tables import metadata, webhook_deliveries, webhook_rejects, webhook_replays
@@ -22,43 +22,10 @@ from services.webhook_ingest.domain.models import (
     ReplayMode,
 )
 from services.webhook_ingest.signatures.port import Trust
-from services.webhook_ingest.use_cases.ports import AppendResult
-from shared.contracts.envelope import EventEnvelope
 
 MAX_REJECTS_PER_GATEWAY = 1000
 
 _outbox = metadata.tables["outbox_messages"]
-
-# The hot path: one statement, one round trip. The event is written only where the delivery is new, and both commit
-# together. Column order follows the Delivery model.
-_APPEND = text(
-    """
-    WITH delivery AS (
-        INSERT INTO webhook_deliveries (
-            id, gateway, account, dedupe_key, event_id, event_type, trust, key_id, signed_at, received_at, method, path,
-            query, headers, content_type, body, body_digest, body_size, remote_address, request_id, opened_type,
-            opened_body
-        ) VALUES (
-            :id, :gateway, :account, :dedupe_key, :event_id, :event_type, :trust, :key_id, :signed_at, :received_at,
-            :method, :path, :query, CAST(CAST(:headers AS text) AS jsonb), :content_type, :body, :body_digest,
-            :body_size, :remote_address, :request_id, :opened_type, :opened_body
-        )
-        ON CONFLICT (gateway, account, dedupe_key) DO NOTHING
-        RETURNING id
-    ), announced AS (
-        INSERT INTO outbox_messages (message_id, type, subject, sequence, body)
-        SELECT CAST(:message_id AS text), CAST(:type AS text), id, 1, CAST(:envelope AS bytea) FROM delivery
-    )
-    SELECT id FROM delivery
-    """
-)
-
-_FIRST_OF_ITS_KIND = text(
-    """
-    SELECT id, body_digest FROM webhook_deliveries
-    WHERE gateway = :gateway AND account = :account AND dedupe_key = :dedupe_key
-    """
-)
 
 _KEEP_REJECT = text(
     """
@@ -85,24 +52,10 @@ _KEEP_REJECT = text(
 
 
 class DeliveryRepository:
-    def __init__(self, connection: AsyncConnection, *, announced: Callable[[], None]) -> None:
-        self._connection = connection
-        self._announced = announced
+    """Reads; what is written goes through the DeliveryStore (group_commit.py)."""
 
-    async def append(self, delivery: Delivery, announcement: EventEnvelope) -> AppendResult:
-        """A concurrent twin waits for the first one's commit, then finds it: one delivery, one event (W1)."""
-        values = _values(delivery) | {
-            "message_id": announcement.id,
-            "type": announcement.type,
-            "envelope": announcement.to_json(),
-        }
-        if (await self._connection.execute(_APPEND, values)).first() is not None:
-            self._announced()
-            return AppendResult(delivery.id, is_duplicate=False, body_digest=delivery.body_digest)
-        key = {name: values[name] for name in ("gateway", "account", "dedupe_key")}
-        # READ COMMITTED: this statement sees what the insert met, whoever committed it.
-        first = (await self._connection.execute(_FIRST_OF_ITS_KIND, key)).one()
-        return AppendResult(first.id, is_duplicate=True, body_digest=first.body_digest)
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
 
     async def find(self, delivery_id: str) -> Delivery | None:
         statement = select(webhook_deliveries).where(webhook_deliveries.c.id == delivery_id)
@@ -156,10 +109,6 @@ class RejectRepository:
             statement = statement.where(table.c.id < before_id)
         return [_reject(row) for row in (await self._connection.execute(statement)).mappings()]
 
-    async def delete_older_than(self, moment: datetime) -> int:
-        result = await self._connection.execute(delete(webhook_rejects).where(webhook_rejects.c.received_at < moment))
-        return result.rowcount
-
 
 class ReplayRepository:
     def __init__(self, connection: AsyncConnection) -> None:
@@ -192,13 +141,9 @@ def _conditions(criteria: DeliveryFilter, waiting: ColumnElement[bool]) -> Itera
         yield columns.id < criteria.before_id
 
 
-def _values(record: Delivery | Reject) -> dict[str, Any]:
-    values = {field.name: getattr(record, field.name) for field in fields(record)}
-    values["account"] = record.account or ""
-    values["headers"] = json.dumps(record.headers)
-    if isinstance(record, Delivery):
-        values["trust"] = record.trust.value
-    return values
+def _values(reject: Reject) -> dict[str, Any]:
+    values = {field.name: getattr(reject, field.name) for field in fields(Reject)}
+    return values | {"account": reject.account or "", "headers": json.dumps(reject.headers)}
 
 
 def _record(row: RowMapping, model: type[Delivery] | type[Reject]) -> dict[str, Any]:
@@ -229,4 +174,5 @@ def _summary(row: RowMapping) -> DeliverySummary:
         received_at=row["received_at"],
         content_type=row["content_type"],
         body_size=row["body_size"],
+        forgotten_at=row["forgotten_at"],
     )

@@ -12,12 +12,12 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.db.base import metadata_for, one_of, timestamp
+from services.webhook_ingest.db.delivery_rows import key_digest
+from shared.db.base import VACUUM_OFTEN, metadata_for, one_of, timestamp
 
 SERVICE = "webhook_ingest"
 
@@ -50,11 +50,14 @@ webhook_deliveries = Table(
     Column("request_id", Text),
     Column("opened_type", Text),
     Column("opened_body", LargeBinary),
+    Column("traceparent", Text),  # of the request; the event that is rendered later carries it
+    timestamp("forgotten_at", nullable=True),  # its contents are gone; the key and what it was stay
     CheckConstraint("(opened_type IS NULL) = (opened_body IS NULL)", name="opened_has_type"),
     one_of("trust", ("full", "hint")),
     # For ever, not for the tolerance of a timestamp (SEC-42): this is what makes a replayed delivery a duplicate.
-    UniqueConstraint("gateway", "account", "dedupe_key"),
+    Index("uq_webhook_deliveries_key", text(key_digest()), unique=True),
     Index("ix_webhook_deliveries_received_at", "received_at"),
+    postgresql_with=VACUUM_OFTEN,  # emptied rows leave room, which new ones take
 )
 
 webhook_rejects = Table(

@@ -6,7 +6,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.webhook_ingest.db.repositories import DeliveryRepository, RejectRepository, ReplayRepository
 from services.webhook_ingest.db.tables import SERVICE
-from shared.db.outbox import OUTBOX_CHANNEL
 from shared.db.session import Database
 from shared.db.unit_of_work import Transaction, UnitOfWork
 from shared.ports import Ports
@@ -15,7 +14,7 @@ from shared.ports import Ports
 class IngestTransaction(Transaction):
     def __init__(self, connection: AsyncConnection, *, ports: Ports) -> None:
         super().__init__(connection, service=SERVICE, ports=ports)
-        self.deliveries = DeliveryRepository(connection, announced=lambda: self.hint(OUTBOX_CHANNEL))
+        self.deliveries = DeliveryRepository(connection)
         self.rejects = RejectRepository(connection)
         self.replays = ReplayRepository(connection)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.errors import DomainError, NotFound
+from shared.errors import DomainError, InfrastructureError, NotFound, PayrailError
 
 
 class UnknownGateway(NotFound):
@@ -59,3 +59,23 @@ class TooManyFailedDeliveries(DomainError):
     code = "rate_limited"
     status = 429
     retryable = True
+
+
+class DeliveryForgotten(DomainError):
+    """The delivery's contents are not kept any more; have the gateway send its event again, or sync the payment."""
+
+    code = "delivery_forgotten"
+    status = 410
+
+
+class StoreFull(InfrastructureError):
+    """More deliveries wait to be stored than may wait; nothing was stored. Wait as long as Retry-After says."""
+
+    code = "store_full"
+
+
+class DeliveryNotStorable(PayrailError):
+    """The delivery is genuine, and something in it cannot be stored."""
+
+    code = "delivery_not_storable"
+    status = 500

@@ -10,7 +10,7 @@ from enum import StrEnum
 from services.webhook_ingest.signatures.port import RawDelivery, Trust, Verification
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # never changed; but frozen, it takes twice as long to make, once a request
 class Arrival:
     """A delivery as the edge received it, with what HTTP says about it."""
 
@@ -21,6 +21,8 @@ class Arrival:
     remote_address: str
     request_id: str | None
     received_at: datetime
+    traceparent: str | None = None
+    """Of the request that brought it: its event carries it on, whenever that is published."""
 
     @property
     def digest(self) -> bytes:
@@ -28,7 +30,7 @@ class Arrival:
         return hashlib.sha256(self.raw.body).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # never changed; but frozen, it takes twice as long to make, once a request
 class Delivery:
     """A verified delivery, fit to be stored: no card numbers, no secrets in its headers."""
 
@@ -55,6 +57,25 @@ class Delivery:
     opened_type: str | None = None
     """With ``opened_body``: what an encrypted or enveloped body held; it cannot be opened again once secrets change."""
     opened_body: bytes | None = None
+    traceparent: str | None = None
+    forgotten_at: datetime | None = None
+    """When retention emptied it: its body, headers and sender are gone, what makes it a duplicate's original stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventContents:
+    """What of a delivery its event is made of. ``body``: as it arrived, or what the scheme found in it."""
+
+    id: str
+    gateway: str
+    account: str | None
+    event_id: str | None
+    event_type: str | None
+    trust: Trust
+    received_at: datetime
+    content_type: str
+    body: bytes
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +141,7 @@ class DeliverySummary:
     received_at: datetime
     content_type: str
     body_size: int
+    forgotten_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

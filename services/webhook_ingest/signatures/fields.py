@@ -6,8 +6,9 @@ different ones (failure XS34).
 
 from __future__ import annotations
 
+import codecs
 import json
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +17,9 @@ from services.webhook_ingest.signatures.port import RawDelivery, Refusal
 MAX_FORM_FIELDS = 1000
 MAX_IDENTIFIER_LENGTH = 200
 """The longest event id of any provider is far below; a longer one is nobody's id."""
+
+
+_NOT_YET: Any = object()
 
 
 class FieldProblem(Exception):
@@ -32,6 +36,7 @@ class Fields:
     def __init__(self, delivery: RawDelivery, *, unique_json_keys: bool = False) -> None:
         self._delivery = delivery
         self._unique_json_keys = unique_json_keys
+        self._parsed: Any = _NOT_YET
 
     @property
     def body(self) -> bytes:
@@ -82,7 +87,7 @@ class Fields:
 
     def _walk(self, path: str) -> Any:
         value: Any = self._json
-        for step in path.split("."):
+        for step in _steps(path):
             if isinstance(value, dict):
                 value = value.get(step)
             elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
@@ -91,17 +96,17 @@ class Fields:
                 return None
         return value
 
-    @cached_property
+    @property
     def _json(self) -> Any:
+        if self._parsed is _NOT_YET:  # not a cached_property: that takes a lock, which costs more than the look
+            self._parsed = self._parse()
+        return self._parsed
+
+    def _parse(self) -> Any:
         """The parsed body, or None for bytes that are not one JSON document (refused where keys are signed)."""
+        decoder = _UNIQUE_KEYS if self._unique_json_keys else _LAST_KEY_WINS
         try:
-            return json.loads(
-                self.body.decode("utf-8-sig"),
-                parse_float=str,
-                parse_int=str,
-                parse_constant=str,
-                object_pairs_hook=unique_keys if self._unique_json_keys else None,
-            )
+            return decoder.decode(self.body.removeprefix(codecs.BOM_UTF8).decode())
         except (ValueError, RecursionError):
             if self._unique_json_keys:
                 raise FieldProblem(Refusal.CONTENT_INCOMPLETE) from None
@@ -134,6 +139,16 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) != len(pairs):
         raise FieldProblem(Refusal.CONTENT_AMBIGUOUS)
     return unique
+
+
+@lru_cache(maxsize=256)  # paths come from settings and tables
+def _steps(path: str) -> tuple[str, ...]:
+    return tuple(path.split("."))
+
+
+# Made once: json.loads with arguments makes one for each call.
+_LAST_KEY_WINS = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
+_UNIQUE_KEYS = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=unique_keys)
 
 
 def _parse_form(raw: bytes) -> list[tuple[bytes, bytes]]:

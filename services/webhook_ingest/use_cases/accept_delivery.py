@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import structlog
 
@@ -20,10 +21,9 @@ from services.webhook_ingest.domain.sanitizing import safe_headers, safe_query, 
 from services.webhook_ingest.metrics import CARD_NUMBERS, WEBHOOK_KEYS
 from services.webhook_ingest.signatures.port import PreparingScheme, Refusal, Verification
 from services.webhook_ingest.signatures.registration import IngestGateway
-from services.webhook_ingest.use_cases.announce import first_announcement
-from services.webhook_ingest.use_cases.ports import AppendResult, UnitOfWorkPort
+from services.webhook_ingest.use_cases.ports import AppendResult, DeliveryStore
 from shared.errors import DomainError
-from shared.metrics import WEBHOOKS
+from shared.metrics import WEBHOOKS, series
 from shared.ports import Ports
 
 log = structlog.get_logger()
@@ -46,12 +46,22 @@ def find_gateway(gateways: Mapping[str, IngestGateway], name: str, account: str 
     return found
 
 
+def is_prepared(gateway: IngestGateway, arrival: Arrival) -> bool:
+    """Whether this delivery can be verified as it is, without ``prepare_gateway``; so it is for most gateways."""
+    return not _prepares(type(gateway.scheme)) or not arrival.raw.body
+
+
 async def prepare_gateway(arrival: Arrival, gateway: IngestGateway) -> IngestGateway:
-    """The gateway with whatever verifying this delivery takes; most need nothing. Raises EvidenceUnavailable."""
+    """The gateway with whatever verifying this delivery takes. Raises EvidenceUnavailable."""
     scheme = gateway.scheme
-    if not isinstance(scheme, PreparingScheme) or not arrival.raw.body:
-        return gateway
+    assert isinstance(scheme, PreparingScheme)
     return replace(gateway, scheme=await scheme.prepare(arrival.raw, gateway.secrets, arrival.received_at))
+
+
+@cache
+def _prepares(scheme: type) -> bool:
+    """Asked once of each class: looking whether an object has a Protocol's methods takes as long as a signature."""
+    return issubclass(scheme, PreparingScheme)
 
 
 def verify_delivery(arrival: Arrival, gateway: IngestGateway) -> Verification:
@@ -80,17 +90,16 @@ class RefusedFor(Exception):
 
 
 async def store_delivery(
-    arrival: Arrival, verification: Verification, gateway: IngestGateway, *, uow: UnitOfWorkPort, ports: Ports
+    arrival: Arrival, verification: Verification, gateway: IngestGateway, *, store: DeliveryStore, ports: Ports
 ) -> AppendResult:
-    """Commit the delivery and its event, once per delivery; a repetition gets the first one's id.
+    """Make the delivery and its event durable, once per delivery; a repetition gets the first one's id.
 
-    A crash before the commit leaves nothing and no answer, so the gateway sends it again; after it, the repetition is
-    a duplicate. Raises DatabaseUnavailable: then it may or may not be stored, and sending it again is right.
+    A crash before that leaves nothing and no answer, so the gateway sends it again; after it, the repetition is a
+    duplicate. Raises DatabaseUnavailable (then it may or may not be stored, and sending it again is right), StoreFull
+    or DeliveryNotStorable.
     """
     delivery = _as_delivery(arrival, verification, gateway, ports)
-    announcement = first_announcement(delivery, ports=ports)
-    async with uow() as tx:
-        stored = await tx.deliveries.append(delivery, announcement)
+    stored = await store.append(delivery)
     _count(delivery, stored)
     return stored
 
@@ -120,12 +129,13 @@ def _as_delivery(arrival: Arrival, verification: Verification, gateway: IngestGa
         request_id=arrival.request_id,
         opened_type=content.content_type if content else None,
         opened_body=without_card_numbers(content.body) if content else None,
+        traceparent=arrival.traceparent,
     )
 
 
 def _count(delivery: Delivery, stored: AppendResult) -> None:
-    WEBHOOKS.labels(delivery.gateway, "duplicate" if stored.is_duplicate else "accepted").inc()
-    WEBHOOK_KEYS.labels(delivery.gateway, delivery.key_id or "none").inc()
+    series(WEBHOOKS, delivery.gateway, "duplicate" if stored.is_duplicate else "accepted").inc()
+    series(WEBHOOK_KEYS, delivery.gateway, delivery.key_id or "none").inc()
     if len(delivery.body) != delivery.body_size:
         CARD_NUMBERS.labels(delivery.gateway).inc()
         log.error("card_number_in_webhook", gateway=delivery.gateway, delivery_id=stored.delivery_id)

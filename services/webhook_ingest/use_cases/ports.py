@@ -16,7 +16,6 @@ from services.webhook_ingest.domain.models import (
     Reject,
     Replay,
 )
-from shared.contracts.envelope import EventEnvelope
 from shared.unit_of_work import TransactionPort
 
 
@@ -29,18 +28,24 @@ class AppendResult:
     body_digest: bytes
 
 
-class Deliveries(Protocol):
-    async def append(self, delivery: Delivery, announcement: EventEnvelope) -> AppendResult:
-        """Store a delivery and its event, unless the same delivery is there already."""
+class DeliveryStore(Protocol):
+    async def append(self, delivery: Delivery) -> AppendResult:
+        """Store a delivery and its event, unless the same delivery is there already.
+
+        Returns after the commit that holds it, or after the fsync of the spool that does. Raises DatabaseUnavailable
+        (it may or may not be stored, and sending it again is right), StoreFull or DeliveryNotStorable.
+        """
         ...
 
+
+class Deliveries(Protocol):
     async def find(self, delivery_id: str) -> Delivery | None: ...
     async def search(self, criteria: DeliveryFilter) -> list[DeliverySummary]: ...
     async def announcements_of(self, delivery_id: str) -> list[Announcement]: ...
     async def select_for_replay(
         self, *, gateway: str, since: datetime, until: datetime, after_id: str | None, limit: int
     ) -> list[Delivery]:
-        """Oldest first."""
+        """Oldest first, with those whose contents are gone."""
         ...
 
 
@@ -50,7 +55,6 @@ class Rejects(Protocol):
         ...
 
     async def search(self, *, gateway: str | None, before_id: str | None, limit: int) -> list[Reject]: ...
-    async def delete_older_than(self, moment: datetime) -> int: ...
 
 
 class Replays(Protocol):

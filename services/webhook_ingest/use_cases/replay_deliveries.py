@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 
+from services.webhook_ingest.domain.errors import DeliveryForgotten
 from services.webhook_ingest.domain.models import Delivery, Replay, ReplayMode
 from services.webhook_ingest.signatures.port import Trust
 from services.webhook_ingest.use_cases.announce import event_of
@@ -39,11 +40,13 @@ class Replayed:
 
 
 async def replay_delivery(delivery_id: str, order: ReplayOrder, *, uow: UnitOfWorkPort, ports: Ports) -> Replayed:
-    """Raises NotFound."""
+    """Raises NotFound, DeliveryForgotten."""
     async with uow() as tx:
         delivery = await tx.deliveries.find(delivery_id)
         if delivery is None:
             raise NotFound("there is no such delivery")
+        if delivery.forgotten_at is not None:
+            raise DeliveryForgotten
         return await _replay(delivery, order, tx, ports)
 
 
@@ -56,10 +59,19 @@ class BulkReplay:
     limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class BulkReplayed:
+    """``forgotten``: deliveries of the window whose contents are gone. ``next_after``: where to go on."""
+
+    replayed: Sequence[Replayed]
+    forgotten: int
+    next_after: str | None
+
+
 async def replay_deliveries(
     selection: BulkReplay, order: ReplayOrder, *, uow: UnitOfWorkPort, ports: Ports
-) -> tuple[Sequence[Replayed], str | None]:
-    """Replay up to ``limit`` deliveries, oldest first, in one commit; the second value is where to go on."""
+) -> BulkReplayed:
+    """Replay up to ``limit`` deliveries, oldest first, in one commit."""
     limit = min(selection.limit, MAX_BULK)
     async with uow() as tx:
         found = await tx.deliveries.select_for_replay(
@@ -69,8 +81,10 @@ async def replay_deliveries(
             after_id=selection.after_id,
             limit=limit + 1,
         )
-        replayed = [await _replay(delivery, order, tx, ports) for delivery in found[:limit]]
-    return replayed, (replayed[-1].delivery_id if len(found) > limit else None)
+        page = found[:limit]
+        kept = [delivery for delivery in page if delivery.forgotten_at is None]
+        replayed = [await _replay(delivery, order, tx, ports) for delivery in kept]
+    return BulkReplayed(replayed, len(page) - len(kept), page[-1].id if len(found) > limit else None)
 
 
 async def _replay(delivery: Delivery, order: ReplayOrder, tx: IngestTransactionPort, ports: Ports) -> Replayed:
