@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.payment_service.db.breakers import StoredBreakers
+from services.payment_service.db.retention import walks
 from services.payment_service.db.unit_of_work import unit_of_work
 from services.payment_service.domain.breaker import BreakerPolicy
 from services.payment_service.gateways.registry import Gateways, build_gateways
@@ -15,6 +16,7 @@ from services.payment_service.settings import PaymentSettings
 from services.payment_service.use_cases.breakers import BREAKERS_CHANNEL, Breakers
 from services.payment_service.use_cases.ports import Context
 from shared.db.idempotency import IdempotencyStore
+from shared.db.retention import Retention, shared_walks
 from shared.db.session import Database
 from shared.health import HealthCheck
 from shared.http import build_http_client
@@ -38,6 +40,7 @@ class Container:
     relay: OutboxRelay
     authenticator: Authenticator
     idempotency: IdempotencyStore
+    retention: Retention
 
     @property
     def checks(self) -> Mapping[str, HealthCheck]:
@@ -85,6 +88,7 @@ async def build(settings: PaymentSettings, *, ports: Ports, bus: EventBus) -> As
             context=context,
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
             idempotency=IdempotencyStore(database, ports),
+            retention=Retention(database, [*shared_walks(settings), *walks(settings)], service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=jwks_client)),
         )
 

@@ -58,6 +58,15 @@ class PaymentSettings(ServiceSettings):
         "hold", description="accept needs a tolerance (design.md §4)"
     )
     amount_mismatch_tolerance_minor: int = Field(0, ge=0, description="minor units by which an amount may differ")
+    parked_retention_days: int = Field(
+        90, ge=1, le=3650, description="days that parked events are kept after they were applied"
+    )
+    unclaimed_retention_days: int = Field(
+        400,
+        ge=30,
+        le=3650,
+        description="days that a person has to look at an event nobody claims; disputes take a year",
+    )
     parked_deadline_hours: float = Field(72.0, gt=0, description="Stripe retries for three days; then a person looks")
 
     authorization_policy: Literal["none", "capture", "void"] = Field(

@@ -93,14 +93,23 @@ class EntryRepository:
         key = (payments.c.gateway == entry.gateway, payments.c.gateway_reference == entry.gateway_reference)
         await self._connection.execute(update(payments).where(*key).values(**asdict(entry)))
 
+    async def gateways_with_expired(self, now: datetime) -> set[str]:
+        return set(
+            (await self._connection.execute(select(payments.c.gateway).where(_is_over(now)).distinct())).scalars()
+        )
+
     async def lock_expired(self, now: datetime, *, gateway: str | None, limit: int) -> list[BookEntry]:
-        unpaid = and_(payments.c.status == EntryStatus.OPEN, payments.c.expires_at <= now)
-        held = and_(payments.c.status == EntryStatus.AUTHORIZED, payments.c.hold_expires_at <= now)
-        query = select(*_ENTRY_COLUMNS).where(or_(unpaid, held))
+        query = select(*_ENTRY_COLUMNS).where(_is_over(now))
         if gateway is not None:
             query = query.where(payments.c.gateway == gateway)
         query = query.order_by(payments.c.number).limit(limit).with_for_update(skip_locked=True)
         return [_entry(row) for row in (await self._connection.execute(query)).mappings()]
+
+
+def _is_over(now: datetime) -> ColumnElement[bool]:
+    unpaid = and_(payments.c.status == EntryStatus.OPEN, payments.c.expires_at <= now)
+    held = and_(payments.c.status == EntryStatus.AUTHORIZED, payments.c.hold_expires_at <= now)
+    return or_(unpaid, held)
 
 
 def _filtered(query: Select[Any], gateway: str, wanted: EntryFilter) -> Select[Any]:

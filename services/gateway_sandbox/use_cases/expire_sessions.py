@@ -21,7 +21,9 @@ async def expire_due_sessions(gateway: SandboxGateway, books: TransactionBooks, 
 async def expire_sessions(sandbox: Sandbox) -> bool:
     """One round of the worker; True when there may be more."""
     full = False
-    for gateway in sandbox.gateways.values():
+    async with sandbox.uow() as tx:
+        concerned = await tx.entries.gateways_with_expired(sandbox.ports.clock.now())
+    for gateway in (each for each in sandbox.gateways.values() if each.name in concerned):
         async with sandbox.uow() as tx:
             books = TransactionBooks(tx, gateway=gateway.name, ports=sandbox.ports)
             expired = await expire_due_sessions(gateway, books, tx)

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.payment_service.db.rows import Row
 from services.payment_service.db.tables import disputes, operations
 from services.payment_service.domain.operations import (
     UNSETTLED,
@@ -140,7 +141,7 @@ def _money_flat(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"amount_minor": amount["amount_minor"], "currency": amount["currency"]}
 
 
-def operation_of(row: RowMapping) -> Operation:
+def operation_of(row: Row) -> Operation:
     return Operation(
         operation_id=row["operation_id"],
         payment_id=row["payment_id"],

@@ -7,10 +7,11 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, exists, func, insert, select, text, update
+from sqlalchemy import ColumnElement, Select, case, exists, func, insert, null, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.payment_service.db.rows import attempt_of, fact_of, parked_of, payment_of, payment_values
 from services.payment_service.db.tables import (
     operations,
     parked_events,
@@ -23,42 +24,59 @@ from services.payment_service.domain.models import (
     HOLDING,
     OPEN,
     Attempt,
-    AttemptStatus,
     CaptureMode,
-    Customer,
     Fact,
     FactKind,
-    FactSource,
-    Item,
-    NextAction,
-    Observation,
     ParkedEvent,
     ParkedStatus,
     Payment,
-    PaymentState,
     PaymentStatus,
-    Terms,
 )
 from services.payment_service.use_cases.ports import PaymentFilter
-from shared.money import Money
 
+# Each by the one condition that has an index of its own: a join, or "=" on a gateway, would leave it to the planner
+# where to begin, and a plan made for empty tables reads all payments of the gateway (as in migration 0007).
 _FIND = text(
     """
     SELECT payment_id FROM (
-        SELECT payment_id, 1 AS rank FROM payments WHERE payment_id = ANY(:ours)
+        SELECT payment_id, 1 AS rank FROM payments
+        WHERE payment_id = ANY(:ours) AND gateway IS NOT DISTINCT FROM CAST(:gateway AS text)
+            AND account IS NOT DISTINCT FROM CAST(:account AS text)
         UNION ALL
-        SELECT payment_id, 2 FROM payment_attempts WHERE reference = ANY(:ours)
+        SELECT payment_id, 2 FROM payment_attempts AS a
+        WHERE reference = ANY(:ours) AND (
+            SELECT gateway = :gateway AND account IS NOT DISTINCT FROM CAST(:account AS text)
+            FROM payments WHERE payment_id = a.payment_id)
         UNION ALL
         SELECT payment_id, 3 FROM payment_references
-        WHERE gateway = :gateway AND (reference = ANY(:theirs) OR reference = ANY(:ours))
+        WHERE gateway = :gateway AND account = coalesce(CAST(:account AS text), '')
+            AND reference = ANY(CAST(:theirs AS text[]) || CAST(:ours AS text[]))
         UNION ALL
-        SELECT payment_id, 4 FROM payments WHERE order_id = ANY(:ours)
-    ) AS known JOIN payments p USING (payment_id)
-    WHERE p.gateway = :gateway AND p.account IS NOT DISTINCT FROM CAST(:account AS text)
+        SELECT payment_id, 4 FROM payments
+        WHERE order_id = ANY(:ours) AND gateway IS NOT DISTINCT FROM CAST(:gateway AS text)
+            AND account IS NOT DISTINCT FROM CAST(:account AS text)
+    ) AS known
     ORDER BY rank, payment_id DESC LIMIT 1
     """
 )
 
+
+_ADD_REFERENCES = text(
+    """
+    INSERT INTO payment_references (gateway, account, reference, payment_id)
+    SELECT :gateway, :account, name, :payment_id
+    FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS given (name, place) ORDER BY place
+    ON CONFLICT DO NOTHING
+    """
+)
+
+_LOCK_NAMES = text(
+    """
+    SELECT pg_advisory_xact_lock(hashtextextended(name, 1)) FROM (
+        SELECT name FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS given (name, place) ORDER BY place
+    ) AS ordered
+    """
+)
 
 _NOT_FINAL = payments.c.status.in_(sorted(OPEN)) | (
     payments.c.status.in_(sorted(HOLDING)) & (payments.c.amount_authorized != payments.c.amount_captured)
@@ -72,7 +90,7 @@ class Payments:
 
     async def add(self, payment: Payment) -> bool:
         statement = (
-            upsert(payments).values(_payment_values(payment)).on_conflict_do_nothing().returning(payments.c.payment_id)
+            upsert(payments).values(payment_values(payment)).on_conflict_do_nothing().returning(payments.c.payment_id)
         )
         return (await self._connection.execute(statement)).scalar() is not None
 
@@ -125,9 +143,8 @@ class Payments:
 
     async def add_references(self, payment: Payment, references: Sequence[str]) -> bool:
         known_by = {"gateway": payment.gateway, "account": payment.account or "", "payment_id": payment.payment_id}
-        rows = [known_by | {"reference": each} for each in dict.fromkeys(references)]
-        statement = upsert(payment_references).values(rows).on_conflict_do_nothing()
-        return (await self._connection.execute(statement)).rowcount > 0
+        values = known_by | {"names": list(dict.fromkeys(references))}
+        return (await self._connection.execute(_ADD_REFERENCES, values)).rowcount > 0
 
     async def references(self, payment_id: str) -> tuple[str, ...]:
         statement = (
@@ -155,7 +172,7 @@ class Payments:
             statement = statement.where(payments.c.payment_id.in_(known))
         if filter_.final is not None:
             statement = statement.where(~_NOT_FINAL if filter_.final else _NOT_FINAL)
-        return [_payment(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [payment_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def siblings_with_money(self, payment: Payment) -> list[str]:
         lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:order_id, 0))")
@@ -222,15 +239,15 @@ class Payments:
 
     async def _one(self, statement: Select[Any]) -> Payment | None:
         row = (await self._connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else _payment(row)
+        return None if row is None else payment_of(row)
 
 
 class Attempts:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(self, attempt: Attempt) -> None:
-        values = {
+    async def add(self, attempt: Attempt, *, leased_seconds: float | None = None) -> None:
+        values: dict[str, Any] = {
             "attempt_id": attempt.attempt_id,
             "payment_id": attempt.payment_id,
             "reference": attempt.reference,
@@ -239,6 +256,8 @@ class Attempts:
             "session_expires_at": attempt.session_expires_at,
             "created_at": attempt.created_at,
         }
+        if leased_seconds is not None:
+            values |= {"lease_token": attempt.lease_token, "leased_until": _in_seconds(leased_seconds)}
         await self._connection.execute(insert(payment_attempts).values(values))
 
     async def latest(self, payment_id: str) -> Attempt | None:
@@ -249,40 +268,36 @@ class Attempts:
             .limit(1)
         )
         row = (await self._connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else _attempt(row)
+        return None if row is None else attempt_of(row)
 
-    async def save(self, attempt: Attempt) -> None:
+    async def lease(self, attempt: Attempt, *, token: str, seconds: float) -> bool:
+        columns = payment_attempts.c
         statement = (
             update(payment_attempts)
-            .where(payment_attempts.c.attempt_id == attempt.attempt_id)
+            .where(columns.attempt_id == attempt.attempt_id)
+            .where(columns.leased_until.is_(None) | (columns.leased_until < func.now()))
+            .values(status=attempt.status.value, lease_token=token, leased_until=_in_seconds(seconds))
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def end_call(self, attempt: Attempt, *, token: str, even_if_overtaken: bool = False) -> bool:
+        columns = payment_attempts.c
+        is_ours = columns.lease_token == token
+        statement = (
+            update(payment_attempts)
+            .where(columns.attempt_id == attempt.attempt_id)
             .values(
                 status=attempt.status.value,
                 session_expires_at=attempt.session_expires_at,
                 gateway_reference=attempt.gateway_reference,
                 next_action=attempt.next_action.to_json() if attempt.next_action else None,
+                lease_token=case((is_ours, null()), else_=columns.lease_token),
+                leased_until=case((is_ours, null()), else_=columns.leased_until),
             )
         )
-        await self._connection.execute(statement)
-
-    async def lease(self, attempt_id: str, *, token: str, seconds: float) -> bool:
-        statement = text(
-            """
-            UPDATE payment_attempts SET lease_token = :token, leased_until = now() + make_interval(secs => :seconds)
-            WHERE attempt_id = :attempt_id AND (leased_until IS NULL OR leased_until < now()) RETURNING attempt_id
-            """
-        )
-        values = {"attempt_id": attempt_id, "token": token, "seconds": float(seconds)}
-        return (await self._connection.execute(statement, values)).scalar() is not None
-
-    async def release(self, attempt_id: str, *, token: str) -> bool:
-        statement = text(
-            """
-            UPDATE payment_attempts SET lease_token = NULL, leased_until = NULL
-            WHERE attempt_id = :attempt_id AND lease_token = :token RETURNING attempt_id
-            """
-        )
-        values = {"attempt_id": attempt_id, "token": token}
-        return (await self._connection.execute(statement, values)).scalar() is not None
+        if not even_if_overtaken:
+            statement = statement.where(is_ours)
+        return (await self._connection.execute(statement)).rowcount == 1
 
 
 class Facts:
@@ -314,7 +329,7 @@ class Facts:
         statement = (
             select(payment_facts).where(payment_facts.c.payment_id == payment_id).order_by(payment_facts.c.position)
         )
-        return [_fact(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [fact_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
 
 class Parked:
@@ -329,9 +344,8 @@ class Parked:
 
     async def lock_references(self, gateway: str, references: Sequence[str]) -> None:
         # In one order everywhere, so that two transactions with several references cannot wait for each other.
-        statement = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 1))")
-        for reference in sorted(set(references)):
-            await self._connection.execute(statement, {"name": f"{gateway}:{reference}"})
+        names = sorted({f"{gateway}:{reference}" for reference in references})
+        await self._connection.execute(_LOCK_NAMES, {"names": names})
 
     async def wake(self, gateway: str, account: str | None, references: Sequence[str]) -> int:
         statement = text(
@@ -353,7 +367,7 @@ class Parked:
             .with_for_update(skip_locked=True)
         )
         row = (await self._connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else _parked(row)
+        return None if row is None else parked_of(row)
 
     async def set_status(self, parked_id: str, status: ParkedStatus) -> None:
         statement = update(parked_events).where(parked_events.c.parked_id == parked_id).values(status=status.value)
@@ -366,7 +380,7 @@ class Parked:
             .values(status=ParkedStatus.UNCLAIMED.value)
             .returning(*parked_events.c)
         )
-        return [_parked(row) for row in (await self._connection.execute(statement)).mappings()]
+        return [parked_of(row) for row in (await self._connection.execute(statement)).mappings()]
 
     async def waiting_with_known_payment(self) -> int:
         statement = text(
@@ -389,119 +403,6 @@ class Parked:
         return int((await self._connection.execute(statement)).scalar_one())
 
 
-def _payment_values(payment: Payment) -> dict[str, Any]:
-    return {
-        "payment_id": payment.payment_id,
-        "order_id": payment.order_id,
-        "gateway": payment.gateway,
-        "amount_minor": payment.amount.amount_minor,
-        "currency": payment.amount.currency,
-        "capture": payment.terms.capture.value,
-        "tolerance_minor": payment.terms.tolerance_minor,
-        "status": payment.status.value,
-        "version": payment.version,
-        "description": payment.description,
-        "customer": asdict(payment.customer),
-        "items": [asdict(item) for item in payment.items],
-        "success_url": payment.success_url,
-        "failure_url": payment.failure_url,
-        "cancel_url": payment.cancel_url,
-        "request_digest": payment.request_digest,
-        "created_at": payment.created_at,
-        "updated_at": payment.updated_at,
-        "expires_at": payment.expires_at,
-        "authorization_valid_for": payment.authorization_valid_for,
-        "account": payment.account,
-        "method": payment.method,
-    }
-
-
-def _payment(row: RowMapping) -> Payment:
-    return Payment(
-        payment_id=row["payment_id"],
-        order_id=row["order_id"],
-        gateway=row["gateway"],
-        terms=Terms(Money(row["amount_minor"], row["currency"]), CaptureMode(row["capture"]), row["tolerance_minor"]),
-        state=PaymentState(
-            status=PaymentStatus(row["status"]),
-            amount_authorized=row["amount_authorized"],
-            amount_capture_pending=row["amount_capture_pending"],
-            amount_captured=row["amount_captured"],
-            amount_refund_pending=row["amount_refund_pending"],
-            amount_refunded=row["amount_refunded"],
-            amount_disputed=row["amount_disputed"],
-            amount_dispute_lost=row["amount_dispute_lost"],
-            amount_excess=row["amount_excess"],
-            has_unknown_operation=row["has_unknown_operation"],
-            failure_code=row["failure_code"],
-            conflict=row["conflict"],
-        ),
-        version=row["version"],
-        description=row["description"],
-        customer=Customer(**row["customer"]),
-        items=tuple(Item(**item) for item in row["items"]),
-        success_url=row["success_url"],
-        failure_url=row["failure_url"],
-        cancel_url=row["cancel_url"],
-        request_digest=bytes(row["request_digest"]),
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        expires_at=row["expires_at"],
-        account=row["account"],
-        method=row["method"],
-        gateway_reference=row["gateway_reference"],
-        duplicate_of=row["duplicate_of"],
-        asked_at=row["asked_at"],
-        session_unknown=row["session_unknown"],
-        authorization_valid_for=row["authorization_valid_for"],
-        capture_before=row["capture_before"],
-        capture_warned_at=row["capture_warned_at"],
-        given_up_at=row["given_up_at"],
-    )
-
-
-def _attempt(row: RowMapping) -> Attempt:
-    action = row["next_action"]
-    return Attempt(
-        attempt_id=row["attempt_id"],
-        payment_id=row["payment_id"],
-        reference=row["reference"],
-        idempotency_key=row["idempotency_key"],
-        status=AttemptStatus(row["status"]),
-        session_expires_at=row["session_expires_at"],
-        created_at=row["created_at"],
-        gateway_reference=row["gateway_reference"],
-        next_action=NextAction(action["type"], action["url"], action.get("fields", {})) if action else None,
-        lease_token=row["lease_token"],
-    )
-
-
-def _fact(row: RowMapping) -> Fact:
-    amount = Money(row["amount_minor"], row["currency"]) if row["currency"] is not None else None
-    observation = Observation(
-        FactKind(row["kind"]),
-        row["object_reference"],
-        amount,
-        row["occurred_at"],
-        row["reason"],
-        row["about"],
-        row["operation"],
-        row["capture_before"],
-    )
-    return Fact(observation, FactSource(row["source"]), row["received_at"])
-
-
-def _parked(row: RowMapping) -> ParkedEvent:
-    return ParkedEvent(
-        parked_id=row["parked_id"],
-        gateway=row["gateway"],
-        account=row["account"],
-        delivery_id=row["delivery_id"],
-        event_type=row["event_type"],
-        trust=row["trust"],
-        content_type=row["content_type"],
-        payload=row["payload"],
-        received_at=row["received_at"],
-        references=tuple(row["refs"]),
-        status=ParkedStatus(row["status"]),
-    )
+def _in_seconds(seconds: float) -> ColumnElement[Any]:
+    """By the database's clock, which is the only one that all processes share."""
+    return func.now() + func.make_interval(0, 0, 0, 0, 0, 0, float(seconds))

@@ -256,6 +256,7 @@ parked_events = Table(
     one_of("status", _values(ParkedStatus)),
     Index("ix_parked_events_refs", "refs", postgresql_using="gin"),
     Index("ix_parked_events_unsettled", "status", "parked_at", postgresql_where=text("status IN ('waiting', 'ready')")),
+    Index("ix_parked_events_applied", "parked_at", "parked_id", postgresql_where=text("status = 'applied'")),
     Index(
         "ix_parked_events_for_a_person",
         "received_at",

@@ -19,8 +19,9 @@ class Timeline:
 
     async def add(self, payment_id: str, *entries: TimelineEntry) -> None:
         if entries:
+            # As parameters and not as values: a statement with its rows in it is compiled anew each time.
             rows = [_values(payment_id, entry) for entry in entries]
-            await self._connection.execute(insert(payment_timeline).values(rows))
+            await self._connection.execute(insert(payment_timeline), rows)
 
     async def of_payment(self, payment_id: str, *, limit: int | None = None) -> list[TimelineEntry]:
         columns = payment_timeline.c

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.payment_service.db.batch import BatchTransaction, load
+from services.payment_service.db.batch_statements import BatchStatements
 from services.payment_service.db.exports import Exports
 from services.payment_service.db.ledger import Ledger
 from services.payment_service.db.operations import Disputes, Operations
 from services.payment_service.db.repositories import Attempts, Facts, Parked, Payments
 from services.payment_service.db.timeline import Timeline
-from shared.db.session import Database
+from services.payment_service.use_cases.recording_ports import Wanted
+from shared.db.session import Database, driver_of
 from shared.db.unit_of_work import Transaction, UnitOfWork
 from shared.ports import Ports
 
@@ -33,6 +39,15 @@ class PaymentTransaction(Transaction):
 
     def new_reference(self) -> str:
         return self._ids.new_reference()
+
+    @asynccontextmanager
+    async def together(
+        self, consumer: str, message_ids: Sequence[str], wanted: Mapping[str, Wanted]
+    ) -> AsyncIterator[BatchTransaction]:
+        statements = BatchStatements(await driver_of(self.connection))
+        batch = BatchTransaction(self, await load(consumer, message_ids, wanted, statements), statements)
+        yield batch
+        await batch.write()
 
 
 def unit_of_work(database: Database, ports: Ports) -> UnitOfWork[PaymentTransaction]:

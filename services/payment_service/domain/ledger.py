@@ -113,29 +113,27 @@ def settlement_postings(totals: SettlementTotals) -> tuple[Posting, ...]:
 
 def postings(before: PaymentState, after: PaymentState) -> tuple[Posting, ...]:
     """What changes between two states; sums to zero; no line for what stays the same."""
-    pairs = (
-        (Account.AUTHORIZATIONS_HELD, Account.AUTHORIZATIONS_DUE, _held(after) - _held(before)),
-        (Account.GATEWAY_RECEIVABLE, Account.CUSTOMER_PAYMENTS, after.amount_captured - before.amount_captured),
-        (
-            Account.CUSTOMER_PAYMENTS,
-            Account.REFUNDS_PENDING,
-            after.amount_refund_pending - before.amount_refund_pending,
-        ),
-        (Account.CUSTOMER_PAYMENTS, Account.GATEWAY_RECEIVABLE, after.amount_refunded - before.amount_refunded),
-        (Account.DISPUTES_WITHHELD, Account.GATEWAY_RECEIVABLE, _disputed(after) - _disputed(before)),
-        (
-            Account.DISPUTE_LOSSES,
-            Account.GATEWAY_RECEIVABLE,
-            after.amount_dispute_lost - before.amount_dispute_lost,
-        ),
-        # It is gone from what the gateway owes us, whether or not it fits our totals: settlement will say so too.
-        (Account.RETURNED_IN_EXCESS, Account.GATEWAY_RECEIVABLE, after.amount_excess - before.amount_excess),
+    held = _held(after) - _held(before)
+    captured = after.amount_captured - before.amount_captured
+    pending = after.amount_refund_pending - before.amount_refund_pending
+    refunded = after.amount_refunded - before.amount_refunded
+    disputed = _disputed(after) - _disputed(before)
+    lost = after.amount_dispute_lost - before.amount_dispute_lost
+    excess = after.amount_excess - before.amount_excess
+    # What was captured is owed to us by the gateway and was paid by a shopper; what goes back is taken off both. What
+    # is disputed, lost or returned in excess is gone from what the gateway owes, whether or not it fits our totals:
+    # settlement will say so too. What is reserved is still owed.
+    changes = (
+        (Account.AUTHORIZATIONS_HELD, held),
+        (Account.AUTHORIZATIONS_DUE, -held),
+        (Account.GATEWAY_RECEIVABLE, captured - refunded - disputed - lost - excess),
+        (Account.CUSTOMER_PAYMENTS, pending + refunded - captured),
+        (Account.REFUNDS_PENDING, -pending),
+        (Account.DISPUTES_WITHHELD, disputed),
+        (Account.DISPUTE_LOSSES, lost),
+        (Account.RETURNED_IN_EXCESS, excess),
     )
-    sums: dict[Account, int] = {}
-    for debit, credit, amount in pairs:
-        sums[debit] = sums.get(debit, 0) + amount
-        sums[credit] = sums.get(credit, 0) - amount
-    return tuple(Posting(account, amount) for account, amount in sums.items() if amount)
+    return tuple(Posting(account, amount) for account, amount in changes if amount)
 
 
 def _held(state: PaymentState) -> int:

@@ -72,6 +72,8 @@ class DisputeClaim:
 
 def settle_operations(operations: Sequence[Operation], observations: Iterable[Observation]) -> tuple[Operation, ...]:
     """The operations with status, gateway reference and failure code as the facts and their calls have it."""
+    if not operations:
+        return ()
     observations = tuple(observations)
     by_operation = _facts_by_operation(operations, observations)
     return tuple(
@@ -196,7 +198,9 @@ def _names_of_refunds(operations: Sequence[Operation], observations: Sequence[Ob
 
 def refunds_claimed(operations: Sequence[Operation], observations: Iterable[Observation]) -> tuple[RefundClaim, ...]:
     """Every refund once: those of our (settled) operations, and those that were made at the gateway."""
-    observations = tuple(observations)
+    observations = tuple(o for o in observations if o.kind in _REFUND_KINDS or o.kind in _OPERATION_KINDS)
+    if not observations and not operations:
+        return ()
     named = _names_of_refunds(operations, observations)
     strangers: dict[str, list[Observation]] = {}
     for observation in observations:

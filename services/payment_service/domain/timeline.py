@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Protocol
 
-from services.payment_service.domain.models import Fact, FactKind, FactSource, Payment, PaymentState
+from services.payment_service.domain.models import Fact, FactKind, FactSource, Observation, Payment, PaymentState
 from services.payment_service.domain.operations import Dispute, DisputeStatus, Operation, OperationKind, OperationStatus
 from shared.clock import to_rfc3339
 from shared.errors import DomainError, GatewayObjectNotFound, GatewayRejected, GatewayUnavailable, PayrailError
@@ -70,6 +72,9 @@ class Learning(Protocol):
     def by(self) -> str | None: ...
 
 
+_TOTALS = tuple(each.name for each in fields(PaymentState) if each.name.startswith("amount_"))
+_totals_of = attrgetter(*_TOTALS)
+_LABELS = {name: name.removeprefix("amount_").replace("_", " ") for name in _TOTALS}
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,79}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LEARNT_BY: Mapping[str, str] = {"whd": "delivery_id", "run": "run_id", "att": "attempt_id"}
@@ -148,41 +153,39 @@ _RESULT_OF_ERROR: tuple[tuple[type[PayrailError], str], ...] = (
 def fact_entry(fact: Fact, learnt_by: str | None = None) -> TimelineEntry:
     """Something new was learnt. ``learnt_by``: the delivery, request, attempt or run that brought it."""
     observation = fact.observation
-    delivery = _learnt_by(learnt_by)
+    reason, reference = code(observation.reason), _reference(observation.object_reference)
     details = {
         "fact": observation.kind.value,
-        "reason": code(observation.reason),
+        "reason": reason,
         "about": _reference(observation.about),
         "operation": observation.operation,
         "occurred_at": to_rfc3339(observation.occurred_at) if observation.occurred_at else None,
         "capture_before": to_rfc3339(observation.capture_before) if observation.capture_before else None,
     }
+    request_id = _tell_learnt_by(learnt_by, details)
     return TimelineEntry(
         kind=EntryKind.FACT,
         at=fact.received_at,
-        summary=_fact_summary(fact),
+        summary=_fact_summary(observation, reason, reference),
         source=fact.source.value,
-        reference=_reference(observation.object_reference),
+        reference=reference,
         amount=observation.amount,
-        request_id=delivery.pop("request_id", None),
-        details=_present(details | delivery),
+        request_id=request_id,
+        details=_present(details),
     )
 
 
-def _fact_summary(fact: Fact) -> str:
-    observation = fact.observation
+def _fact_summary(observation: Observation, reason: str | None, reference: str | None) -> str:
     sentence = _FACT_SUMMARIES[observation.kind].format(money=observation.amount or "an unnamed amount")
-    reason = code(observation.reason)
     if reason is not None and observation.kind is not FactKind.APPROVED:  # there it only tells approvals apart
         sentence = f"{sentence}: {reason}"
-    return f"{sentence} ({_reference(observation.object_reference)})"
+    return f"{sentence} ({reference})"
 
 
 def status_entry(before: Payment, after: Payment, learnt: Learning) -> TimelineEntry:
     """The payment's status or totals changed, or it was found to be an order's second success."""
-    learnt_by = _learnt_by(learnt.by)
     changes = _changed_totals(before.state, after.state)
-    details = {
+    details: dict[str, Any] = {
         "from": before.status.value,
         "to": after.status.value,
         "version": after.version,
@@ -191,14 +194,15 @@ def status_entry(before: Payment, after: Payment, learnt: Learning) -> TimelineE
         "duplicate_of": after.duplicate_of,
         "totals": {name: [old, new] for name, (old, new) in changes.items()} or None,
     }
+    request_id = _tell_learnt_by(learnt.by, details)
     return TimelineEntry(
         kind=EntryKind.STATUS,
         at=learnt.at,
         summary=_status_summary(before, after, changes),
         source=learnt.source.value,
         reference=_reference(after.gateway_reference),
-        request_id=learnt_by.pop("request_id", None),
-        details=_present(details | learnt_by),
+        request_id=request_id,
+        details=_present(details),
     )
 
 
@@ -206,24 +210,31 @@ def _status_summary(before: Payment, after: Payment, changes: Mapping[str, tuple
     currency = after.amount.currency
     parts = []
     if before.status is not after.status:
-        parts.append(f"status {before.status} → {after.status}")
+        parts.append(f"status {before.status.value} → {after.status.value}")
     if before.duplicate_of is None and after.duplicate_of is not None:
         parts.append(f"the order's second payment, after {after.duplicate_of}")
     if after.state.conflict is not None and before.state.conflict != after.state.conflict:
         parts.append(f"conflict: {code(after.state.conflict)}")
     for name, (old, new) in changes.items():
-        label = name.removeprefix("amount_").replace("_", " ")
-        parts.append(f"{label} {Money(old, currency)} → {Money(new, currency)}")
+        parts.append(f"{_LABELS[name]} {_told(old, currency)} → {_told(new, currency)}")
     if before.outcome_unknown is not after.outcome_unknown:
         parts.append("an outcome is unknown" if after.outcome_unknown else "no outcome is unknown any more")
     sentence = "; ".join(parts) or "nothing that counts changed"
     return f"{sentence[0].upper()}{sentence[1:]}"
 
 
+@lru_cache(maxsize=512)
+def _told(amount_minor: int, currency: str) -> str:
+    """Remembered, because most totals are nothing, or what another total of the payment is, too."""
+    return str(Money(amount_minor, currency))
+
+
 def _changed_totals(before: PaymentState, after: PaymentState) -> dict[str, tuple[int, int]]:
-    names = [each.name for each in fields(PaymentState) if each.name.startswith("amount_")]
-    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
-    return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
+    old_totals, new_totals = _totals_of(before), _totals_of(after)
+    if old_totals == new_totals:
+        return {}
+    pairs = zip(_TOTALS, old_totals, new_totals, strict=True)
+    return {name: (old, new) for name, old, new in pairs if old != new}
 
 
 def operation_entry(operation: Operation, before_status: OperationStatus | None = None) -> TimelineEntry:
@@ -398,10 +409,12 @@ def code(text: str | None) -> str | None:
     """The text if it has the form of a code or an id; free text may hold personal data and is left out."""
     if text is None or not _CODE.fullmatch(text):
         return None
-    return storable_text(text) if storable_text(text) == text else None
+    return text if storable_text(text) == text else None
 
 
+@lru_cache(maxsize=512)
 def _reference(text: str | None) -> str | None:
+    """Remembered, because what is learnt of a payment is told in several sentences at once."""
     return None if text is None else storable_text(text)[:_MAX_REFERENCE]
 
 
@@ -412,11 +425,15 @@ def _actor(text: str | None) -> str | None:
     return "[removed]" if "@" in text else storable_text(text)[:_MAX_REFERENCE]
 
 
-def _learnt_by(learnt_by: str | None) -> dict[str, Any]:
+def _tell_learnt_by(learnt_by: str | None, details: dict[str, Any]) -> str | None:
+    """Puts what brought it into the details; a request's id is no detail, and is returned."""
     if learnt_by is None:
-        return {}
-    by_default = "request_id" if _REQUEST_ID.fullmatch(learnt_by) else "learnt_by"  # a command's key, say
-    return {_LEARNT_BY.get(learnt_by.partition("_")[0], by_default): learnt_by}
+        return None
+    name = _LEARNT_BY.get(learnt_by.partition("_")[0])
+    if name is None and _REQUEST_ID.fullmatch(learnt_by):
+        return learnt_by
+    details[name or "learnt_by"] = learnt_by  # a command's key, say
+    return None
 
 
 def _codes(details: Mapping[str, Any]) -> dict[str, Any]:

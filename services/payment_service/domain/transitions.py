@@ -99,10 +99,11 @@ def _from_money(terms: Terms, observations: frozenset[Observation]) -> PaymentSt
     money = [observation for observation in observations if observation.kind in _MONEY_KINDS]
     if any(observation.amount is None or observation.amount.currency != terms.amount.currency for observation in money):
         return _conflicted(terms, observations, "currency_mismatch")
-    reversals = _reversals(terms, observations)
-    captured = captured_total([*money, *reversals])
+    taken = captured = captured_total(money)
+    if reversals := _reversals(terms, observations):
+        captured = captured_total([*money, *reversals])
     held = max(captured, _held(observations))
-    was_reversed = captured < captured_total(money)
+    was_reversed = captured < taken
     if captured or held:
         is_short = captured < terms.amount.amount_minor - terms.tolerance_minor
         if was_reversed and is_short:
@@ -163,6 +164,8 @@ def _with_returns(
     disputes: Sequence[DisputeClaim],
 ) -> PaymentState:
     """Fit what goes back, and what is reserved, into what was captured and held."""
+    if not operations and not refunds and not disputes:
+        return state
     currency = terms.amount.currency
     foreign = any(refund.currency not in (None, currency) for refund in refunds)
     foreign |= any(dispute.amount is not None and dispute.amount.currency != currency for dispute in disputes)

@@ -72,6 +72,8 @@ def optional_text(source: Mapping[str, Any], key: str, *, longest: int = 2000) -
 
 def is_storable(text: str) -> bool:
     """PostgreSQL takes neither NUL nor a lone surrogate, both of which JSON can escape."""
+    if text.isascii():
+        return "\x00" not in text
     return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -16,7 +16,7 @@ from services.payment_service.domain.operations import (
     OperationStatus,
 )
 from services.payment_service.domain.transitions import is_late_success
-from services.payment_service.use_cases.ports import PaymentTransaction
+from services.payment_service.use_cases.recording_ports import RecordingTransaction
 from shared.contracts.payment_events import (
     STATUS_EVENTS,
     CaptureFailed,
@@ -34,7 +34,9 @@ from shared.contracts.payment_events import (
     RefundReversed,
     RefundSucceeded,
 )
+from shared.correlation import current_correlation
 from shared.metrics import PAYMENT_TRANSITIONS
+from shared.unit_of_work import NewEvent
 
 
 class Learning(Protocol):
@@ -92,16 +94,20 @@ def events_of_change(payment: Payment, changes: Changes) -> list[Event]:
 
 
 async def announce(
-    tx: PaymentTransaction, payment: Payment, before: Payment, events: Sequence[Event], learnt: Learning
+    tx: RecordingTransaction, payment: Payment, before: Payment, events: Sequence[Event], learnt: Learning
 ) -> None:
     """Put the change's events into the outbox."""
     if payment.status is not before.status:
         PAYMENT_TRANSITIONS.labels(payment.gateway, payment.status).inc()
+    correlation = current_correlation()
+    traceparent = correlation.traceparent if correlation else None
+    new = []
     for model, reason, extra in events:
         event = event_of(
             model, payment, previous=before.state, learnt_from=learnt.source.value, reason=reason, at=learnt.at, **extra
         )
-        await tx.outbox.add(event, subject=payment.payment_id, correlation_id=payment.order_id, causation_id=learnt.by)
+        new.append(NewEvent(event, payment.payment_id, payment.order_id, learnt.by, traceparent))
+    await tx.outbox.add_many(new)
 
 
 def _payment_events(before: Payment, after: Payment) -> Iterator[Event]:

@@ -11,11 +11,13 @@ import structlog
 from services.payment_service.domain.errors import GatewayNotEnabled
 from services.payment_service.domain.models import FactSource, Observation, ParkedEvent, ParkedStatus, Payment
 from services.payment_service.gateways.port import Delivery, GatewayEvent, Snapshot, UnreadableWebhook
-from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
+from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context
 from services.payment_service.use_cases.record_facts import Learnt, record_facts
+from services.payment_service.use_cases.recording_ports import RecordingTransaction
 from shared.contracts.webhook_events import WebhookParked, WebhookReceived
+from shared.correlation import current_correlation
 from shared.errors import GatewayObjectNotFound
-from shared.unit_of_work import InboxClaim
+from shared.unit_of_work import InboxClaim, NewEvent
 
 log = structlog.get_logger()
 
@@ -60,38 +62,88 @@ class Webhook:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A webhook as its gateway's adapter reads it, before anything is looked up. Without an event it could not be
+    read: its gateway is not enabled, or ``unreadable`` says why."""
+
+    webhook: Webhook
+    event: GatewayEvent | None = None
+    unreadable: str | None = None
+
+    @property
+    def is_of_interest(self) -> bool:
+        """Whether there is more to do than to claim it."""
+        return self.unreadable is not None or (self.event is not None and self.event.ignored is None)
+
+    @property
+    def speaks_for_itself(self) -> bool:
+        """Whether the gateway need not be asked what has happened."""
+        return self.webhook.trust == "full" and self.event is not None and not self.event.must_ask
+
+    @property
+    def names_its_objects(self) -> bool:
+        return self.event is not None and all(observation.object_reference for observation in self.event.observations)
+
+
+def read_webhook(event: WebhookReceived, context: Context) -> Reading:
+    """Pure; raises nothing that the webhook's content could be the reason of."""
+    webhook = Webhook.from_event(event)
+    if webhook.gateway not in context.gateways:
+        return Reading(webhook)
+    try:
+        return Reading(webhook, _translate(webhook, context))
+    except UnreadableWebhook as error:
+        return Reading(webhook, unreadable=str(error))
+
+
+def tell_of(reading: Reading) -> None:
+    """The log's line about a webhook that changes no payment."""
+    webhook = reading.webhook
+    about = {"gateway": webhook.gateway, "delivery_id": webhook.delivery_id}
+    if reading.unreadable is not None:
+        log.error("webhook_unreadable", reason=reading.unreadable, **about)
+    elif reading.event is None:
+        log.warning("webhook_of_disabled_gateway", **about)
+    elif reading.event.ignored is not None:
+        log.info(
+            "webhook_ignored",
+            gateway=webhook.gateway,
+            event_type=reading.event.event_type,
+            reason=reading.event.ignored,
+        )
+
+
 async def apply_webhook(event: WebhookReceived, claim: InboxClaim, context: Context) -> None:
     """Translate, ask where the event alone is not to be believed, then claim, record and announce in one transaction.
 
     A gateway that is not enabled, or an event type of no interest, is only claimed. What cannot be read is parked for a
     person. Raises GatewayUnavailable or GatewayOutcomeUnknown where asking failed: the message is then tried again.
     """
-    webhook = Webhook.from_event(event)
-    if webhook.gateway not in context.gateways:
-        log.warning("webhook_of_disabled_gateway", gateway=webhook.gateway, delivery_id=webhook.delivery_id)
-        await _only_claim(claim, context)
-        return
-    try:
-        translated = _translate(webhook, context)
-    except UnreadableWebhook as error:
-        log.error("webhook_unreadable", gateway=webhook.gateway, delivery_id=webhook.delivery_id, reason=str(error))
-        await _park_unreadable(webhook, claim, context)
-        return
-    if translated.ignored is not None:
-        log.info(
-            "webhook_ignored", gateway=webhook.gateway, event_type=translated.event_type, reason=translated.ignored
-        )
-        await _only_claim(claim, context)
-        return
-    believed = await ask_if_needed(webhook, translated, context)
+    reading = read_webhook(event, context)
+    tell_of(reading)
+    believed = None
+    if reading.event is not None and reading.is_of_interest:
+        believed = await ask_if_needed(reading.webhook, reading.event, context)
     async with context.uow() as tx:
-        if not await tx.inbox.claim(claim):
-            return
-        if believed is None or not await apply_translated(tx, webhook, believed, context):
-            await _park(tx, webhook, translated, context)
+        if await tx.inbox.claim(claim):
+            await apply_reading(tx, reading, believed, context)
 
 
-async def apply_translated(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> bool:
+async def apply_reading(
+    tx: RecordingTransaction, reading: Reading, believed: GatewayEvent | None, context: Context
+) -> None:
+    """What a claimed webhook does. ``believed``: what is to be believed of it; None where its payment is not known."""
+    webhook, event = reading.webhook, reading.event
+    if reading.unreadable is not None:
+        await tx.parked.add(_parked(webhook, (), ParkedStatus.UNREADABLE, context))
+    if event is None or not reading.is_of_interest:
+        return
+    if believed is None or not await apply_translated(tx, webhook, believed, context):
+        await _park(tx, webhook, event, context)
+
+
+async def apply_translated(tx: RecordingTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> bool:
     """Record the event's facts; False where no payment of that account is known by any of its references."""
     payment_id = await _find(tx, webhook, event, context)
     if payment_id is None:
@@ -116,8 +168,8 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     (any more): then it waits, and a person is called after the deadline. The gateway is asked about references that a
     hint brings only if they are known as this payment's: else a forged hint could lend it another payment's money.
     """
-    speaks_for_itself = webhook.trust == "full" and not event.must_ask
-    if speaks_for_itself and all(observation.object_reference for observation in event.observations):
+    reading = Reading(webhook, event)
+    if reading.speaks_for_itself and reading.names_its_objects:
         return event
     async with context.uow() as tx:
         payment_id = await _find(tx, webhook, event, context)
@@ -130,7 +182,7 @@ async def ask_if_needed(webhook: Webhook, event: GatewayEvent, context: Context)
     assert attempt is not None
     if not context.gateways.has(payment.gateway, payment.account):
         return None
-    if speaks_for_itself and payment.gateway_reference is not None:
+    if reading.speaks_for_itself and payment.gateway_reference is not None:
         return event
     believed = event.references if webhook.trust == "full" else ()
     asked_about = tuple(dict.fromkeys((*believed, *known, *event.asks_about)))
@@ -158,7 +210,7 @@ def retranslate(webhook: Webhook, context: Context) -> GatewayEvent:
     return _translate(webhook, context)
 
 
-async def _find(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> str | None:
+async def _find(tx: RecordingTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> str | None:
     """Only a payment of the account that the webhook was verified for: who holds one account's secret says nothing
     about another's money (failure W15)."""
     account = context.gateways.account_of(webhook.gateway, webhook.account)
@@ -171,12 +223,7 @@ def _about(payment: Payment, observations: Sequence[Observation]) -> list[Observ
     return [o if o.object_reference else replace(o, object_reference=about) for o in observations]
 
 
-async def _only_claim(claim: InboxClaim, context: Context) -> None:
-    async with context.uow() as tx:
-        await tx.inbox.claim(claim)
-
-
-async def _park(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> None:
+async def _park(tx: RecordingTransaction, webhook: Webhook, event: GatewayEvent, context: Context) -> None:
     references = (*event.references, *event.our_references)
     await tx.parked.lock_references(webhook.gateway, references)
     # Its payment may have been created since it was looked for: then nobody else will wake it.
@@ -196,13 +243,11 @@ async def _park(tx: PaymentTransaction, webhook: Webhook, event: GatewayEvent, c
         references=list(references),
         received_at=webhook.received_at,
     )
-    await tx.outbox.add(announced, subject=parked.parked_id, causation_id=webhook.delivery_id)
-
-
-async def _park_unreadable(webhook: Webhook, claim: InboxClaim, context: Context) -> None:
-    async with context.uow() as tx:
-        if await tx.inbox.claim(claim):
-            await tx.parked.add(_parked(webhook, (), ParkedStatus.UNREADABLE, context))
+    correlation = current_correlation()
+    traceparent = correlation.traceparent if correlation else None
+    await tx.outbox.add_many(
+        [NewEvent(announced, parked.parked_id, causation_id=webhook.delivery_id, traceparent=traceparent)]
+    )
 
 
 def _parked(webhook: Webhook, references: Sequence[str], status: ParkedStatus, context: Context) -> ParkedEvent:

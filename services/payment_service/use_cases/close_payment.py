@@ -78,9 +78,9 @@ async def _cancel_unsent(payment_id: str, reason: str, context: Context) -> Paym
             raise NotFound
         if attempt.status not in (AttemptStatus.CREATED, AttemptStatus.REJECTED):
             return None
-        if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
+        rejected = replace(attempt, status=AttemptStatus.REJECTED)
+        if not await tx.attempts.lease(rejected, token=token, seconds=LEASE_SECONDS):
             return None
-        await tx.attempts.save(replace(attempt, status=AttemptStatus.REJECTED, lease_token=None))
         learnt = Learnt(FactSource.API, context.clock.now())
         never_sent = Observation(FactKind.CANCELED, attempt.reference, reason=reason)
         return (await record_facts(tx, payment, (never_sent,), learnt)).payment

@@ -11,15 +11,30 @@ import structlog
 
 from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.errors import PaymentIdReused
-from services.payment_service.domain.models import OPEN, CaptureMode, Customer, Item, Payment, PaymentState, Terms
+from services.payment_service.domain.models import (
+    OPEN,
+    Attempt,
+    CaptureMode,
+    Customer,
+    Item,
+    Payment,
+    PaymentState,
+    Terms,
+)
 from services.payment_service.domain.timeline import TimelineEntry, request_entry
 from services.payment_service.use_cases.announce import event_of
 from services.payment_service.use_cases.close_payment import close_payment
-from services.payment_service.use_cases.open_session import OpenedSession, new_attempt, open_session
+from services.payment_service.use_cases.open_session import (
+    OpenedSession,
+    add_leased_attempt,
+    call_gateway,
+    open_session,
+    release_unsent,
+)
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
 from shared.contracts.payment_events import PaymentCreated
 from shared.correlation import current_correlation
-from shared.errors import GatewayError
+from shared.errors import DatabaseUnavailable, GatewayError
 from shared.money import Money
 
 log = structlog.get_logger()
@@ -58,29 +73,38 @@ class CreatePayment:
 async def create_payment(command: CreatePayment, context: Context) -> OpenedSession:
     """Record the payment, then open its session; repeating it with the same ``payment_id`` goes on where it stopped.
 
-    The row is committed before the gateway is called, so a crash in between leaves a payment whose session is opened
-    (or found) by the next call. Raises GatewayNotEnabled, CurrencyNotSupported, CapabilityNotSupported, or
-    GatewayUnavailable while the gateway's breaker is open, and leaves no row then (failure PY16);
-    PaymentIdReused for another request under the same id; then what ``open_session`` raises.
+    The row and the lease on its first attempt are committed before the gateway is called, so a crash in between leaves
+    a payment whose session is opened (or found) by the next call once that lease has run out. Raises GatewayNotEnabled,
+    CurrencyNotSupported, CapabilityNotSupported, or GatewayUnavailable while the gateway's breaker is open, and leaves
+    no row then (failure PY16); PaymentIdReused for another request under the same id; then what ``open_session``
+    raises.
     """
     account = context.gateways.account_for(command.gateway, command.amount.currency)
     adapter = context.gateways.get(command.gateway, account)
     adapter.check(command.amount, command.capture)
     payment = _payment_of(command, account, adapter.facts.authorization_valid_for, context)
-    async with context.uow() as tx:
-        is_new = await tx.payments.add(payment)
-        if is_new:
-            # Here, so that a repeat whose session is open already is answered, and so that a refusal leaves no row.
-            context.gateways.require_available(payment.gateway, OperationClass.SESSION, account)
-            await _first_steps(tx, payment, context)
-        else:
-            existing = await tx.payments.get(payment.payment_id)
-            if existing is None or existing.request_digest != payment.request_digest:
-                raise PaymentIdReused
-    opened = await open_session(payment.payment_id, context)
+    first: tuple[Attempt, str] | None = None
+    try:
+        async with context.uow() as tx:
+            if await tx.payments.add(payment):
+                # Here, so that a repeat whose session is open already is answered, and so that a refusal leaves no row.
+                context.gateways.require_available(payment.gateway, OperationClass.SESSION, account)
+                first = await _first_steps(tx, payment, context)
+            else:
+                existing = await tx.payments.get(payment.payment_id)
+                if existing is None or existing.request_digest != payment.request_digest:
+                    raise PaymentIdReused
+    except DatabaseUnavailable:
+        if first is not None:
+            await release_unsent(*first, context)
+        raise
+    if first is None:
+        opened = await open_session(payment.payment_id, context)
+    else:
+        opened = await call_gateway(payment, *first, context)
     if _is_over(opened, context):
         return await _ended(opened, context)
-    return OpenedSession(opened.payment, opened.attempt, is_new=is_new)
+    return OpenedSession(opened.payment, opened.attempt, is_new=first is not None)
 
 
 def _is_over(opened: OpenedSession, context: Context) -> bool:
@@ -101,15 +125,15 @@ async def _ended(opened: OpenedSession, context: Context) -> OpenedSession:
     return replace(opened, payment=payment)
 
 
-async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Context) -> None:
-    attempt = new_attempt(payment, context)
-    await tx.attempts.add(attempt)
+async def _first_steps(tx: PaymentTransaction, payment: Payment, context: Context) -> tuple[Attempt, str]:
+    attempt, token = await add_leased_attempt(tx, payment, context)
     known_as = (payment.payment_id, attempt.reference, payment.order_id)
     await tx.parked.lock_references(payment.gateway, known_as)
     if await tx.parked.wake(payment.gateway, payment.account, known_as):
         tx.hint(PARKED_CHANNEL)
     await tx.timeline.add(payment.payment_id, _created_entry(payment))
     await tx.outbox.add(event_of(PaymentCreated, payment), subject=payment.payment_id, correlation_id=payment.order_id)
+    return attempt, token
 
 
 def _payment_of(

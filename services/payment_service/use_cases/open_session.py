@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -13,7 +14,7 @@ from services.payment_service.gateways.port import CreateSession, Session
 from services.payment_service.use_cases.ports import PARKED_CHANNEL, Context, PaymentTransaction
 from services.payment_service.use_cases.record_facts import Learnt, record_facts, settle
 from services.payment_service.use_cases.stopwatch import Stopwatch
-from shared.errors import GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
+from shared.errors import DatabaseUnavailable, GatewayOutcomeUnknown, GatewayRejected, GatewayUnavailable, NotFound
 
 LEASE_SECONDS = 25.0
 """Longer than a session call (its budget is 20 s). One that is overtaken does no harm: its key is the same."""
@@ -69,7 +70,13 @@ async def open_session(payment_id: str, context: Context) -> OpenedSession:
         if attempt.status is AttemptStatus.OPEN or payment.status in WITH_MONEY:
             return OpenedSession(payment, attempt)  # paid though its session was never confirmed: nothing to open
         if is_ours:
-            return await _call_gateway(payment, attempt, token, context)
+            try:
+                return await call_gateway(payment, attempt, token, context)
+            except GatewayRejected:
+                # Repeated for so long that its page has become too short: the next attempt asks for a longer one.
+                if not _is_too_short(attempt, context) or context.clock.monotonic() > deadline:
+                    raise
+                continue
         if context.clock.monotonic() > deadline:
             raise SessionBusy(retry_after_seconds=2)
         await context.clock.sleep(POLL_SECONDS)
@@ -96,22 +103,46 @@ async def _claim(
         await tx.attempts.add(attempt)
         # From here on the gateway may know the payment by a name that readers of it do not have.
         await tx.payments.touch(payment_id, attempt.created_at)
-    if not await tx.attempts.lease(attempt.attempt_id, token=token, seconds=LEASE_SECONDS):
+    sending = replace(attempt, status=AttemptStatus.SENDING)
+    if not await tx.attempts.lease(sending, token=token, seconds=LEASE_SECONDS):
         return payment, attempt, False
     context.gateways.require_available(
         payment.gateway, OperationClass.SESSION, payment.account
     )  # raising takes the lease back, too
-    await tx.attempts.save(replace(attempt, status=AttemptStatus.SENDING, lease_token=token))
     return payment, attempt, True
 
 
 def _is_stale(attempt: Attempt, context: Context) -> bool:
     """Never sent, and by now its page would be shorter than gateways allow."""
-    too_late = attempt.session_expires_at < context.clock.now() + SHORTEST_AT_GATEWAYS
-    return attempt.status is AttemptStatus.CREATED and too_late
+    return attempt.status is AttemptStatus.CREATED and _is_too_short(attempt, context)
 
 
-async def _call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
+def _is_too_short(attempt: Attempt, context: Context) -> bool:
+    return attempt.session_expires_at < context.clock.now() + SHORTEST_AT_GATEWAYS
+
+
+async def add_leased_attempt(tx: PaymentTransaction, payment: Payment, context: Context) -> tuple[Attempt, str]:
+    """A new payment's first attempt, and the lease under which its creator calls the gateway at once.
+
+    The row says ``sending`` from the start; the attempt comes back as it was before, as from a claim.
+    """
+    attempt, token = new_attempt(payment, context), context.ids.new("lse")
+    sending = replace(attempt, status=AttemptStatus.SENDING, lease_token=token)
+    await tx.attempts.add(sending, leased_seconds=LEASE_SECONDS)
+    return attempt, token
+
+
+async def release_unsent(attempt: Attempt, token: str, context: Context) -> None:
+    """After a commit that failed or was not answered: nothing was sent, so if the attempt is there, the next caller
+    need not wait for its lease. Raises nothing; that wait is all that fails with it."""
+    with suppress(DatabaseUnavailable):
+        async with context.uow() as tx:
+            if await tx.payments.get_for_update(attempt.payment_id) is not None:
+                await tx.attempts.end_call(attempt, token=token)
+
+
+async def call_gateway(payment: Payment, attempt: Attempt, token: str, context: Context) -> OpenedSession:
+    """Open the page and write down what became of it. The caller holds the lease by ``token``, committed."""
     adapter = context.gateways.get(payment.gateway, payment.account)
     repeated = attempt.status in (AttemptStatus.SENDING, AttemptStatus.UNKNOWN)
     stopwatch = Stopwatch("create_session", payment.gateway, context.clock)
@@ -156,9 +187,8 @@ async def _end_call(
     async with context.uow() as tx:
         payment = await tx.payments.get_for_update(attempt.payment_id)  # payment before attempt, as everywhere
         assert payment is not None
-        if not await tx.attempts.release(attempt.attempt_id, token=token):
+        if not await tx.attempts.end_call(replace(attempt, status=status), token=token):
             return  # somebody else holds it by now, and what they learn is newer (failure PY18)
-        await tx.attempts.save(replace(attempt, status=status, lease_token=None))
         learnt = Learnt(FactSource.API, context.clock.now(), by=attempt.attempt_id)
         after = replace(payment, session_unknown=status is AttemptStatus.UNKNOWN)
         await settle(tx, payment, learnt, after=after, entries=(entry,))
@@ -173,7 +203,6 @@ async def _record_session(
         await tx.parked.lock_references(gateway, session.references)
         payment = await tx.payments.get_for_update(payment_id)
         assert payment is not None
-        await tx.attempts.release(attempt.attempt_id, token=token)
         opened = replace(
             attempt,
             status=AttemptStatus.OPEN,
@@ -183,7 +212,7 @@ async def _record_session(
             lease_token=None,
         )
         # Even if the lease has passed on: the same key leads to the same session, so writing it again is the same.
-        await tx.attempts.save(opened)
+        await tx.attempts.end_call(opened, token=token, even_if_overtaken=True)
         learnt = Learnt(FactSource.API, now, by=attempt.attempt_id)
         recorded = await record_facts(
             tx,

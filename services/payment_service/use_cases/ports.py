@@ -11,10 +11,21 @@ from typing import Protocol
 from services.payment_service.domain.breaker import OperationClass
 from services.payment_service.domain.ledger import Account, Balance, LedgerEntry, Posting
 from services.payment_service.domain.models import Attempt, Fact, ParkedEvent, ParkedStatus, Payment, PaymentStatus
-from services.payment_service.domain.operations import Dispute, Operation, OperationStatus
+from services.payment_service.domain.operations import Operation, OperationStatus
 from services.payment_service.domain.snapshots import PaymentSnapshot
 from services.payment_service.domain.timeline import TimelineEntry
 from services.payment_service.gateways.port import GatewayAdapter
+from services.payment_service.use_cases.recording_ports import (
+    RecordingDisputes,
+    RecordingFacts,
+    RecordingLedger,
+    RecordingOperations,
+    RecordingParked,
+    RecordingPayments,
+    RecordingTimeline,
+    TogetherTransaction,
+    Wanted,
+)
 from services.payment_service.use_cases.turns import Turns
 from shared.clock import Clock
 from shared.ids import Ids
@@ -36,41 +47,18 @@ class PaymentFilter:
     final: bool | None = None
 
 
-class PaymentRepository(Protocol):
+class PaymentRepository(RecordingPayments, Protocol):
     async def add(self, payment: Payment) -> bool:
         """False where the id exists already; nothing is changed then."""
         ...
 
     async def get(self, payment_id: str) -> Payment | None: ...
 
-    async def get_for_update(self, payment_id: str) -> Payment | None:
-        """Locks the row until the end of the transaction: one writer of a payment at a time."""
-        ...
-
-    async def save(self, payment: Payment) -> None:
-        """Write the state, version, reference and marks of a payment that this transaction has locked."""
-        ...
-
-    async def find(
-        self, gateway: str, references: Sequence[str], our_references: Sequence[str], *, account: str | None = None
-    ) -> str | None:
-        """The payment's id: by our id, then our attempt reference, then any gateway reference ever seen, then the order
-        (its newest payment at that gateway)."""
-        ...
-
-    async def add_references(self, payment: Payment, references: Sequence[str]) -> bool:
-        """What the gateway calls it; ids of two accounts may be the same. Whether one of them is new."""
-        ...
-
     async def references(self, payment_id: str) -> tuple[str, ...]:
         """The gateway's references of a payment, in the order in which they were learnt."""
         ...
 
     async def search(self, filter_: PaymentFilter, *, after: str | None, limit: int) -> list[Payment]: ...
-
-    async def siblings_with_money(self, payment: Payment) -> list[str]:
-        """Other payments of the same order that hold or took money; locks the order against a concurrent answer."""
-        ...
 
     async def holds_to_warn(self, until: datetime, *, limit: int) -> list[str]:
         """Payments whose hold ends by then and of which nobody was warned."""
@@ -95,51 +83,27 @@ class PaymentRepository(Protocol):
 
     async def mark_asked(self, payment_id: str, at: datetime) -> None: ...
 
-    async def touch(self, payment_id: str, at: datetime) -> None:
-        """Something that belongs to a locked payment has changed though its own row has not: readers of what changed
-        since have to see it again."""
-        ...
-
-
-class FactRepository(Protocol):
-    async def add(self, payment_id: str, fact: Fact, *, learnt_by: str | None) -> bool:
-        """False where the payment has a fact with the same natural key. ``learnt_by`` is the delivery's or request's
-        id."""
-        ...
-
-    async def all(self, payment_id: str) -> list[Fact]: ...
-
 
 class AttemptRepository(Protocol):
-    async def add(self, attempt: Attempt) -> None: ...
+    async def add(self, attempt: Attempt, *, leased_seconds: float | None = None) -> None:
+        """With ``leased_seconds`` the attempt's own lease token holds the right to call the gateway from the start."""
+        ...
 
     async def latest(self, payment_id: str) -> Attempt | None: ...
 
-    async def save(self, attempt: Attempt) -> None: ...
-
-    async def lease(self, attempt_id: str, *, token: str, seconds: float) -> bool:
-        """Take the right to call the gateway for this attempt; False while another holder's lease lasts (database
-        time)."""
+    async def lease(self, attempt: Attempt, *, token: str, seconds: float) -> bool:
+        """Take the right to call the gateway for this attempt, and write the status that it has meanwhile. False, and
+        nothing written, while another holder's lease lasts (database time)."""
         ...
 
-    async def release(self, attempt_id: str, *, token: str) -> bool:
-        """False where the lease has passed to somebody else: then nothing that was learnt may be written as the
-        attempt's."""
+    async def end_call(self, attempt: Attempt, *, token: str, even_if_overtaken: bool = False) -> bool:
+        """Give the lease back and write what became of the call. False where the lease has passed to somebody else:
+        then what was learnt is written only if it is the same whoever learns it (``even_if_overtaken``)."""
         ...
 
 
-class OperationRepository(Protocol):
-    async def add(self, operation: Operation) -> None:
-        """The caller holds the payment's lock and has seen that neither its request key nor its reference is used."""
-        ...
-
+class OperationRepository(RecordingOperations, Protocol):
     async def get(self, operation_id: str) -> Operation | None: ...
-
-    async def of_payment(self, payment_id: str) -> list[Operation]:
-        """Oldest first."""
-        ...
-
-    async def save(self, operation: Operation) -> None: ...
 
     async def lease(self, operation_id: str, *, token: str, seconds: float) -> bool:
         """Take the right to call the gateway for it; False while another holder's lease lasts (database time)."""
@@ -159,26 +123,10 @@ class OperationRepository(Protocol):
 
     async def put_off(self, operation_id: str, until: datetime) -> None: ...
 
-    async def look_now(self, payment_id: str, now: datetime) -> int:
-        """Make the unsettled operations of a payment due: something new was learnt about it."""
-        ...
-
     async def count_unsettled(self) -> Mapping[OperationStatus, int]: ...
 
 
-class DisputeRepository(Protocol):
-    async def of_payment(self, payment_id: str) -> list[Dispute]: ...
-
-    async def save(self, dispute: Dispute) -> None:
-        """Insert or update by payment and gateway reference."""
-        ...
-
-
-class TimelineRepository(Protocol):
-    async def add(self, payment_id: str, *entries: TimelineEntry) -> None:
-        """In one statement, in the order given."""
-        ...
-
+class TimelineRepository(RecordingTimeline, Protocol):
     async def of_payment(self, payment_id: str, *, limit: int | None = None) -> list[TimelineEntry]:
         """In the order in which they were written; of more than ``limit`` the newest."""
         ...
@@ -205,11 +153,7 @@ class LedgerMarks:
     timeline: int = 0
 
 
-class LedgerRepository(Protocol):
-    async def post(self, payment: Payment, lines: Sequence[Posting], *, cause: str, at: datetime) -> None:
-        """One entry with its lines, in the caller's transaction. Does nothing for no lines."""
-        ...
-
+class LedgerRepository(RecordingLedger, Protocol):
     async def book(
         self, source_key: str, gateway: str, currency: str, lines: Sequence[Posting], *, cause: str, at: datetime
     ) -> bool:
@@ -277,16 +221,7 @@ class ExportRepository(Protocol):
         ...
 
 
-class ParkedRepository(Protocol):
-    async def add(self, parked: ParkedEvent) -> bool:
-        """False where this delivery is parked already."""
-        ...
-
-    async def lock_references(self, gateway: str, references: Sequence[str]) -> None:
-        """Serialise parking under a reference with the creation of its payment, so that neither misses the other
-        (PY5)."""
-        ...
-
+class ParkedRepository(RecordingParked, Protocol):
     async def wake(self, gateway: str, account: str | None, references: Sequence[str]) -> int:
         """Mark what waits for any of these references as ready; returns how many."""
         ...
@@ -318,13 +253,13 @@ class PaymentTransaction(TransactionPort, Protocol):
     def attempts(self) -> AttemptRepository: ...
 
     @property
-    def facts(self) -> FactRepository: ...
+    def facts(self) -> RecordingFacts: ...
 
     @property
     def operations(self) -> OperationRepository: ...
 
     @property
-    def disputes(self) -> DisputeRepository: ...
+    def disputes(self) -> RecordingDisputes: ...
 
     @property
     def timeline(self) -> TimelineRepository: ...
@@ -337,6 +272,15 @@ class PaymentTransaction(TransactionPort, Protocol):
 
     @property
     def exports(self) -> ExportRepository: ...
+
+    def together(
+        self, consumer: str, message_ids: Sequence[str], wanted: Mapping[str, Wanted]
+    ) -> AbstractAsyncContextManager[TogetherTransaction]:
+        """This transaction for many messages at once: they are claimed, and what is wanted (by message id) of those
+        that were not claimed before is found, locked and loaded when it is entered, and what was written is written
+        when it is left, each in one statement, however many they are. Raises NotTogether then for what has to be done
+        one by one."""
+        ...
 
 
 UnitOfWorkFactory = Callable[[], AbstractAsyncContextManager[PaymentTransaction]]

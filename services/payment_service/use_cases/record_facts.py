@@ -42,8 +42,10 @@ from services.payment_service.domain.timeline import (
 from services.payment_service.domain.transitions import Derived, derive
 from services.payment_service.domain.unknown_outcome import look_again_at
 from services.payment_service.use_cases.announce import Changes, announce, events_of_change
-from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL, PaymentTransaction
+from services.payment_service.use_cases.ports import OPERATIONS_CHANNEL
+from services.payment_service.use_cases.recording_ports import RecordingTransaction
 from shared.money import Money
+from shared.replacing import replaced
 
 IMPORT_LOOKED_AT_AFTER = timedelta(minutes=10)
 """A refund from the gateway's dashboard that is pending: its own webhook usually comes first."""
@@ -83,7 +85,7 @@ class Recorded:
 
 
 async def record_facts(
-    tx: PaymentTransaction,
+    tx: RecordingTransaction,
     payment: Payment,
     observations: Sequence[Observation],
     learnt: Learnt,
@@ -108,8 +110,8 @@ async def record_facts(
             fresh.append(fact)
     # The session's own id is what the payment is called by, even where a webhook has named another one before.
     reference = session_reference or payment.gateway_reference or next(iter(references), None)
-    named = replace(payment, gateway_reference=reference, session_unknown=payment.session_unknown and not session_known)
-    if not fresh and named == payment and not derive_again:
+    named = _named(payment, reference, session_unknown=payment.session_unknown and not session_known)
+    if not fresh and (named is payment or named == payment) and not derive_again:
         if has_new_reference:
             await tx.payments.touch(payment.payment_id, learnt.updated_at)
         if entries:
@@ -123,8 +125,14 @@ async def record_facts(
     return await settle(tx, payment, learnt, after=named, entries=told, has_more=has_more)
 
 
+def _named(payment: Payment, reference: str | None, *, session_unknown: bool) -> Payment:
+    if (reference, session_unknown) == (payment.gateway_reference, payment.session_unknown):
+        return payment
+    return replace(payment, gateway_reference=reference, session_unknown=session_unknown)
+
+
 async def settle(
-    tx: PaymentTransaction,
+    tx: RecordingTransaction,
     before: Payment,
     learnt: Learnt,
     *,
@@ -148,7 +156,7 @@ async def settle(
     changes = Changes(before=before, operations=[(None, operation) for operation in added])
     written = await _write_operations(tx, payment, known, derived, facts, learnt, changes)
     await _write_disputes(tx, payment, derived.disputes, learnt, changes)
-    payment = replace(
+    payment = replaced(
         payment,
         state=derived.state,
         capture_before=_capture_before(payment, facts),
@@ -161,10 +169,10 @@ async def settle(
         if entries:
             await tx.timeline.add(payment.payment_id, *entries)
         return Recorded(before, changed=False, operations=tuple(written))
-    payment = await _mark_duplicate(tx, before, replace(payment, updated_at=max(before.updated_at, learnt.updated_at)))
+    payment = await _mark_duplicate(tx, before, payment)
     events = events_of_change(payment, changes)
-    if events:  # a version is what an event tells of: what no event tells of is no new one
-        payment = replace(payment, version=before.version + 1)
+    version = before.version + 1 if events else before.version  # what no event tells of is no new version
+    payment = replaced(payment, version=version, updated_at=max(before.updated_at, learnt.updated_at))
     await tx.payments.save(payment)
     lines = postings(before.state, payment.state)
     if lines:
@@ -177,7 +185,7 @@ async def settle(
 
 
 async def _write_operations(
-    tx: PaymentTransaction,
+    tx: RecordingTransaction,
     payment: Payment,
     known: Sequence[Operation],
     derived: Derived,
@@ -234,7 +242,7 @@ def _may_be_ours(claim: RefundClaim, operations: Sequence[Operation]) -> bool:
     )
 
 
-def _import(tx: PaymentTransaction, payment: Payment, claim: RefundClaim, learnt: Learnt) -> Operation | None:
+def _import(tx: RecordingTransaction, payment: Payment, claim: RefundClaim, learnt: Learnt) -> Operation | None:
     """The row of a refund that was made at the gateway without us (failure RF6)."""
     if claim.amount_minor <= 0 or claim.currency is None or claim.object_reference is None:
         return None
@@ -260,13 +268,15 @@ def _import(tx: PaymentTransaction, payment: Payment, claim: RefundClaim, learnt
 
 
 def _completion_due(
-    tx: PaymentTransaction, payment: Payment, derived: Derived, facts: Sequence[Fact], learnt: Learnt
+    tx: RecordingTransaction, payment: Payment, derived: Derived, facts: Sequence[Fact], learnt: Learnt
 ) -> Operation | None:
     """The shopper has approved, and at this gateway nothing moves before we say so.
 
     One completion at a time, and a new one only for a new approval: one that was declined sends the shopper back.
     """
     approvals = [fact.observation for fact in facts if fact.observation.kind is FactKind.APPROVED]
+    if not approvals:
+        return None
     done = [operation for operation in derived.operations if operation.kind is OperationKind.COMPLETION]
     if not _may_complete(payment, derived, facts) or len(done) >= len(approvals):
         return None
@@ -293,7 +303,7 @@ def _may_complete(payment: Payment, derived: Derived, facts: Sequence[Fact]) -> 
 
 
 def new_operation(
-    tx: PaymentTransaction,
+    tx: RecordingTransaction,
     payment: Payment,
     kind: OperationKind,
     amount: Money,
@@ -318,7 +328,7 @@ def new_operation(
 
 
 async def _write_disputes(
-    tx: PaymentTransaction, payment: Payment, claims: Sequence[DisputeClaim], learnt: Learnt, changes: Changes
+    tx: RecordingTransaction, payment: Payment, claims: Sequence[DisputeClaim], learnt: Learnt, changes: Changes
 ) -> None:
     if not claims:
         return
@@ -332,7 +342,7 @@ async def _write_disputes(
 
 
 def _dispute(
-    tx: PaymentTransaction, payment: Payment, claim: DisputeClaim, before: Dispute | None, learnt: Learnt
+    tx: RecordingTransaction, payment: Payment, claim: DisputeClaim, before: Dispute | None, learnt: Learnt
 ) -> Dispute:
     is_over = claim.status is not DisputeStatus.OPEN
     return Dispute(
@@ -359,7 +369,7 @@ def _capture_before(payment: Payment, facts: Sequence[Fact]) -> datetime | None:
     return since + payment.authorization_valid_for
 
 
-async def _mark_duplicate(tx: PaymentTransaction, before: Payment, payment: Payment) -> Payment:
+async def _mark_duplicate(tx: RecordingTransaction, before: Payment, payment: Payment) -> Payment:
     """The first payment of an order to succeed keeps the order; a later one is marked (failure PY7)."""
     if payment.status not in WITH_MONEY or before.status in WITH_MONEY:
         return payment

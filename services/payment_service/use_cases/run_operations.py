@@ -6,6 +6,8 @@ sent and not answered, and follows what a gateway has taken on. ``SKIP LOCKED`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from services.payment_service.domain.errors import GatewayNotEnabled
@@ -19,8 +21,11 @@ from shared.metrics import OPERATIONS_UNSETTLED
 log = structlog.get_logger()
 
 
-async def run_one_due(context: Context) -> bool:
-    """Take up one operation. False when none is due. A crash leaves its lease to run out."""
+async def run_one_due(context: Context, *, taken: Callable[[], None] | None = None) -> bool:
+    """Take up one operation. False when none is due. A crash leaves its lease to run out.
+
+    ``taken`` is called before its gateway is, which may hang: there may be more to take, for others.
+    """
     token = context.ids.new("lse")
     async with context.uow() as tx:
         operation = await tx.operations.take_due(
@@ -28,6 +33,8 @@ async def run_one_due(context: Context) -> bool:
         )
     if operation is None:
         return False
+    if taken is not None:
+        taken()
     try:
         after = await advance(operation.operation_id, token, context)
     except GatewayNotEnabled:
