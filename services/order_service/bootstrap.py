@@ -11,22 +11,25 @@ import structlog
 from services.order_service.api.dependencies import RateLimits, StreamRules
 from services.order_service.clients.mail import MailboxMailer, SmtpMailer, mail_domain
 from services.order_service.clients.payments import HttpPaymentsClient
+from services.order_service.db.payment_batch import BatchUnitOfWork
+from services.order_service.db.retention import walks
 from services.order_service.db.unit_of_work import SERVICE, OrderTransaction, build_unit_of_work
-from services.order_service.invoicing.renderer import InvoicePages
+from services.order_service.invoicing.process import InvoiceProcess
 from services.order_service.messaging.bindings import subscriptions
 from services.order_service.settings import OrderSettings
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.order_watch import OrderWatch
-from services.order_service.use_cases.ports import Mailer, PaymentsClient
+from services.order_service.use_cases.ports import InvoiceRenderer, Mailer, PaymentsClient
 from services.order_service.use_cases.settle_order import ORDER_CHANGED
 from shared.db.idempotency import IdempotencyStore
+from shared.db.retention import Retention, shared_walks
 from shared.db.session import Database
 from shared.db.unit_of_work import UnitOfWork
 from shared.health import HealthCheck
 from shared.http import HttpClient, build_http_client
 from shared.messaging.bus import EventBus
 from shared.ports import Ports
-from shared.web.auth import Authenticator, TokenSigner, build_signer, build_verifier
+from shared.web.auth import Authenticator, ServiceToken, TokenSigner, build_signer, build_verifier
 
 PAYMENT_SERVICE = "payment_service"
 SERVICE_SCOPES = "payments:read payments:write"
@@ -46,8 +49,9 @@ class Container:
     uow: UnitOfWork[OrderTransaction]
     deps: Dependencies
     watch: OrderWatch
-    invoices: InvoicePages
+    invoices: InvoiceRenderer
     idempotency: IdempotencyStore
+    retention: Retention
     rate_limits: RateLimits
     stream_rules: StreamRules
     authenticator: Authenticator
@@ -69,9 +73,10 @@ async def build(
     http_client: HttpClient | None = None,
     payments: PaymentsClient | None = None,
     mailer: Mailer | None = None,
+    invoices: InvoiceRenderer | None = None,
 ) -> AsyncIterator[Container]:
     """``http_client`` reaches payment_service (the embedded mode passes one that stays in the process); tests pass
-    ``payments`` and ``mailer`` themselves. Raises ConfigurationError."""
+    ``payments``, ``mailer`` and ``invoices`` themselves. Raises ConfigurationError."""
     async with AsyncExitStack() as stack:
         client = http_client
         if client is None:
@@ -101,7 +106,7 @@ async def build(
         watch = OrderWatch()
         # Whichever process this is in: hints reach it from its own commits and, through the listener, from others'.
         stack.enter_context(database.listener.subscribe(ORDER_CHANGED, watch.on_hint))
-        for subscription in subscriptions(deps, database, settings.senders):
+        for subscription in subscriptions(deps, database, settings.senders, BatchUnitOfWork(uow)):
             bus.subscribe(subscription)
         verifier = build_verifier(settings, service=SERVICE, ports=ports, client=client)
         yield Container(
@@ -112,8 +117,9 @@ async def build(
             uow=uow,
             deps=deps,
             watch=watch,
-            invoices=InvoicePages(),
+            invoices=invoices or _invoices(stack),
             idempotency=IdempotencyStore(database, ports),
+            retention=Retention(database, [*shared_walks(settings), *walks()], service=SERVICE, ports=ports),
             rate_limits=RateLimits(
                 orders_per_minute=settings.order_rate_per_minute,
                 payments_per_minute=settings.pay_rate_per_minute,
@@ -140,10 +146,16 @@ def _payments_client(
     return HttpPaymentsClient(
         client,
         base_url=settings.payment_service_url,
-        token=lambda: signer.sign(subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES),
+        token=ServiceToken(signer, subject=SERVICE, audience=PAYMENT_SERVICE, scopes=SERVICE_SCOPES, clock=ports.clock),
         budget_seconds=settings.payment_call_budget_seconds,
         ports=ports,
     )
+
+
+def _invoices(stack: AsyncExitStack) -> InvoiceRenderer:
+    process = InvoiceProcess()
+    stack.push_async_callback(process.close)
+    return process
 
 
 def _mailer(settings: OrderSettings, uow: UnitOfWork[OrderTransaction]) -> Mailer:

@@ -49,6 +49,7 @@ class OrderSettings(ServiceSettings):
     smtp_timeout_seconds: float = Field(
         20.0, gt=0, le=50, description="one step of a sending; two of them stay below the lease of a mail"
     )
+    mail_rate_per_second: float = Field(20.0, gt=0, description="mails of one worker; what is more waits its turn")
     mail_interval_seconds: float = Field(5.0, gt=0, description="how often due mails are looked for")
 
     command_signing_key: CommandSigningKey = Field(

@@ -30,11 +30,16 @@ from services.order_service.use_cases.access import Access
 from services.order_service.use_cases.cancel_order import CancelOrder, cancel_order
 from services.order_service.use_cases.create_order import CreatedOrder, create_order
 from services.order_service.use_cases.maintain_products import list_products, put_product, read_product, retire_product
-from services.order_service.use_cases.order_view import OrderView
 from services.order_service.use_cases.pay_order import PayOrder, PaySession, pay_order
-from services.order_service.use_cases.ports import OrderFilter
+from services.order_service.use_cases.ports import OrderFilter, OrderView
 from services.order_service.use_cases.read_invoice import read_invoice
-from services.order_service.use_cases.read_orders import MAX_WAIT_SECONDS, list_orders, read_order, wait_for_order
+from services.order_service.use_cases.read_orders import (
+    MAX_WAIT_SECONDS,
+    list_orders,
+    read_order,
+    require_readable,
+    wait_for_order,
+)
 from services.order_service.use_cases.stream_tickets import issue_stream_ticket
 from shared.contracts.order_events import AttentionName, OrderPaymentStatusName, OrderStatusName
 from shared.db.idempotency import IdempotencyClaim, StoredAnswer
@@ -202,7 +207,7 @@ async def post_pay(
     """Open a hosted checkout at a gateway. While it is open, the call answers with the same session."""
     command = PayOrder(order_id, access, body.gateway, body.as_terms())
     if idempotency_key is not None:
-        await read_order(order_id, access, services.deps)  # a stored answer is for whoever may see the order (PY20)
+        await require_readable(order_id, access, services.deps)  # a stored answer is for who may see the order (PY20)
 
     async def operation(claim: IdempotencyClaim | None) -> StoredAnswer:
         async def remember(tx: Any, session: PaySession) -> None:

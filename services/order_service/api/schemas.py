@@ -11,9 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from services.order_service.domain.models import Customer, OrderPayment, PaymentTerms, Product, ReconcilePolicy
 from services.order_service.domain.pricing import RequestedItem
 from services.order_service.use_cases.create_order import CreatedOrder, CreateOrder
-from services.order_service.use_cases.order_view import OrderView
 from services.order_service.use_cases.pay_order import PaySession
-from services.order_service.use_cases.ports import RefundRecord, invoice_label
+from services.order_service.use_cases.ports import OrderView, RefundRecord, invoice_label
 from services.order_service.use_cases.stream_tickets import StreamTicket
 from shared.contracts.envelope import Rfc3339
 from shared.contracts.order_events import AttentionName, OrderPaymentStatusName, OrderStatusName

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, insert, select, text, update
+from sqlalchemy import Row, RowMapping, Select, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order_service.db import tables as t
+from services.order_service.db.rows import changing_values, order_of, payment_of, payment_values, product_of, refund_of
 from services.order_service.domain.errors import StockBelowReserved
 from services.order_service.domain.models import (
-    AskedBack,
-    Attention,
-    Customer,
     LineItem,
     Order,
     OrderPayment,
-    OrderPaymentStatus,
     OrderStatus,
-    PaymentSnapshot,
-    PaymentStatus,
-    PaymentTerms,
     Product,
-    ReconcilePolicy,
     Refund,
-    RefundStatus,
     ReservationStatus,
-    Resolution,
 )
 from services.order_service.domain.transitions import CLOSABLE
 from services.order_service.use_cases.ports import (
@@ -41,9 +31,22 @@ from services.order_service.use_cases.ports import (
     OrderFilter,
     RefundRecord,
 )
-from shared.money import Money
 
 INVOICE_SERIES = "INV"
+
+
+_HOLD = text(
+    """
+    WITH held AS (
+        SELECT sku, CAST(quantity AS integer) AS quantity
+        FROM unnest(CAST(:skus AS text[]), CAST(:quantities AS text[])) AS given (sku, quantity)
+    ), counted AS (
+        UPDATE products SET reserved = products.reserved + held.quantity FROM held WHERE products.sku = held.sku
+    )
+    INSERT INTO stock_reservations (order_id, sku, quantity, status, reserved_at)
+    SELECT :order_id, sku, quantity, 'reserved', CAST(:now AS timestamptz) FROM held
+    """
+)
 
 
 class ProductRepository:
@@ -54,15 +57,15 @@ class ProductRepository:
         query = _for_sale().order_by(t.products.c.sku).limit(limit)
         if after_sku is not None:
             query = query.where(t.products.c.sku > after_sku)
-        return [_product(row) for row in await self._connection.execute(query)]
+        return [product_of(row) for row in (await self._connection.execute(query)).mappings()]
 
     async def find_for_sale(self, sku: str) -> Product | None:
-        row = (await self._connection.execute(_for_sale().where(t.products.c.sku == sku))).first()
-        return None if row is None else _product(row)
+        row = (await self._connection.execute(_for_sale().where(t.products.c.sku == sku))).mappings().first()
+        return None if row is None else product_of(row)
 
     async def lock(self, skus: Sequence[str]) -> dict[str, Product]:
         query = _for_sale().where(t.products.c.sku.in_(skus)).order_by(t.products.c.sku).with_for_update()
-        return {row.sku: _product(row) for row in await self._connection.execute(query)}
+        return {row["sku"]: product_of(row) for row in (await self._connection.execute(query)).mappings()}
 
     async def put(self, product: Product, *, now: datetime) -> Product:
         """Create or change; a retired product comes back. Raises StockBelowReserved."""
@@ -89,7 +92,7 @@ class ProductRepository:
             .on_conflict_do_update(index_elements=["sku"], set_={**values, "version": t.products.c.version + 1})
             .returning(t.products)
         )
-        return _product((await self._connection.execute(statement)).one())
+        return product_of((await self._connection.execute(statement)).mappings().one())
 
     async def retire(self, sku: str, *, now: datetime) -> bool:
         statement = (
@@ -101,26 +104,14 @@ class ProductRepository:
 
     async def hold(self, order_id: str, items: Sequence[LineItem], *, now: datetime) -> None:
         """Reserve stock for the order's lines; the caller holds the products' locks and has compared what is left."""
-        reserve = text(
-            """
-            UPDATE products SET reserved = products.reserved + held.quantity
-            FROM unnest(CAST(:skus AS text[]), CAST(:quantities AS bigint[])) AS held (sku, quantity)
-            WHERE products.sku = held.sku
-            """
-        )
-        values = {"skus": [item.sku for item in items], "quantities": [item.quantity for item in items]}
-        await self._connection.execute(reserve, values)
-        rows = [
-            {
-                "order_id": order_id,
-                "sku": item.sku,
-                "quantity": item.quantity,
-                "status": ReservationStatus.RESERVED,
-                "reserved_at": now,
-            }
-            for item in items
-        ]
-        await self._connection.execute(insert(t.stock_reservations), rows)
+        values = {
+            "order_id": order_id,
+            "skus": [item.sku for item in items],
+            # As text: the driver looks up arrays of other types, once on each new connection, and we hold locks here.
+            "quantities": [str(item.quantity) for item in items],
+            "now": now,
+        }
+        await self._connection.execute(_HOLD, values)
 
     async def end_reservations(self, order_id: str, as_: ReservationStatus, *, now: datetime) -> int:
         await self._lock_of_order(order_id)
@@ -180,7 +171,7 @@ class OrderRepository:
         self._connection = connection
 
     async def add(self, order: Order) -> None:
-        values = _changing_values(order) | {
+        values = changing_values(order) | {
             "id": order.id,
             "total_minor": order.total.amount_minor,
             "currency": order.total.currency,
@@ -211,17 +202,17 @@ class OrderRepository:
         await self._connection.execute(insert(t.order_items), lines)
 
     async def find(self, order_id: str) -> Order | None:
-        return await self._one(select(t.orders).where(t.orders.c.id == order_id))
+        return await self._one(_with_lines(order_id))
 
     async def versions_of(self, order_ids: Sequence[str]) -> dict[str, int]:
         query = select(t.orders.c.id, t.orders.c.version).where(t.orders.c.id.in_(order_ids))
         return {row.id: row.version for row in await self._connection.execute(query)}
 
     async def get_for_update(self, order_id: str) -> Order | None:
-        return await self._one(select(t.orders).where(t.orders.c.id == order_id).with_for_update())
+        return await self._one(_with_lines(order_id).with_for_update(of=t.orders))
 
     async def save(self, order: Order) -> None:
-        statement = update(t.orders).where(t.orders.c.id == order.id).values(_changing_values(order))
+        statement = update(t.orders).where(t.orders.c.id == order.id).values(changing_values(order))
         result = await self._connection.execute(statement)
         assert result.rowcount == 1, f"order {order.id} is not there to be saved"
 
@@ -235,9 +226,9 @@ class OrderRepository:
             query = query.where(func.lower(t.orders.c.customer_email) == criteria.customer_email.lower())
         if criteria.before_id is not None:
             query = query.where(t.orders.c.id < criteria.before_id)
-        rows = list(await self._connection.execute(query))
-        lines = await self._lines_of([row.id for row in rows])
-        return [_order(row, lines.get(row.id, ())) for row in rows]
+        rows = (await self._connection.execute(query)).mappings().all()
+        lines = await self._lines_of([row["id"] for row in rows])
+        return [order_of(row, lines.get(row["id"], ())) for row in rows]
 
     async def count_open_of(self, email: str) -> int:
         # Without the lock, a hundred orders at once would all see none of the others (failure XS36).
@@ -267,17 +258,15 @@ class OrderRepository:
         )
 
     async def _one(self, query: Select[Any]) -> Order | None:
-        row = (await self._connection.execute(query)).first()
-        if row is None:
-            return None
-        lines = await self._lines_of([row.id])
-        return _order(row, lines.get(row.id, ()))
+        rows = (await self._connection.execute(query)).mappings().all()
+        return order_of(rows[0], [row for row in rows if row["sku"] is not None]) if rows else None
 
-    async def _lines_of(self, order_ids: Sequence[str]) -> dict[str, list[Row[Any]]]:
+    async def _lines_of(self, order_ids: Sequence[str]) -> dict[str, list[RowMapping]]:
         query = select(t.order_items).where(t.order_items.c.order_id.in_(order_ids))
-        lines: dict[str, list[Row[Any]]] = {}
-        for row in await self._connection.execute(query.order_by(t.order_items.c.order_id, t.order_items.c.position)):
-            lines.setdefault(row.order_id, []).append(row)
+        lines: dict[str, list[RowMapping]] = {}
+        query = query.order_by(t.order_items.c.order_id, t.order_items.c.position)
+        for row in (await self._connection.execute(query)).mappings():
+            lines.setdefault(row["order_id"], []).append(row)
         return lines
 
 
@@ -291,16 +280,17 @@ class OrderPaymentRepository:
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[OrderPayment]]:
         query = select(t.order_payments).where(t.order_payments.c.order_id.in_(order_ids))
         payments: dict[str, list[OrderPayment]] = {}
-        for row in await self._connection.execute(query.order_by(t.order_payments.c.payment_id)):
-            payments.setdefault(row.order_id, []).append(_payment(row))
+        rows = await self._connection.execute(query.order_by(t.order_payments.c.payment_id))
+        for row in rows.mappings():
+            payments.setdefault(row["order_id"], []).append(payment_of(row))
         return payments
 
     async def add(self, payment: OrderPayment) -> None:
-        await self._connection.execute(insert(t.order_payments).values(_payment_values(payment)))
+        await self._connection.execute(insert(t.order_payments).values(payment_values(payment)))
 
     async def save(self, payment: OrderPayment) -> None:
         statement = update(t.order_payments).where(t.order_payments.c.payment_id == payment.payment_id)
-        await self._connection.execute(statement.values(_payment_values(payment)))
+        await self._connection.execute(statement.values(payment_values(payment)))
 
     async def mark_leftovers(self, order_id: str, *, now: datetime) -> int:
         columns = t.order_payments.c
@@ -324,7 +314,8 @@ class OrderPaymentRepository:
             .values(next_close_attempt_at=next_attempt_at, close_attempts=columns.close_attempts + 1)
             .returning(t.order_payments)
         )
-        return [Leftover(_payment(row), row.close_attempts) for row in await self._connection.execute(claim)]
+        rows = (await self._connection.execute(claim)).mappings()
+        return [Leftover(payment_of(row), row["close_attempts"]) for row in rows]
 
     async def close_later(self, payment_id: str, *, at: datetime) -> None:
         statement = update(t.order_payments).where(t.order_payments.c.payment_id == payment_id)
@@ -333,7 +324,7 @@ class OrderPaymentRepository:
     async def still_there(self, *, now: datetime, limit: int) -> list[OrderPayment]:
         again_at = t.order_payments.c.ask_again_at
         due = select(t.order_payments).where(t.MONEY_IS_STILL_THERE, again_at <= now).order_by(again_at).limit(limit)
-        return [_payment(row) for row in await self._connection.execute(due)]
+        return [payment_of(row) for row in (await self._connection.execute(due)).mappings()]
 
 
 class RefundRepository:
@@ -341,8 +332,9 @@ class RefundRepository:
         self._connection = connection
 
     async def find(self, refund_id: str) -> Refund | None:
-        row = (await self._connection.execute(select(t.refunds).where(t.refunds.c.refund_id == refund_id))).first()
-        return None if row is None else _refund(row)
+        query = select(t.refunds).where(t.refunds.c.refund_id == refund_id)
+        row = (await self._connection.execute(query)).mappings().first()
+        return None if row is None else refund_of(row)
 
     async def put(self, refund: Refund, *, now: datetime) -> None:
         changing = {
@@ -366,8 +358,9 @@ class RefundRepository:
     async def of_orders(self, order_ids: Sequence[str]) -> dict[str, list[RefundRecord]]:
         query = select(t.refunds).where(t.refunds.c.order_id.in_(order_ids))
         records: dict[str, list[RefundRecord]] = {}
-        for row in await self._connection.execute(query.order_by(t.refunds.c.refund_id)):
-            records.setdefault(row.order_id, []).append(RefundRecord(_refund(row), row.created_at, row.updated_at))
+        for row in (await self._connection.execute(query.order_by(t.refunds.c.refund_id))).mappings():
+            record = RefundRecord(refund_of(row), row["created_at"], row["updated_at"])
+            records.setdefault(row["order_id"], []).append(record)
         return records
 
 
@@ -425,6 +418,18 @@ class NotificationRepository:
             for row in await self._connection.execute(claim, values)
         ]
 
+    async def release(self, due: DueNotification, *, next_attempt_at: datetime) -> None:
+        columns, key = t.notifications.c, due.key
+        statement = update(t.notifications).where(
+            columns.order_id == key.order_id,
+            columns.kind == key.kind,
+            columns.reference == key.reference,
+            columns.sent_at.is_(None),
+            columns.attempts == due.attempts,
+        )
+        values = {"next_attempt_at": next_attempt_at, "attempts": due.attempts - 1}
+        await self._connection.execute(statement.values(values))
+
     async def mark_sent(self, key: NotificationKey, *, now: datetime) -> None:
         await self._update(key, {"sent_at": now, "last_error": None})
 
@@ -460,10 +465,6 @@ class StreamTicketRepository:
         )
         return (await self._connection.execute(used)).rowcount == 1
 
-    async def forget_expired(self, *, now: datetime) -> int:
-        statement = delete(t.stream_tickets).where(t.stream_tickets.c.expires_at <= now)
-        return (await self._connection.execute(statement)).rowcount
-
 
 class MailboxRepository:
     """The embedded mode's mailbox: mails that would have gone out over SMTP."""
@@ -479,134 +480,17 @@ class MailboxRepository:
         return (await self._connection.execute(query)).all()
 
 
+def _with_lines(order_id: str) -> Select[Any]:
+    """A row for each line of the order, each with the order in it. Lines never change, so they may be read together
+    with a lock on their order; what does change has to be read after it."""
+    lines = t.order_items.c
+    return (
+        select(t.orders, lines.sku, lines.name, lines.quantity, lines.unit_price_minor)
+        .outerjoin_from(t.orders, t.order_items, lines.order_id == t.orders.c.id)
+        .where(t.orders.c.id == order_id)
+        .order_by(lines.position)
+    )
+
+
 def _for_sale() -> Select[Any]:
     return select(t.products).where(t.products.c.retired_at.is_(None))
-
-
-def _product(row: Row[Any]) -> Product:
-    return Product(
-        sku=row.sku,
-        name=row.name,
-        description=row.description,
-        image_url=row.image_url,
-        price=Money(row.price_minor, row.currency),
-        on_hand=row.on_hand,
-        reserved=row.reserved,
-        reconcile_policy=ReconcilePolicy(row.reconcile_policy),
-        version=row.version,
-    )
-
-
-def _changing_values(order: Order) -> dict[str, Any]:
-    return {
-        "status": order.status,
-        "payment_status": order.payment_status,
-        "attention": order.attention,
-        "closed_as": order.closed_as,
-        "reopened_by": order.reopened_by,
-        "confirmed_by": order.confirmed_by,
-        "updated_at": order.updated_at,
-        "confirmed_at": order.confirmed_at,
-        "closed_at": order.closed_at,
-        "refunded_at": order.refunded_at,
-        "revoked_payment": order.revoked_payment,
-        "revoked_at": order.revoked_at,
-        "version": order.version,
-    }
-
-
-def _order(row: Row[Any], lines: Sequence[Row[Any]]) -> Order:
-    return Order(
-        id=row.id,
-        total=Money(row.total_minor, row.currency),
-        items=tuple(LineItem(x.sku, x.name, x.quantity, Money(x.unit_price_minor, row.currency)) for x in lines),
-        customer=Customer(row.customer_email, row.customer_name, row.customer_phone),
-        customer_subject=row.customer_subject,
-        secret_digest=bytes(row.secret_digest),
-        expires_at=row.expires_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        shipping_address=row.shipping_address,
-        billing_address=row.billing_address,
-        metadata=row.metadata,
-        closed_as=OrderStatus(row.closed_as) if row.closed_as else None,
-        reopened_by=row.reopened_by,
-        confirmed_by=row.confirmed_by,
-        status=OrderStatus(row.status),
-        payment_status=OrderPaymentStatus(row.payment_status),
-        attention=Attention(row.attention) if row.attention else None,
-        confirmed_at=row.confirmed_at,
-        closed_at=row.closed_at,
-        refunded_at=row.refunded_at,
-        revoked_payment=row.revoked_payment,
-        revoked_at=row.revoked_at,
-        version=row.version,
-        expiry_attempts=row.expiry_attempts,
-    )
-
-
-def _payment_values(payment: OrderPayment) -> dict[str, Any]:
-    snapshot, asked = payment.snapshot, payment.asked
-    return {
-        "payment_id": snapshot.payment_id,
-        "order_id": snapshot.order_id,
-        "gateway": snapshot.gateway,
-        "gateway_reference": snapshot.gateway_reference,
-        "status": snapshot.status,
-        "version": snapshot.version,
-        "amount_minor": snapshot.amount.amount_minor,
-        "currency": snapshot.amount.currency,
-        "amount_authorized": snapshot.amount_authorized,
-        "amount_captured": snapshot.amount_captured,
-        "amount_refund_pending": snapshot.amount_refund_pending,
-        "amount_refunded": snapshot.amount_refunded,
-        "amount_disputed": snapshot.amount_disputed,
-        "amount_excess": snapshot.amount_excess,
-        "outcome_unknown": snapshot.outcome_unknown,
-        "resolution": payment.resolution,
-        "asked_number": asked.number if asked else None,
-        "asked_attempt": asked.attempt if asked else None,
-        "asked_captured": asked.amount_captured if asked else None,
-        "ask_again_at": asked.again_at if asked else None,
-        "terms": asdict(payment.terms) if payment.terms else None,
-        "created_at": payment.created_at,
-        "updated_at": payment.updated_at,
-    }
-
-
-def _payment(row: Row[Any]) -> OrderPayment:
-    snapshot = PaymentSnapshot(
-        payment_id=row.payment_id,
-        order_id=row.order_id,
-        gateway=row.gateway,
-        status=PaymentStatus(row.status),
-        version=row.version,
-        amount=Money(row.amount_minor, row.currency),
-        gateway_reference=row.gateway_reference,
-        amount_authorized=row.amount_authorized,
-        amount_captured=row.amount_captured,
-        amount_refund_pending=row.amount_refund_pending,
-        amount_refunded=row.amount_refunded,
-        amount_disputed=row.amount_disputed,
-        amount_excess=row.amount_excess,
-        outcome_unknown=row.outcome_unknown,
-    )
-    terms = PaymentTerms(**row.terms) if row.terms else None
-    resolution = Resolution(row.resolution) if row.resolution else None
-    asked = None
-    if row.ask_again_at is not None:
-        asked = AskedBack(row.asked_number, row.asked_attempt, row.asked_captured, row.ask_again_at)
-    return OrderPayment(snapshot, terms, row.created_at, row.updated_at, resolution, asked)
-
-
-def _refund(row: Row[Any]) -> Refund:
-    return Refund(
-        refund_id=row.refund_id,
-        payment_id=row.payment_id,
-        order_id=row.order_id,
-        amount=Money(row.amount_minor, row.currency),
-        status=RefundStatus(row.status),
-        version=row.version,
-        reason=row.reason,
-        origin=row.origin,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order_service.db.export import ExportRepository
+from services.order_service.db.pictures import PictureRepository
 from services.order_service.db.repositories import (
     InvoiceRepository,
     MailboxRepository,
@@ -31,6 +32,7 @@ class OrderTransaction(Transaction):
         self.refunds = RefundRepository(connection)
         self.invoices = InvoiceRepository(connection)
         self.notifications = NotificationRepository(connection)
+        self.pictures = PictureRepository(connection)
         self.tickets = StreamTicketRepository(connection)
         self.export = ExportRepository(connection)
         self.mailbox = MailboxRepository(connection)

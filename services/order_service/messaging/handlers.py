@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import structlog
 
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus, Refund, RefundStatus
+from services.order_service.use_cases.apply_payments import PaymentNews, apply_payments
 from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.obey_commands import cancel_order_without_payment, confirm_order
 from services.order_service.use_cases.settle_order import apply_payment
+from services.order_service.use_cases.settling_ports import PaymentBatchFactory
 from shared.contracts.catalogue import read_event
 from shared.contracts.commands import OrderCancelRequested, OrderConfirmRequested
 from shared.contracts.envelope import EventEnvelope
-from shared.contracts.payment_events import PaymentEventData, RefundEventData
+from shared.contracts.payment_events import PAYMENT_EVENTS, PaymentEventData, RefundEventData
+from shared.messaging.bus import ClaimedEvent
 from shared.messaging.commands import require_signature
+from shared.messaging.consumer import correlated_with
 from shared.money import Money
 from shared.unit_of_work import InboxClaim
 
 log = structlog.get_logger()
+
+_PAYMENT_EVENT_TYPES = frozenset(event.TYPE for event in PAYMENT_EVENTS)
 
 
 class PaymentEventsHandler:
@@ -47,6 +54,24 @@ class PaymentEventsHandler:
             )
 
 
+class PaymentEventsBatch:
+    """The same for many events in one commit. Satisfies BatchHandler."""
+
+    def __init__(self, deps: Dependencies, batches: PaymentBatchFactory) -> None:
+        self._deps = deps
+        self._batches = batches
+
+    def takes(self, envelope: EventEnvelope) -> bool:
+        # What is no such event after all fails its batch, and then alone.
+        return envelope.type in _PAYMENT_EVENT_TYPES
+
+    async def __call__(self, events: Sequence[ClaimedEvent]) -> None:
+        """Raises pydantic.ValidationError for data that is not what its type promises."""
+        (consumer,) = {claim.consumer for _, claim in events}
+        news = [_news(envelope, claim) for envelope, claim in events]
+        await apply_payments(consumer, news, batches=self._batches, deps=self._deps)
+
+
 class CommandsHandler:
     """The consumer of commands. Write access to the broker is not power over orders: the signature is checked first."""
 
@@ -69,6 +94,17 @@ class CommandsHandler:
             async with self._deps.uow() as tx:
                 await tx.inbox.claim(claim)
             log.info("event_type_ignored", event_type=envelope.type)
+
+
+def _news(envelope: EventEnvelope, claim: InboxClaim) -> PaymentNews:
+    event = read_event(envelope)
+    assert isinstance(event, PaymentEventData), "its type was looked at before it was taken"
+    return PaymentNews(
+        message_id=claim.message_id,
+        payment=_snapshot(event),
+        refund=_refund(event) if isinstance(event, RefundEventData) else None,
+        within=partial(correlated_with, envelope, claim.consumer),
+    )
 
 
 def _snapshot(event: PaymentEventData) -> PaymentSnapshot:

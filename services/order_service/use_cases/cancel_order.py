@@ -10,7 +10,8 @@ from services.order_service.domain.transitions import CLOSABLE, may_end_without_
 from services.order_service.use_cases.access import Access, require_access
 from services.order_service.use_cases.close_payment import close_or_refuse, require_open
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.order_view import OrderView, view_of
+from services.order_service.use_cases.order_view import view_of
+from services.order_service.use_cases.ports import OrderView
 from services.order_service.use_cases.settle_order import settle
 from services.order_service.use_cases.settling import Cause
 

@@ -12,8 +12,7 @@ from services.order_service.domain.models import Customer, LineItem, Order, Prod
 from services.order_service.domain.pricing import RequestedItem, price_items, refuse_duplicates, total_of
 from services.order_service.use_cases.access import digest_of
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.order_view import OrderView
-from services.order_service.use_cases.ports import OrderTransaction
+from services.order_service.use_cases.ports import OrderTransaction, OrderView
 from services.order_service.use_cases.settle_order import announce
 from services.order_service.use_cases.settling import Cause
 from shared.contracts.order_events import OrderCreated

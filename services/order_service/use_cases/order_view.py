@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from services.order_service.domain.models import Order, OrderPayment
-from services.order_service.use_cases.ports import OrderTransaction, RefundRecord
-
-
-@dataclass(frozen=True, slots=True)
-class OrderView:
-    order: Order
-    payments: tuple[OrderPayment, ...]
-    refunds: tuple[RefundRecord, ...]
-    invoice_number: int | None
+from services.order_service.domain.models import Order
+from services.order_service.use_cases.ports import OrderTransaction, OrderView
 
 
 async def view_of(tx: OrderTransaction, order: Order) -> OrderView:

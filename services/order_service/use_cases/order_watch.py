@@ -15,19 +15,47 @@ POLL_SECONDS = 2.0
 
 
 class Changes:
-    """One waiter's view: cleared before it reads, so that a change during the reading is not missed. ``seen`` is the
-    version that it has read."""
+    """One waiter's view: cleared before it reads, so that a change during the reading is not missed.
+
+    A hint that names a version which the waiter has read by then wakes nobody: each comes at least twice to the process
+    that made the change.
+    """
 
     def __init__(self, stopping: asyncio.Event) -> None:
-        self.seen: int | None = None
+        self._seen: int | None = None
+        self._hinted = 0
+        self._is_unsure = False
         self._event = asyncio.Event()
         self._stopping = stopping
 
-    def wake(self) -> None:
+    @property
+    def seen(self) -> int | None:
+        """The version that it has read."""
+        return self._seen
+
+    @seen.setter
+    def seen(self, version: int) -> None:
+        self._seen = version
+        if not self._is_unsure and self._hinted <= version:
+            self.clear()
+
+    @property
+    def woken(self) -> bool:
+        return self._event.is_set()
+
+    def wake(self, version: int | None = None) -> None:
+        """None: there may be another version."""
+        if version is None:
+            self._is_unsure = True
+        elif self._seen is not None and version <= self._seen:
+            return
+        else:
+            self._hinted = max(self._hinted, version)
         self._event.set()
 
     def clear(self) -> None:
         if not self._stopping.is_set():
+            self._is_unsure = False
             self._event.clear()
 
     async def wait(self, seconds: float) -> None:
@@ -48,11 +76,18 @@ class OrderWatch:
     def is_stopping(self) -> bool:
         return self._stopping.is_set()
 
-    def on_hint(self, order_id: str) -> None:
-        """An empty payload means that hints may have been missed: everybody looks."""
-        woken = self._waiters.get(order_id, set()) if order_id else set().union(*self._waiters.values())
-        for changes in woken:
-            changes.wake()
+    def on_hint(self, payload: str) -> None:
+        """``<order>:<version>``, or several with spaces between. An empty one means that hints may have been missed:
+        everybody looks."""
+        if not payload:
+            for changes in set().union(*self._waiters.values()):
+                changes.wake()
+        if not self._waiters:
+            return  # most processes, most of the time: nobody here has a page open
+        for hint in payload.split():
+            order_id, _, version = hint.partition(":")
+            for changes in self._waiters.get(order_id, ()):
+                changes.wake(int(version) if version else None)
 
     @property
     def watched(self) -> list[str]:

@@ -23,6 +23,7 @@ from services.order_service.domain.models import (
     ReservationStatus,
     Resolution,
 )
+from shared.errors import ServiceUnavailable
 from shared.money import Money
 from shared.unit_of_work import TransactionPort
 
@@ -188,6 +189,20 @@ class RefundRecord:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """An order with what belongs to its document, all of one moment."""
+
+    order: Order
+    payments: tuple[OrderPayment, ...]
+    refunds: tuple[RefundRecord, ...]
+    invoice_number: int | None
+
+
+class Pictures(Protocol):
+    async def find(self, order_id: str) -> OrderView | None: ...
+
+
 class Refunds(Protocol):
     async def find(self, refund_id: str) -> Refund | None: ...
     async def put(self, refund: Refund, *, now: datetime) -> None: ...
@@ -210,7 +225,14 @@ class Notifications(Protocol):
         """Once for each order, kind and reference, whoever asks again."""
         ...
 
-    async def claim_due(self, *, now: datetime, lease_until: datetime, limit: int) -> list[DueNotification]: ...
+    async def claim_due(self, *, now: datetime, lease_until: datetime, limit: int) -> list[DueNotification]:
+        """Each counts as an attempt from here on."""
+        ...
+
+    async def release(self, due: DueNotification, *, next_attempt_at: datetime) -> None:
+        """Give back what was claimed, as if it had not been; nothing, if somebody else has claimed it since."""
+        ...
+
     async def mark_sent(self, key: NotificationKey, *, now: datetime) -> None: ...
     async def mark_failed(
         self, key: NotificationKey, *, next_attempt_at: datetime, error: str, given_up_at: datetime | None
@@ -222,8 +244,6 @@ class StreamTickets(Protocol):
     async def redeem(self, digest: bytes, order_id: str, *, now: datetime) -> bool:
         """True once, for this order, before the ticket's time is up."""
         ...
-
-    async def forget_expired(self, *, now: datetime) -> int: ...
 
 
 class OrderTransaction(TransactionPort, Protocol):
@@ -241,6 +261,8 @@ class OrderTransaction(TransactionPort, Protocol):
     def invoices(self) -> Invoices: ...
     @property
     def notifications(self) -> Notifications: ...
+    @property
+    def pictures(self) -> Pictures: ...
     @property
     def tickets(self) -> StreamTickets: ...
     @property
@@ -326,6 +348,13 @@ class Mailer(Protocol):
         ...
 
 
+class InvoiceNotDrawnInTime(ServiceUnavailable):
+    """This invoice takes too long to draw just now. Try again shortly."""
+
+
 class InvoiceRenderer(Protocol):
-    async def as_pdf(self, record: InvoiceRecord) -> bytes: ...
+    async def as_pdf(self, record: InvoiceRecord) -> bytes:
+        """Raises InvoiceNotDrawnInTime; ServiceUnavailable: nothing could be drawn, whichever invoice it is."""
+        ...
+
     def as_html(self, record: InvoiceRecord) -> str: ...

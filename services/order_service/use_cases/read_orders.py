@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from services.order_service.use_cases.access import Access, require_access
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.order_view import OrderView, view_of, views_of
+from services.order_service.use_cases.order_view import views_of
 from services.order_service.use_cases.order_watch import OrderWatch
-from services.order_service.use_cases.ports import OrderFilter
+from services.order_service.use_cases.ports import OrderFilter, OrderView
 from shared.errors import Unauthenticated
 
 MAX_WAIT_SECONDS = 30
@@ -17,8 +17,17 @@ MAX_WAIT_SECONDS = 30
 async def read_order(order_id: str, access: Access, deps: Dependencies) -> OrderView:
     """Raises OrderNotFound, Unauthenticated."""
     async with deps.uow() as tx:
-        order = require_access(await tx.orders.find(order_id), access, writing=False, now=deps.ports.clock.now())
-        return await view_of(tx, order)
+        view = await tx.pictures.find(order_id)
+    order = view.order if view is not None else None
+    require_access(order, access, writing=False, now=deps.ports.clock.now())
+    assert view is not None, "nobody may see an order that is not there"
+    return view
+
+
+async def require_readable(order_id: str, access: Access, deps: Dependencies) -> None:
+    """Raises OrderNotFound, Unauthenticated where ``read_order`` does, and reads no more than that takes."""
+    async with deps.uow() as tx:
+        require_access(await tx.orders.find(order_id), access, writing=False, now=deps.ports.clock.now())
 
 
 async def wait_for_order(

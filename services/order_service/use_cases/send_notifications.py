@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -13,6 +16,7 @@ from services.order_service.use_cases.dependencies import Dependencies
 from services.order_service.use_cases.ports import (
     REFUND_SUCCEEDED,
     DueNotification,
+    InvoiceNotDrawnInTime,
     InvoiceRenderer,
     Mail,
     Mailer,
@@ -28,32 +32,46 @@ LEASE = timedelta(seconds=120)
 """Longer than one sending may take (a batch is sent side by side); a mailer that died leaves its mails to the next one
 after this."""
 
+COMPOSING = timedelta(seconds=60)
+"""A mail that is not ready to be sent by then is given back, or somebody else would send it, too. Invoices are drawn
+one after the other, by whatever processor time is left over; this is longer than one of them may take, so that a slow
+one does not come back for ever."""
+
 FIRST_RETRY = timedelta(seconds=10)
+GIVEN_BACK = timedelta(seconds=10)
+"""For what could not be tried."""
+
 MAX_RETRY = timedelta(hours=1)
+Compose = Callable[[], Awaitable[Mail]]
+
 MAX_ATTEMPTS = 30
 """With the waits above about a day: long enough for a mail server's bad night."""
 
 
 async def send_due_notifications(
     deps: Dependencies, mailer: Mailer, invoices: InvoiceRenderer, *, mail_domain: str
-) -> bool:
-    """One round; True when there may be more to do at once."""
+) -> int:
+    """One round. Returns how many were due; ``BATCH``: there may be more to do at once."""
     now = deps.ports.clock.now()
     async with deps.uow() as tx:
         due = await tx.notifications.claim_due(now=now, lease_until=now + LEASE, limit=BATCH)
+    ready_by = now + COMPOSING
     async with asyncio.TaskGroup() as group:  # one after the other, slow mails would outlast the lease of the last ones
         for notification in due:
-            group.create_task(_send_or_postpone(notification, deps, mailer, invoices, mail_domain))
-    return len(due) == BATCH
+            compose = partial(_compose, notification, deps, invoices, mail_domain)
+            group.create_task(_send_or_postpone(notification, compose, deps, mailer, ready_by))
+    return len(due)
 
 
 async def _send_or_postpone(
-    notification: DueNotification, deps: Dependencies, mailer: Mailer, invoices: InvoiceRenderer, mail_domain: str
+    notification: DueNotification, compose: Compose, deps: Dependencies, mailer: Mailer, ready_by: datetime
 ) -> None:
     """Raises nothing: a mail that cannot be made or sent is its own trouble and nobody else's."""
     try:
         try:
-            await _send(notification, deps, mailer, invoices, mail_domain)
+            mail = await _composed(notification, compose, deps, ready_by)
+            if mail is not None:
+                await _send(notification, mail, deps, mailer)
         except MailNotSent as error:
             await _postpone(notification, deps, error)
         except PayrailError:
@@ -65,11 +83,29 @@ async def _send_or_postpone(
         log.warning("notification_left_to_its_lease", **_fields(notification), code=error.code)
 
 
-async def _send(
-    notification: DueNotification, deps: Dependencies, mailer: Mailer, invoices: InvoiceRenderer, mail_domain: str
-) -> None:
+async def _composed(
+    notification: DueNotification, compose: Compose, deps: Dependencies, ready_by: datetime
+) -> Mail | None:
+    """None: it was given back, and its attempt does not count, for no mail server was tried.
+
+    Raises MailNotSent where it is the mail's own fault, an invoice that takes too long; so that ends, too.
+    """
+    try:
+        mail, code = await compose(), "composed_too_late"
+    except InvoiceNotDrawnInTime as error:
+        raise MailNotSent("its invoice was not drawn in time") from error
+    except PayrailError as error:
+        mail, code = None, error.code
+    if mail is not None and deps.ports.clock.now() <= ready_by:
+        return mail
+    log.warning("notification_given_back", **_fields(notification), code=code)
+    async with deps.uow() as tx:
+        await tx.notifications.release(notification, next_attempt_at=deps.ports.clock.now() + GIVEN_BACK)
+    return None
+
+
+async def _send(notification: DueNotification, mail: Mail, deps: Dependencies, mailer: Mailer) -> None:
     """A crash between the sending and the mark sends again, under the same Message-ID. Raises MailNotSent."""
-    mail = await _compose(notification, deps, invoices, mail_domain)
     await mailer.send(mail)
     async with deps.uow() as tx:
         await tx.notifications.mark_sent(notification.key, now=deps.ports.clock.now())
@@ -117,7 +153,10 @@ async def _postpone(notification: DueNotification, deps: Dependencies, error: Ma
             error=str(error),
             given_up_at=now if is_hopeless else None,
         )
-    log.warning(
+    # A recipient who does not exist is his own trouble; whatever else never worked is ours.
+    level = logging.ERROR if is_hopeless and not error.permanent else logging.WARNING
+    log.log(
+        level,
         "notification_not_sent",
         **_fields(notification),
         attempts=notification.attempts,

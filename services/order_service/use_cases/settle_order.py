@@ -27,9 +27,10 @@ from services.order_service.domain.refunds import is_news
 from services.order_service.domain.transitions import CLOSABLE, Consequence, consequences, derive, state_of
 from services.order_service.use_cases.dependencies import Dependencies, Shop
 from services.order_service.use_cases.invoice_snapshot import invoice_snapshot
-from services.order_service.use_cases.ports import ORDER_PAID, REFUND_SUCCEEDED, OrderTransaction
+from services.order_service.use_cases.ports import ORDER_PAID, REFUND_SUCCEEDED
 from services.order_service.use_cases.resolve_money import decide_now, resolve_money
 from services.order_service.use_cases.settling import Cause
+from services.order_service.use_cases.settling_ports import SettlingTransaction
 from shared.contracts.order_events import (
     OrderAttentionRequired,
     OrderCanceled,
@@ -42,7 +43,8 @@ from shared.contracts.order_events import (
 log = structlog.get_logger()
 
 ORDER_CHANGED = "order_changed"
-"""The hint channel that wakes long polls and streams, in this and every other replica."""
+"""The hint channel that wakes long polls and streams, in this and every other replica. It says which orders, and which
+versions they have now."""
 
 SESSION_LEFT_OPEN = "session_left_open"
 """The hint channel that wakes ``close_leftovers`` in a worker."""
@@ -60,6 +62,11 @@ _EVENTS: dict[Consequence, type[OrderEventData]] = {
 _ENDINGS = frozenset({Consequence.CANCELED, Consequence.EXPIRED, Consequence.REVOKED})
 
 
+def order_hint(order_id: str, version: int) -> str:
+    """Several of them, with spaces between, are one hint."""
+    return f"{order_id}:{version}"
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """An order and its payments after a change (or after finding that nothing changed)."""
@@ -72,7 +79,7 @@ class Settled:
 
 
 async def settle(
-    tx: OrderTransaction,
+    tx: SettlingTransaction,
     order: Order,
     payments: Sequence[OrderPayment],
     *,
@@ -83,8 +90,7 @@ async def settle(
     """Decide, derive, save, and do what follows. The caller holds the order's lock and passes a changed order or
     payment."""
     before, given_up_before = state_of(order), _given_up(payments)
-    order, payments = await resolve_money(tx, order, payments, now=now, deps=deps, cause=cause)
-    after = derive(order, payments)
+    order, payments, after = await resolve_money(tx, order, payments, now=now, deps=deps, cause=cause)
     happened = consequences(before, after)
     settled = replace(
         order,
@@ -110,12 +116,12 @@ async def settle(
     has_ended = settled.status is not OrderStatus.OPEN
     if has_ended and can_still_be_paid and await tx.payments.mark_leftovers(order.id, now=now):
         tx.hint(SESSION_LEFT_OPEN)
-    tx.hint(ORDER_CHANGED, order.id)
+    tx.hint(ORDER_CHANGED, order_hint(order.id, settled.version))
     return Settled(settled, tuple(payments))
 
 
 async def apply_payment(
-    tx: OrderTransaction,
+    tx: SettlingTransaction,
     news: PaymentSnapshot,
     *,
     now: datetime,
@@ -141,7 +147,7 @@ async def apply_payment(
 
 
 async def take_in(
-    tx: OrderTransaction, payments: Sequence[OrderPayment], news: PaymentSnapshot, *, now: datetime
+    tx: SettlingTransaction, payments: Sequence[OrderPayment], news: PaymentSnapshot, *, now: datetime
 ) -> list[OrderPayment] | None:
     """The order's payments with the newer state of one of them, which is saved; None: it is no news. The caller holds
     the order's lock, and settles the order."""
@@ -158,16 +164,17 @@ async def take_in(
 
 
 async def is_settled(
-    tx: OrderTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, deps: Dependencies
+    tx: SettlingTransaction, order: Order, payments: Sequence[OrderPayment], *, now: datetime, deps: Dependencies
 ) -> bool:
     """Whether settling the order now would leave it as it is. The caller holds the order's lock."""
-    if derive(order, payments) != state_of(order):
+    state = derive(order, payments)
+    if state != state_of(order):
         return False
-    return not await decide_now(tx, order, payments, now=now, deps=deps)
+    return not await decide_now(tx, order, payments, state, now=now, deps=deps)
 
 
 async def forget_unopened_payment(
-    tx: OrderTransaction, order_id: str, payment_id: str, *, as_: PaymentStatus, now: datetime, deps: Dependencies
+    tx: SettlingTransaction, order_id: str, payment_id: str, *, as_: PaymentStatus, now: datetime, deps: Dependencies
 ) -> None:
     """End a payment that the payment service does not know. Should it turn up there after all, its version wins."""
     order = await tx.orders.get_for_update(order_id)
@@ -195,7 +202,7 @@ def _given_up(payments: Sequence[OrderPayment]) -> set[str]:
     return {payment.payment_id for payment in payments if payment.resolution is Resolution.REFUND_FAILED}
 
 
-async def _apply_refund(tx: OrderTransaction, news: Refund, *, now: datetime) -> bool:
+async def _apply_refund(tx: SettlingTransaction, news: Refund, *, now: datetime) -> bool:
     """Whether it says something new about the refund. The customer is told once that it has succeeded."""
     known = await tx.refunds.find(news.refund_id)
     if not is_news(known, news):
@@ -212,7 +219,7 @@ def _explained(cause: Cause, happened: Sequence[Consequence]) -> Cause:
 
 
 async def _follow(
-    tx: OrderTransaction,
+    tx: SettlingTransaction,
     consequence: Consequence,
     order: Order,
     payments: Sequence[OrderPayment],
@@ -233,7 +240,7 @@ async def _follow(
         await tx.products.end_reservations(order.id, ReservationStatus.RELEASED, now=now)
 
 
-async def announce(tx: OrderTransaction, event: type[OrderEventData], order: Order, cause: Cause) -> None:
+async def announce(tx: SettlingTransaction, event: type[OrderEventData], order: Order, cause: Cause) -> None:
     """One event with the order's whole state; it commits with it."""
     data = event(
         order_id=order.id,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from services.order_service.domain.errors import OrderNotFound
 from services.order_service.use_cases.access import Access, digest_of, require_access
 from services.order_service.use_cases.dependencies import Dependencies
-from services.order_service.use_cases.order_view import OrderView, view_of
+from services.order_service.use_cases.ports import OrderView
 
 TICKET_LIFETIME = timedelta(seconds=60)
 TICKET_BYTES = 32
@@ -41,12 +41,7 @@ async def redeem_stream_ticket(order_id: str, ticket: str, deps: Dependencies) -
 async def read_streamed_order(order_id: str, deps: Dependencies) -> OrderView:
     """For a stream that was let in already."""
     async with deps.uow() as tx:
-        order = await tx.orders.find(order_id)
-        if order is None:
-            raise OrderNotFound
-        return await view_of(tx, order)
-
-
-async def forget_expired_tickets(deps: Dependencies) -> int:
-    async with deps.uow() as tx:
-        return await tx.tickets.forget_expired(now=deps.ports.clock.now())
+        view = await tx.pictures.find(order_id)
+    if view is None:
+        raise OrderNotFound
+    return view
