@@ -11,6 +11,7 @@ from services.reconciler.clients.exports import HttpExportsClient, Owner
 from services.reconciler.clients.gateway_lists import HttpGatewayListsClient
 from services.reconciler.clients.payments import HttpPaymentsClient
 from services.reconciler.clients.settlement_reports import HttpSettlementReportsClient
+from services.reconciler.db.retention import walks
 from services.reconciler.db.unit_of_work import unit_of_work
 from services.reconciler.domain.models import RunKind
 from services.reconciler.messaging.bindings import subscriptions
@@ -23,6 +24,7 @@ from services.reconciler.use_cases.run_runner import RunRunner
 from services.reconciler.use_cases.settlement_ports import Intake
 from services.reconciler.use_cases.sweep import Sweeper
 from services.reconciler.use_cases.watch_folder import FolderWatch
+from shared.db.retention import Retention, shared_walks
 from shared.db.session import Database
 from shared.health import HealthCheck
 from shared.http import HttpCaller, HttpClient, StreamPolicy, build_http_client
@@ -53,6 +55,7 @@ class Container:
     uploads: asyncio.Semaphore
     """Of those that this process reads at the same time."""
     relay: OutboxRelay
+    retention: Retention
     authenticator: Authenticator
 
     @property
@@ -177,5 +180,6 @@ async def build(
             report_fetcher=ReportFetcher(settlement_reports, settings.report_rules, context),
             uploads=asyncio.Semaphore(settings.settlement_uploads_at_once),
             relay=OutboxRelay(database, bus, service=SERVICE, ports=ports),
+            retention=Retention(database, [*shared_walks(settings), *walks(settings)], service=SERVICE, ports=ports),
             authenticator=Authenticator(build_verifier(settings, service=SERVICE, ports=ports, client=client)),
         )

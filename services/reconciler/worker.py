@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 
 from services.reconciler.bootstrap import Container
-from services.reconciler.use_cases.forget_old import forget_old
 from services.reconciler.use_cases.measure_cases import measure_cases
 from services.reconciler.use_cases.ports import RUNS_CHANNEL, SWEEP_CHANNEL
 from services.reconciler.use_cases.settlement_ports import SETTLEMENT_CHANNEL
@@ -16,7 +15,6 @@ from shared.errors import PayrailError
 from shared.periodic import Periodic
 from shared.tasks import supervise
 
-CLEANING_INTERVAL_SECONDS = 3600.0
 MEASURING_INTERVAL_SECONDS = 60.0
 RUNS_INTERVAL_SECONDS = 15.0
 STEP_DOWN_SECONDS = 2.0
@@ -66,12 +64,9 @@ async def run_worker(container: Container) -> None:
                 "reconciler-measuring": _periodic(
                     container, "cases-measuring", lambda: _measured(container), MEASURING_INTERVAL_SECONDS
                 ).run,
-                "reconciler-cleaning": _periodic(
-                    container,
-                    "reconciler-cleaning",
-                    lambda: forget_old(container.context, keep_days=settings.reconciler_keep_days),
-                    CLEANING_INTERVAL_SECONDS,
-                ).run,
+                "reconciler-retention": lambda: container.retention.watch(
+                    interval_seconds=settings.retention_interval_seconds
+                ),
             }
         )
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import date, datetime
 from typing import Any
 
+import asyncpg
+from pydantic_core import to_json
 from sqlalchemy import RowMapping, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.reconciler.db.tables import gateway_pauses, reconciliation_runs, sweep_days, watched_payments
+from services.reconciler.db.tables import TOTALS, gateway_pauses, reconciliation_runs, sweep_days, watched_payments
 from services.reconciler.domain.models import (
     Counts,
     Run,
@@ -26,6 +28,7 @@ from services.reconciler.domain.models import (
 from services.reconciler.domain.schedule import PaymentStatus
 from services.reconciler.use_cases.ports import KnownVersion, WatchFilter
 from shared.db.leases import acquire_lease, release_lease
+from shared.db.session import driver_of
 from shared.money import Money
 
 # Money at risk: held or moving money before a page that may be abandoned, then what the gateway still owes an answer
@@ -59,25 +62,83 @@ _DUE = text(
 payments asked about before another's open ones."""
 
 
+_WATCHED_COLUMNS = {
+    "payment_id": "text",
+    "order_id": "text",
+    "gateway": "text",
+    "status": "text",
+    "version": "integer",
+    "amount_minor": "bigint",
+    "currency": "text",
+    "payment_created_at": "timestamptz",
+    "status_since": "timestamptz",
+    "first_seen_at": "timestamptz",
+    "next_check_at": "timestamptz",
+    "checks": "integer",
+    "failures": "integer",
+    "last_checked_at": "timestamptz",
+    "last_error": "text",
+    "asked_by_run": "text",
+    "capture_before": "timestamptz",
+    "method": "text",
+    **dict.fromkeys(TOTALS, "bigint"),
+    "outcome_unknown": "boolean",
+}
+_NAMES = ", ".join(_WATCHED_COLUMNS)
+# From there to its end the transaction plans by index, and once for any number of payments: that the table was small
+# when a statement was planned must not read all of it when it has grown, and planning costs as much as executing.
+_VERSIONS = """
+    SELECT payment_id, version, capture_before FROM watched_payments
+    WHERE payment_id = ANY($1::text[]) AND (SELECT set_config('plan_cache_mode', 'force_generic_plan', true)
+        || set_config('enable_seqscan', 'off', true) || set_config('enable_hashjoin', 'off', true)
+        || set_config('enable_mergejoin', 'off', true)) IS NOT NULL
+    """
+_LOCK = f"SELECT {_NAMES} FROM watched_payments WHERE payment_id = ANY($1::text[]) ORDER BY payment_id FOR UPDATE"  # noqa: S608
+# Rows are given as JSON: of arrays, one for each column, the driver would look at every element in Python.
+_GIVEN = (
+    f"json_to_recordset($1::json) AS given ({', '.join(f'{name} {type_}' for name, type_ in _WATCHED_COLUMNS.items())})"
+)
+_ADD = f"""
+    INSERT INTO watched_payments ({_NAMES}) SELECT {_NAMES} FROM {_GIVEN} ORDER BY payment_id
+    ON CONFLICT DO NOTHING RETURNING payment_id
+    """  # noqa: S608 - names from our own code
+_CHANGES = ", ".join(f"{name} = given.{name}" for name in _WATCHED_COLUMNS if name != "payment_id")
+_SAVE = f"""
+    UPDATE watched_payments AS kept SET {_CHANGES} FROM {_GIVEN}
+    WHERE kept.payment_id = given.payment_id
+    """  # noqa: S608 - names from our own code
+
+
 class Watched:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def versions(self, payment_ids: Sequence[str]) -> Mapping[str, KnownVersion]:
-        columns = watched_payments.c
-        statement = select(columns.payment_id, columns.version, columns.capture_before)
-        rows = await self._connection.execute(statement.where(columns.payment_id.in_(payment_ids)))
-        return {row.payment_id: KnownVersion(row.version, row.capture_before) for row in rows}
+        driver = await driver_of(self._connection)
+        rows = await driver.fetch(_VERSIONS, list(payment_ids))
+        return {row["payment_id"]: KnownVersion(row["version"], row["capture_before"]) for row in rows}
 
     async def get_for_update(self, payment_id: str) -> WatchedPayment | None:
         statement = select(watched_payments).where(watched_payments.c.payment_id == payment_id).with_for_update()
         row = (await self._connection.execute(statement)).mappings().one_or_none()
         return None if row is None else _watched(row)
 
-    async def add(self, watched: WatchedPayment) -> bool:
-        statement = upsert(watched_payments).values(_watched_values(watched)).on_conflict_do_nothing()
-        added = await self._connection.execute(statement.returning(watched_payments.c.payment_id))
-        return added.scalar() is not None
+    async def lock(self, payment_ids: Sequence[str]) -> Mapping[str, WatchedPayment]:
+        driver = await driver_of(self._connection)
+        return {row["payment_id"]: _watched(row) for row in await driver.fetch(_LOCK, list(payment_ids))}
+
+    async def add(self, watched: Sequence[WatchedPayment]) -> set[str]:
+        if not watched:
+            return set()
+        driver = await driver_of(self._connection)
+        return {row["payment_id"] for row in await driver.fetch(_ADD, _as_json(watched))}
+
+    async def save_all(self, watched: Sequence[WatchedPayment]) -> None:
+        if not watched:
+            return
+        driver = await driver_of(self._connection)
+        written = int((await driver.execute(_SAVE, _as_json(watched))).rpartition(" ")[2])
+        assert written == len(watched), f"{len(watched) - written} of {len(watched)} rows were not there to be written"
 
     async def save(self, watched: WatchedPayment) -> None:
         statement = (
@@ -128,18 +189,6 @@ class Watched:
         if filter_.due_before is not None:
             statement = statement.where(columns.next_check_at <= filter_.due_before)
         return [_watched(row) for row in (await self._connection.execute(statement)).mappings()]
-
-    async def forget_dropped(self, before: datetime, *, limit: int) -> int:
-        statement = text(
-            """
-            DELETE FROM watched_payments WHERE payment_id IN (
-                SELECT payment_id FROM watched_payments
-                WHERE next_check_at IS NULL AND status_since < :before
-                  AND (last_checked_at IS NULL OR last_checked_at < :before)
-                LIMIT :limit FOR UPDATE SKIP LOCKED)
-            """
-        )
-        return (await self._connection.execute(statement, {"before": before, "limit": limit})).rowcount
 
 
 class Runs:
@@ -286,15 +335,6 @@ class Runs:
             statement = statement.where(columns.kind == kind.value)
         return [_run(row) for row in (await self._connection.execute(statement)).mappings()]
 
-    async def forget_ended(self, before: datetime, *, limit: int) -> int:
-        statement = text(
-            """
-            DELETE FROM reconciliation_runs WHERE run_id IN (
-                SELECT run_id FROM reconciliation_runs WHERE finished_at < :before LIMIT :limit FOR UPDATE SKIP LOCKED)
-            """
-        )
-        return (await self._connection.execute(statement, {"before": before, "limit": limit})).rowcount
-
 
 _DAYS = text(
     """
@@ -360,6 +400,10 @@ class Leases:
 _STANDING = tuple(field.name for field in fields(Standing))
 
 
+def _as_json(watched: Sequence[WatchedPayment]) -> str:
+    return to_json([_watched_values(each) for each in watched]).decode()
+
+
 def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
     return {
         "payment_id": watched.payment_id,
@@ -380,11 +424,11 @@ def _watched_values(watched: WatchedPayment) -> dict[str, Any]:
         "asked_by_run": watched.asked_by_run,
         "capture_before": watched.capture_before,
         "method": watched.method,
-        **asdict(watched.standing),
+        **{name: getattr(watched.standing, name) for name in _STANDING},
     }
 
 
-def _watched(row: RowMapping) -> WatchedPayment:
+def _watched(row: RowMapping | asyncpg.Record) -> WatchedPayment:
     return WatchedPayment(
         payment_id=row["payment_id"],
         order_id=row["order_id"],

@@ -11,18 +11,11 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.reconciler.domain.loose_lines import LooseLine
 from services.reconciler.domain.mirror import MovementKind
+from services.reconciler.domain.payment_books import OF_A_PAYMENT, BookLine, BookMovement, PaymentBooks
 from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, LineKind, SettlementFile
-from services.reconciler.domain.settlement_rules import (
-    OF_A_PAYMENT,
-    BookLine,
-    BookMovement,
-    Coverage,
-    Due,
-    FeeRule,
-    LooseLine,
-    PaymentBooks,
-)
+from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule
 
 PAGE = 1_000
 MAX_CANDIDATES = 5

@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.reconciler.db.settlement_statements import keep_statements
+from services.reconciler.domain.payouts import Payout
 from services.reconciler.domain.settlement import ABOUT_A_PAYMENT, SettlementFile, StatedPayout
 from services.reconciler.domain.settlement_holding import Acquaintance
-from services.reconciler.domain.settlement_rules import Payout
 from services.reconciler.use_cases.settling_ports import Booking, KindSum
 
 # Numeric sums: whatever a file says, adding it up cannot fail. Another name of a payout that is known

@@ -78,6 +78,12 @@ watched_payments = Table(
     CheckConstraint("checks >= 0 AND failures >= 0", name="counts_not_negative"),
     CheckConstraint("asked_by_run IS NULL OR next_check_at IS NOT NULL", name="asked_is_watched"),
     Index("ix_watched_payments_next_check_at", "next_check_at", postgresql_where=text("next_check_at IS NOT NULL")),
+    Index(
+        "ix_watched_payments_dropped",
+        text("GREATEST(status_since, last_checked_at)"),
+        "payment_id",
+        postgresql_where=text("next_check_at IS NULL"),
+    ),
     Index("ix_watched_payments_asked_by_run", "asked_by_run", postgresql_where=text("asked_by_run IS NOT NULL")),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -197,3 +198,8 @@ class CaseNote:
     author: str
     text: str
     at: datetime
+
+
+def key_part(reference: str) -> str:
+    """Keys are short; a long reference is named by its digest."""
+    return reference if len(reference) <= 60 else hashlib.sha256(reference.encode()).hexdigest()[:32]

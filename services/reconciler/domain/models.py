@@ -118,18 +118,22 @@ class WatchedPayment:
         is_supplement = seen.is_document and seen.version == self.version
         if seen.version <= self.version and not is_supplement:
             return self
+        standing = self._standing_after(seen)
+        is_new_course = _course_of(seen.status, standing) != self._course
         now = replace(
             self,
             version=seen.version,
             status=seen.status,
-            standing=self._standing_after(seen),
+            standing=standing,
             capture_before=seen.capture_before or self.capture_before,
             method=seen.method or self.method,
+            status_since=min(seen.changed_at, moment.now) if is_new_course else self.status_since,
+            checks=0 if is_new_course else self.checks,
+            failures=0 if is_new_course else self.failures,
         )
-        if now._course != self._course:
-            begun = replace(now, status_since=min(seen.changed_at, moment.now), checks=0, failures=0)
-            return begun._scheduled(timetable, moment)
-        return now if now.capture_before == self.capture_before else now._scheduled(timetable, moment)
+        if not is_new_course and now.capture_before == self.capture_before:
+            return now
+        return now._scheduled(timetable, moment)
 
     def answered(self, seen: SeenPayment, timetable: Timetable, moment: Moment) -> WatchedPayment:
         """After the gateway's answer."""
@@ -161,15 +165,15 @@ class WatchedPayment:
 
     @property
     def _course(self) -> tuple[PaymentStatus, Standing | None]:
-        """What starts a plan anew when it changes. While a payment is open, no money of it has moved yet."""
-        return self.status, None if PLANS[self.status].is_open else self.standing
+        return _course_of(self.status, self.standing)
 
     def _standing_after(self, seen: SeenPayment) -> Standing:
         if seen.is_document:
             return seen.standing
         # An event does not say it: what was known to be lost stays lost, as far as it is still disputed.
         lost = min(self.standing.amount_dispute_lost, seen.standing.amount_disputed)
-        return replace(seen.standing, amount_dispute_lost=lost)
+        is_told = lost == seen.standing.amount_dispute_lost
+        return seen.standing if is_told else replace(seen.standing, amount_dispute_lost=lost)
 
     def _scheduled(self, timetable: Timetable, moment: Moment) -> WatchedPayment:
         subject = Subject(
@@ -185,6 +189,11 @@ class WatchedPayment:
         )
         due = timetable.next_check_at(subject, now=moment.now, jitter=moment.jitter)
         return replace(self, next_check_at=due, asked_by_run=None if due is None else self.asked_by_run)
+
+
+def _course_of(status: PaymentStatus, standing: Standing) -> tuple[PaymentStatus, Standing | None]:
+    """What starts a plan anew when it changes. While a payment is open, no money of it has moved yet."""
+    return status, None if PLANS[status].is_open else standing
 
 
 class RunKind(StrEnum):

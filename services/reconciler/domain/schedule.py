@@ -176,7 +176,9 @@ class Timetable:
         if subject.is_unsettled:
             return UNSETTLED
         if plan is _CAPTURED or (plan is _HELD and subject.is_taken):
-            return replace(_CAPTURED, waits=self.captured_looks)
+            return (
+                _CAPTURED if self.captured_looks == _CAPTURED.waits else replace(_CAPTURED, waits=self.captured_looks)
+            )
         return plan
 
     def wait_seconds(self, subject: Subject, now: datetime) -> float | None:

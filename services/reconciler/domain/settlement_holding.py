@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from services.reconciler.domain.cases import CaseKind, Finding, Scenario, Subject
+from services.reconciler.domain.file_findings import name_of_file
 from services.reconciler.domain.settlement import SettlementFile
-from services.reconciler.domain.settlement_rules import name_of_file
 
 FEWEST_LINES = 20
 """A smaller file has a case for each of its lines."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.reconciler.messaging.handlers import PaymentEventsHandler
+from services.reconciler.messaging.handlers import PaymentEventsBatch, PaymentEventsHandler
 from services.reconciler.use_cases.ports import Context
 from shared.contracts.topology import RECONCILER_PAYMENTS
 from shared.db.session import Database
@@ -10,4 +10,5 @@ from shared.messaging.bus import Subscription
 
 
 def subscriptions(context: Context, database: Database) -> tuple[Subscription, ...]:
-    return (Subscription(RECONCILER_PAYMENTS, PaymentEventsHandler(context), database, concurrency=8),)
+    handler, batch = PaymentEventsHandler(context), PaymentEventsBatch(context)
+    return (Subscription(RECONCILER_PAYMENTS, handler, database, concurrency=8, batch=batch),)

@@ -12,8 +12,8 @@ from types import ModuleType
 from services.reconciler import settlement_formats
 from services.reconciler.settlement_formats.cells import shown
 from services.reconciler.settlement_formats.port import Head, Layout, ReadingContext, SettlementFormat, Unreadable
+from shared.configuration import ConfigurationError
 from shared.plugins import PLUGINS, part_modules
-from shared.settings import ConfigurationError
 
 PART = "settlement"
 

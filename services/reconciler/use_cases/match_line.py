@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from services.reconciler.domain.cases import Case, CaseKind, Subject
 from services.reconciler.domain.errors import ActionNotPossible
-from services.reconciler.domain.settlement_rules import OF_A_PAYMENT, Limited
+from services.reconciler.domain.limited_findings import Limited
+from services.reconciler.domain.payment_books import OF_A_PAYMENT
 from services.reconciler.use_cases.case_ports import CaseFilter
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
 from services.reconciler.use_cases.settling import due_of, judge_touched, keep_and_act

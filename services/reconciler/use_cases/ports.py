@@ -64,11 +64,17 @@ class WatchedRepository(Protocol):
 
     async def get_for_update(self, payment_id: str) -> WatchedPayment | None: ...
 
-    async def add(self, watched: WatchedPayment) -> bool:
-        """False where it was added meanwhile; nothing is changed then."""
+    async def lock(self, payment_ids: Sequence[str]) -> Mapping[str, WatchedPayment]:
+        """Of those that are known, in the order of ids."""
+        ...
+
+    async def add(self, watched: Sequence[WatchedPayment]) -> set[str]:
+        """In the order of ids. Returns those that were added; one that was added meanwhile is not changed."""
         ...
 
     async def save(self, watched: WatchedPayment) -> None: ...
+
+    async def save_all(self, watched: Sequence[WatchedPayment]) -> None: ...
 
     async def due(
         self, now: datetime, *, per_gateway: int, by_gateway: Mapping[str, int], limit: int
@@ -82,8 +88,6 @@ class WatchedRepository(Protocol):
         ...
 
     async def search(self, filter_: WatchFilter, *, after: str | None, limit: int) -> list[WatchedPayment]: ...
-
-    async def forget_dropped(self, before: datetime, *, limit: int) -> int: ...
 
 
 class RunRepository(Protocol):
@@ -128,8 +132,6 @@ class RunRepository(Protocol):
     async def last_of_schedule(self, kind: RunKind) -> Run | None: ...
 
     async def search(self, *, kind: RunKind | None = None, after: str | None, limit: int) -> list[Run]: ...
-
-    async def forget_ended(self, before: datetime, *, limit: int) -> int: ...
 
 
 class SweepDayRepository(Protocol):

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from services.reconciler.domain.cases import Case, CaseKind, Finding, Scenario, Subject
+from services.reconciler.domain.limited_findings import MAX_FINDINGS_PER_SCENARIO, Limited
+from services.reconciler.domain.loose_lines import fee_differs, unknown_line
 from services.reconciler.domain.models import RunRequest
+from services.reconciler.domain.payouts import judge_payout
 from services.reconciler.domain.settlement_holding import foreign_file
-from services.reconciler.domain.settlement_rules import (
-    MAX_FINDINGS_PER_SCENARIO,
-    Limited,
-    fee_differs,
-    judge_payout,
-    unknown_line,
-)
 from services.reconciler.use_cases.book_settlement import book_settlement
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction
 from services.reconciler.use_cases.running import Progress, RunOutcome

@@ -12,22 +12,14 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 
 from services.reconciler.domain.cases import Finding, Subject
+from services.reconciler.domain.file_findings import findings_of_file, name_of_file, unread_file
+from services.reconciler.domain.limited_findings import MAX_FINDINGS_PER_SCENARIO, Limited, keys_of
+from services.reconciler.domain.loose_lines import fee_differs, unknown_line
+from services.reconciler.domain.payouts import judge_payout
 from services.reconciler.domain.settlement import FileStatus, SettlementFile
 from services.reconciler.domain.settlement_changes import line_changed
 from services.reconciler.domain.settlement_holding import Acquaintance, foreign_file
-from services.reconciler.domain.settlement_rules import (
-    MAX_FINDINGS_PER_SCENARIO,
-    Coverage,
-    Limited,
-    due,
-    fee_differs,
-    findings_of_file,
-    judge_payout,
-    keys_of,
-    name_of_file,
-    unknown_line,
-    unread_file,
-)
+from services.reconciler.domain.settlement_rules import Coverage, due
 from services.reconciler.settlement_formats.port import Incomplete, ReaderFailed, Unreadable
 from services.reconciler.use_cases.book_settlement import book_settlement
 from services.reconciler.use_cases.ports import Context, ReconcilerTransaction

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from services.reconciler.domain.cases import Case, Finding
-from services.reconciler.domain.settlement_rules import Due, Limited, due, judge_payment
+from services.reconciler.domain.limited_findings import Limited
+from services.reconciler.domain.payment_books import judge_payment
+from services.reconciler.domain.settlement_rules import Due, due
 from services.reconciler.use_cases.act_on_case import POLICY, act_on_case
 from services.reconciler.use_cases.case_ports import CaseCounts
 from services.reconciler.use_cases.keep_cases import keep_cases

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from services.reconciler.domain.loose_lines import LooseLine
+from services.reconciler.domain.payment_books import PaymentBooks
+from services.reconciler.domain.payouts import Payout
 from services.reconciler.domain.settlement import SettlementFile, StatedPayout
 from services.reconciler.domain.settlement_changes import ChangedLine
 from services.reconciler.domain.settlement_holding import Acquaintance
-from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule, LooseLine, PaymentBooks, Payout
+from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule
 
 Told = Callable[[int], Awaitable[None]]
 """Called with the number of lines that are stored so far; what it raises ends the storing."""

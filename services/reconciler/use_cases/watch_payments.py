@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.reconciler.domain.models import SeenPayment, WatchedPayment
 from services.reconciler.use_cases.ports import Context, KnownVersion, ReconcilerTransaction
 
 
 async def watch_payments(tx: ReconcilerTransaction, seen: Sequence[SeenPayment], context: Context) -> int:
-    """Record what is newer than what is known; returns how many payments are new here. Repeating it changes nothing."""
-    versions = await tx.watched.versions([payment.payment_id for payment in seen])
-    added = 0
-    # In the order of ids, so that two writers of the same payments wait for each other instead of deadlocking.
-    for payment in sorted(seen, key=lambda each: each.payment_id):
+    """Record what is newer than what is known; returns how many payments are new here. Repeating it changes nothing.
+
+    As many statements for many payments as for one. Of one payment each news is taken in the order given, as if it had
+    come alone.
+    """
+    versions = await tx.watched.versions(sorted({payment.payment_id for payment in seen}))
+    news: dict[str, list[SeenPayment]] = {}
+    for payment in seen:
         if _is_news(payment, versions.get(payment.payment_id)):
-            added += await _watch(tx, payment, context)
-    return added
+            news.setdefault(payment.payment_id, []).append(payment)
+    # In the order of ids, so that two writers of the same payments wait for each other instead of deadlocking.
+    unknown = sorted(news.keys() - versions.keys())
+    added = await tx.watched.add([_first_seen(news[payment_id], context) for payment_id in unknown])
+    await _tell(tx, {payment_id: told for payment_id, told in news.items() if payment_id not in added}, context)
+    return len(added)
 
 
 def _is_news(seen: SeenPayment, known: KnownVersion | None) -> bool:
@@ -26,14 +33,21 @@ def _is_news(seen: SeenPayment, known: KnownVersion | None) -> bool:
     return known.version == seen.version and seen.capture_before not in (None, known.capture_before)
 
 
-async def _watch(tx: ReconcilerTransaction, seen: SeenPayment, context: Context) -> bool:
-    moment = context.moment()
-    first = WatchedPayment.first_seen(seen, context.timetable, moment)
-    if await tx.watched.add(first):
-        return True
-    known = await tx.watched.get_for_update(seen.payment_id)
-    if known is not None:
-        told = known.told(seen, context.timetable, moment)
-        if told != known:
-            await tx.watched.save(told)
-    return False
+def _first_seen(news: Sequence[SeenPayment], context: Context) -> WatchedPayment:
+    watched = WatchedPayment.first_seen(news[0], context.timetable, context.moment())
+    return _told(watched, news[1:], context)
+
+
+async def _tell(tx: ReconcilerTransaction, news: Mapping[str, Sequence[SeenPayment]], context: Context) -> None:
+    """What is said of payments that are known, by this time at the latest."""
+    if not news:
+        return
+    known = await tx.watched.lock(sorted(news))
+    told = [_told(watched, news[payment_id], context) for payment_id, watched in known.items()]
+    await tx.watched.save_all([watched for watched in told if watched != known[watched.payment_id]])
+
+
+def _told(watched: WatchedPayment, news: Sequence[SeenPayment], context: Context) -> WatchedPayment:
+    for seen in news:
+        watched = watched.told(seen, context.timetable, context.moment())
+    return watched
