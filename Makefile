@@ -13,7 +13,7 @@ SETUP := deploy/local/environment.sh pyproject.toml requirements-build.txt
 UV := $(VENV)/bin/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help run test conformance check format bench lock clean
+.PHONY: help run test conformance check format bench bench-quick lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -40,8 +40,11 @@ format: $(VENV)/.ready-dev ## format the code and mend what the linter can mend
 	@$(VENV)/bin/ruff check --fix-only --quiet .
 	@$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.ready-dev ## measure, alone on the machine, and print ratios to a bare endpoint
-	@PYTHONHASHSEED=0 $(PYTHON) -m pytest tests/bench -m bench -p no:randomly -s $(ARGS)
+bench: $(VENV)/.ready-dev ## measure everything beside its peers, alone on the machine, in half an hour and more
+	@BENCH_PLAN=full PYTHONHASHSEED=0 $(PYTHON) -m pytest tests/bench -m bench -p no:randomly -s $(ARGS)
+
+bench-quick: $(VENV)/.ready-dev ## the same goals but growth, at small sizes in 3 minutes: only good for a look
+	@BENCH_PLAN=quick PYTHONHASHSEED=0 $(PYTHON) -m pytest tests/bench -m bench -p no:randomly -s $(ARGS)
 
 lock: $(VENV)/.ready-dev ## resolve the dependencies anew, with hashes (UPGRADE=--upgrade for newer versions)
 	@$(LOCK) $(UPGRADE) pyproject.toml -o requirements.txt

@@ -121,6 +121,7 @@ SERVICES: Mapping[str, ServiceEntry] = {
                 "/api/v1/webhook-rejects",
                 "/api/v1/events/webhook-ingest",
             ),
+            serve_background=ingest_main.serve_background,
         ),
         ServiceEntry(
             "reconciler",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -13,22 +15,25 @@ import structlog
 import uvicorn
 from prometheus_client import start_http_server
 
+from deploy import garbage
 from deploy.catalogue import ServiceEntry
+from deploy.supervisor import Place, end_with_the_parent
 from shared.logging import configure_logging
 from shared.messaging.bus import EventBus
 from shared.messaging.in_process import InProcessBus
 from shared.messaging.rabbitmq import RabbitMQBus
 from shared.ports import Ports, system_ports
 from shared.settings import ConfigurationError, ServiceSettings, settings_for
-from shared.web.deadline import DeadlineH11
+from shared.web.deadline import MAX_HEADER_BYTES, receiving_protocol
+from shared.web.overload import MAX_CONNECTIONS
 
 log = structlog.get_logger()
 
 GRACEFUL_SHUTDOWN_SECONDS = 10
 """How long running requests may take to end after SIGTERM; below an orchestrator's usual 30 s (field note M27)."""
 
-CONCURRENCY_LIMIT = 1000
-MAX_HEADER_BYTES = 32 * 1024  # SEC-3
+REQUESTS_AT_ONCE = 2_000
+"""In progress in one process; more than may wait for the commit of webhooks, so that there is room for others."""
 
 
 def run_event_loop(main: Coroutine[Any, Any, None]) -> None:
@@ -47,15 +52,20 @@ def run_event_loop(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def serve_service(entry: ServiceEntry, *, host: str, port: int) -> None:
-    """Serve HTTP until SIGTERM or SIGINT."""
+    """Serve HTTP until SIGTERM or SIGINT: on the address, or on the socket that a supervisor has handed down."""
+    place = Place.of_this_process()
+    allow_descriptors()
     async with _built(entry) as container:
         config = uvicorn_config(entry.create_application(container), host=host, port=port)
         server = StreamStoppingServer(config, [container])
         background = asyncio.create_task(
             _watch(entry.serve_background(container), server), name=f"{entry.name}-background"
         )
+        garbage.settle()
+        if place is not None:
+            end_with_the_parent(place, lambda: setattr(server, "should_exit", True))
         try:
-            await server.serve()
+            await server.serve(None if place is None else [socket.socket(fileno=place.listening_fd)])
         finally:
             await cancel(background)
 
@@ -83,6 +93,7 @@ async def work_service(entry: ServiceEntry) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.cancel)
         _serve_metrics(container.settings)
+        garbage.settle()
         log.info("worker_started", service=entry.package)
         with contextlib.suppress(asyncio.CancelledError):
             await worker
@@ -101,12 +112,21 @@ def _serve_metrics(settings: ServiceSettings) -> None:
         ) from None
 
 
+def allow_descriptors() -> None:
+    """As many as connections and the rest need, or as the machine lets us have: the usual limit is low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 500
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
 def uvicorn_config(app: Any, *, host: str, port: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=DeadlineH11,
+        http=receiving_protocol(),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -114,7 +134,7 @@ def uvicorn_config(app: Any, *, host: str, port: int) -> uvicorn.Config:
         proxy_headers=False,  # the client's address is taken from trusted hops only, by us (SEC-5)
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_SECONDS,
-        limit_concurrency=CONCURRENCY_LIMIT,
+        limit_concurrency=REQUESTS_AT_ONCE,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ws="websockets-sansio",
     )
@@ -139,7 +159,8 @@ def make_bus(entry: ServiceEntry, settings: ServiceSettings, ports: Ports) -> Ev
         raise ConfigurationError(
             "set RABBITMQ_URL, e.g. amqp://user:password@host/ (only `payrail dev` runs without it)"
         )
-    return RabbitMQBus(settings.rabbitmq_url.get_secret_value(), name=entry.name, ports=ports)
+    url = settings.rabbitmq_url.get_secret_value()
+    return RabbitMQBus(url, name=entry.name, ports=ports, batches=settings.event_batches)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from deploy.cli import catalogue, contracts, events, gateways, reconcile, tokens, topology, webhooks
+from deploy.cli import catalogue, contracts, events, gateways, reconcile, retention, tokens, topology, webhooks
 from deploy.cli.errors import CommandError, explained
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(gateways.app, name="gateway")
 app.add_typer(reconcile.app, name="reconcile")
 app.command("token")(tokens.token)
+app.command("retention")(retention.retention)
 
 console = Console(stderr=True)
 
@@ -51,7 +53,7 @@ def dev(
 
     This is what `make run` calls. Ctrl-C stops it; killing it loses nothing.
     """
-    from deploy.local.dev import run_dev
+    from deploy.local.start import run_dev
 
     with explained():
         run_dev(host=host, port=port, data=data.resolve())
@@ -62,12 +64,52 @@ def serve(
     service: ServiceName,
     host: Annotated[str, typer.Option(envvar="HOST", help="the address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="PORT", help="the port to listen on", min=0, max=65535)] = 8000,
+    processes: Annotated[
+        int,
+        typer.Option(
+            envvar="PROCESSES",
+            help="server processes on the same port: about one for each core; with more than one, a parent starts "
+            "again what dies, and one scrape of /metrics counts all of them",
+            min=1,
+            max=64,
+        ),
+    ] = 1,
 ) -> None:
-    """Run the HTTP process of one service. Configured by the environment; see the service's settings.py."""
+    """Run the HTTP process of one service. Configured by the environment; see the service's settings.py.
+
+    Each process has its own database connections (DATABASE_POOL_SIZE) and its own share of the rate limits.
+    """
+    if processes > 1 and "PAYRAIL_SERVER_PROCESS" not in os.environ:
+        _supervise(service, host=host, port=port, count=processes)
+        return
+    import shared.metrics  # noqa: F401 - before any metric is made: it decides where they are kept
     from deploy.running import run_event_loop, serve_service
 
     with explained():
         run_event_loop(serve_service(_entry(service), host=host, port=port))
+
+
+def _supervise(service: str, *, host: str, port: int, count: int) -> None:
+    """The parent imports no service: it stays small, and a mistake in the settings is the children's to tell."""
+    from deploy.supervisor import Supervisor, listening_socket
+    from shared.clock import SystemClock
+    from shared.logging import configure_logging
+
+    with explained():
+        configure_logging(
+            level=os.environ.get("LOG_LEVEL", "info").lower(),
+            log_format=os.environ.get("LOG_FORMAT", "json"),
+            service=service.replace("-", "_"),
+        )
+        listening = listening_socket(host, port)
+    command = [sys.executable, "-m", "deploy.cli", "serve", service]
+
+    async def run() -> int:
+        return await Supervisor(command, count=count, listening=listening, clock=SystemClock()).run()
+
+    status = asyncio.run(run())
+    if status:
+        raise typer.Exit(status)
 
 
 @app.command()

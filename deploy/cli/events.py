@@ -52,7 +52,10 @@ def redrive(
     service: Annotated[str, typer.Argument(help="e.g. order-service")],
     message_id: Annotated[str | None, typer.Option(help="only this message")] = None,
 ) -> None:
-    """Apply given-up messages again, here and now, with the service's own handlers. Safe to repeat."""
+    """Apply given-up messages again, here and now, with the service's own handlers. Safe to repeat.
+
+    Those that only lie in the broker's dead-letter queues are among them.
+    """
     with explained():
         done, failed = asyncio.run(_redrive(service, message_id))
     console.print(f"{done} applied, {failed} failed again")
@@ -80,8 +83,8 @@ async def _tail(
                 raise CommandError(f"{url} answered {answer.status}: {page.get('detail', '')}")
             for event in page["data"]:
                 _print_event(event, as_json=as_json)
-            after = page["next_cursor"]
-            if not page["data"]:
+            before, after = after, page["next_cursor"]
+            if not page["data"] and after == before:
                 if not follow:
                     return
                 await ports.clock.sleep(POLL_SECONDS)
@@ -101,7 +104,7 @@ def _print_event(event: dict[str, Any], *, as_json: bool) -> None:
 async def _dead(service: str, limit: int) -> list[tuple[str, str, int, str | None, bytes]]:
     from shared.db.inbox import dead_messages
 
-    async with _container(service) as container, container.database.begin() as connection:
+    async with built_service(service) as container, container.database.begin() as connection:
         return await dead_messages(connection, limit=limit)
 
 
@@ -111,7 +114,8 @@ async def _redrive(service: str, message_id: str | None) -> tuple[int, int]:
     from shared.messaging.consumer import Consumer, Handled
 
     done = failed = 0
-    async with _container(service) as container:
+    async with built_service(service) as container:
+        await _keep_letters(container)
         consumers = {each.queue.name: Consumer(each, container.ports.clock) for each in container.bus.subscriptions}
         async with container.database.begin() as connection:
             rows = await dead_messages(connection, limit=10_000)
@@ -122,6 +126,30 @@ async def _redrive(service: str, message_id: str | None) -> tuple[int, int]:
             done, failed = (done + 1, failed) if result is Handled.DONE else (done, failed + 1)
         await _clear_copies(container)
     return done, failed
+
+
+async def _keep_letters(container: Any) -> None:
+    """What the broker gave up on by itself, after BROKER_DELIVERY_LIMIT deliveries, lies only with it until now."""
+    from shared.db.inbox import InboxClaim, keep_as_dead
+    from shared.messaging.broker import BROKER_ERRORS
+    from shared.messaging.bus import BusMessage
+    from shared.messaging.dead_letters import keep_dead_letters
+
+    url = container.settings.rabbitmq_url
+    if url is None:
+        return
+    for subscription in container.bus.subscriptions:
+        consumer = subscription.queue.name
+
+        async def keep(message: BusMessage, consumer: str = consumer) -> None:
+            claim, error = InboxClaim(consumer, message.message_id), "the broker stopped delivering it"
+            async with container.database.begin() as connection:
+                await keep_as_dead(connection, claim, body=message.body, error=error)
+
+        try:
+            await keep_dead_letters(url.get_secret_value(), subscription.queue, keep=keep)
+        except BROKER_ERRORS as error:
+            console.print(f"{subscription.queue.dead_letter_queue} cannot be read now ({type(error).__name__})")
 
 
 async def _clear_copies(container: Any) -> None:
@@ -142,7 +170,8 @@ async def _clear_copies(container: Any) -> None:
         await clear_dead_letters(url.get_secret_value(), subscription.queue, is_done=applied)
 
 
-def _container(service: str) -> Any:
+def built_service(service: str) -> Any:
+    """A service's container, with its own settings, for work on its database."""
     from contextlib import asynccontextmanager
 
     from deploy.catalogue import SERVICES

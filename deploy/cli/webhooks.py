@@ -1,4 +1,4 @@
-"""``payrail webhook send``: a signed sample delivery, as the gateway would send it."""
+"""``payrail webhook send``: a signed sample delivery, as the gateway would send it; and ``payrail webhook spool``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ import typer
 from rich.console import Console
 
 from deploy.cli.errors import CommandError, explained
+from deploy.cli.spool import spool
 
-app = typer.Typer(help="Try the webhook endpoint.", no_args_is_help=True)
+app = typer.Typer(help="Try the webhook endpoint, and look after its spool.", no_args_is_help=True)
 console = Console(stderr=True, highlight=False)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `send` a subcommand, since more are to come."""
+app.command()(spool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Everything in one process on one port: what ``payrail dev`` and ``make run`` start.
+"""Everything in one process on one port: what ``payrail dev`` and ``make run`` run once PostgreSQL is there (start.py).
 
 The services are the same as in production, over the same ports: only the bus is inside the process (unless
 RABBITMQ_URL is
@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -22,10 +21,11 @@ from typing import Any
 import structlog
 import uvicorn
 
+from deploy import garbage
 from deploy.catalogue import SERVICES, ServiceEntry
 from deploy.cli.tokens import OPERATOR_SCOPES
 from deploy.local.embedded_app import EmbeddedApp
-from deploy.local.postgres import EmbeddedPostgres, PostgresNotAvailable
+from deploy.local.postgres import EmbeddedPostgres
 from deploy.local.seed import seed_catalogue
 from deploy.running import StreamStoppingServer, cancel, run_event_loop, uvicorn_config
 from services.gateway_sandbox.gateways.registry import sandbox_definitions
@@ -36,7 +36,7 @@ from shared.messaging.in_process import InProcessBus
 from shared.messaging.rabbitmq import RabbitMQBus
 from shared.messaging.topology import apply_topology
 from shared.ports import Ports, system_ports
-from shared.settings import ConfigurationError, ServiceSettings, settings_for, split_list
+from shared.settings import ServiceSettings, settings_for, split_list
 from shared.tasks import supervise
 from shared.web.auth import build_signer
 
@@ -49,13 +49,8 @@ SHOP_NAME = "Seven Ports"  # what the storefront calls itself: mails, invoices a
 GRACEFUL_SHUTDOWN_SECONDS = 3  # nobody at a terminal waits longer for Ctrl-C; open event streams end by then
 
 
-def run_dev(*, host: str, port: int, data: Path) -> None:
+def run_everything(*, host: str, port: int, data: Path, postgres: EmbeddedPostgres | None) -> None:
     """Runs until Ctrl-C or SIGTERM. Raises ConfigurationError."""
-    _require_free_port(host, port)
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"the data directory cannot be made: {error}; set PAYRAIL_DATA to another") from None
     ports = system_ports()
     for name, value in development_environment(port=port, data=data, ports=ports).items():
         if name not in os.environ and f"{name}_FILE" not in os.environ:
@@ -65,35 +60,8 @@ def run_dev(*, host: str, port: int, data: Path) -> None:
         log_format=os.environ.get("LOG_FORMAT", "console" if sys.stderr.isatty() else "json"),
         service="payrail",
     )
-    postgres = None if os.environ.get("DATABASE_URL") else EmbeddedPostgres(data / "postgres")
-    try:
-        if postgres is not None:
-            _start(postgres)
-        with contextlib.suppress(KeyboardInterrupt):
-            run_event_loop(_run(host=host, port=port, data=data, ports=ports, postgres=postgres))
-    finally:
-        if postgres is not None:
-            postgres.stop()
-
-
-def _require_free_port(host: str, port: int) -> None:
-    """Said before anything is started, because it is the usual reason why nothing works."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another port: make run PORT={port + 1}"
-            ) from None
-
-
-def _start(postgres: EmbeddedPostgres) -> None:
-    try:
-        postgres.start()
-    except PostgresNotAvailable as error:
-        raise ConfigurationError(f"the embedded PostgreSQL does not start: {error}") from error
+    with contextlib.suppress(KeyboardInterrupt):
+        run_event_loop(_run(host=host, port=port, data=data, ports=ports, postgres=postgres))
 
 
 def development_environment(*, port: int, data: Path, ports: Ports) -> Mapping[str, str]:
@@ -181,14 +149,14 @@ async def _run(*, host: str, port: int, data: Path, ports: Ports, postgres: Embe
 async def _make_buses(
     settings: Mapping[str, ServiceSettings], ports: Ports, stack: AsyncExitStack
 ) -> dict[str, EventBus]:
-    url = settings["payment-service"].rabbitmq_url
+    url, batches = settings["payment-service"].rabbitmq_url, settings["payment-service"].event_batches
     if url is None:
         shared_bus = InProcessBus(ports.clock)
         return dict.fromkeys(SERVICES, shared_bus)
     await apply_topology(url.get_secret_value())
     buses: dict[str, EventBus] = {}
     for name in SERVICES:
-        bus = buses[name] = RabbitMQBus(url.get_secret_value(), name=name, ports=ports)
+        bus = buses[name] = RabbitMQBus(url.get_secret_value(), name=name, ports=ports, batches=batches)
         stack.push_async_callback(bus.close)
     return buses
 
@@ -196,7 +164,6 @@ async def _make_buses(
 def _settings_of(entry: ServiceEntry, postgres: EmbeddedPostgres | None) -> ServiceSettings:
     overrides = settings_for(entry.package)
     if postgres is not None and "database_url" not in overrides:
-        postgres.ensure_database(entry.package)
         overrides["database_url"] = postgres.url(entry.package)
     return entry.settings.load(**overrides)
 
@@ -212,6 +179,7 @@ async def _serve(app: EmbeddedApp, containers: Mapping[str, Any], *, host: str, 
     config.timeout_graceful_shutdown = GRACEFUL_SHUTDOWN_SECONDS
     server = _AnnouncingServer(config, containers.values(), data=data)
     workers = asyncio.create_task(_work(containers, server), name="workers")
+    garbage.settle()
     try:
         await server.serve()
     finally:

@@ -24,7 +24,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,9 +211,14 @@ class EmbeddedPostgres:
 
     def ensure_database(self, name: str) -> None:
         """Create the database unless it exists."""
-        literal, identifier = name.replace("'", "''"), name.replace('"', '""')
-        if not self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{literal}'"):  # noqa: S608 - quoted above
-            self.execute(f'CREATE DATABASE "{identifier}"')
+        self.ensure_databases([name])
+
+    def ensure_databases(self, names: Sequence[str]) -> None:
+        """The same for several, with two programs started instead of two for each."""
+        known = set(self.execute("SELECT datname FROM pg_database").splitlines())
+        quoted = [name.replace('"', '""') for name in names if name not in known]
+        if quoted:
+            run_psql(self.url(), *(f'CREATE DATABASE "{name}"' for name in quoted))
 
     def execute(self, sql: str, *, database: str = SUPERUSER) -> str:
         """Run one statement by ``psql`` and return its unaligned output; for administration, not for data."""
@@ -406,12 +411,15 @@ def binary(name: str) -> Path:
     )
 
 
-def run_psql(url: str, sql: str) -> str:
-    """Run SQL by the wheel's psql against any server; raises PostgresNotAvailable with its complaint."""
-    command = [str(binary("psql")), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url, "-c", sql]
+def run_psql(url: str, *statements: str) -> str:
+    """Run SQL by the wheel's psql against any server, each statement by itself; raises PostgresNotAvailable with its
+    complaint."""
+    command = [str(binary("psql")), "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", url]
+    for statement in statements:
+        command += ["-c", statement]
     done = subprocess.run(command, capture_output=True, env=_environment(), timeout=60, check=False)
     if done.returncode != 0:
-        raise PostgresNotAvailable(f"{sql[:200]}: {done.stderr.decode(errors='replace').strip()}")
+        raise PostgresNotAvailable(f"{statements[0][:200]}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode().strip()
 
 
