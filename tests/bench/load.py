@@ -1,8 +1,11 @@
 """A load generator that is not the bottleneck: kept-alive connections, requests built before the clock starts.
 
+It runs in a process of its own (``python -m tests.bench.generator``), so its CPU is counted apart from the harness's.
+
 Closed loop (each connection sends when it has its answer) measures the throughput at saturation. Open loop sends by a
 timetable, and a latency counts from the time in the timetable: a server that stalls is charged for everything that it
-kept waiting, also for what the generator could not send meanwhile ("coordinated omission").
+kept waiting, also for what the generator could not send meanwhile ("coordinated omission"). A budgeted loop is a closed
+loop that may not send more than it has been allowed, so that what is behind the server is not flooded.
 """
 
 from __future__ import annotations
@@ -10,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
+
+from tests.bench.figures import due_times
 
 CONNECTIONS = 32
 PATIENCE_SECONDS = 60
@@ -21,29 +26,41 @@ PATIENCE_SECONDS = 60
 
 @dataclass
 class Sample:
-    """What one round saw. Latencies are seconds; ``started`` is the time of the first request in the timetable."""
+    """What one round saw, as parallel lists with an entry for each answer. Times are of ``time.perf_counter``, which is
+    one clock for all processes of the machine; latencies are seconds."""
 
     started: float = 0
     seconds: float = 0
+    cpu_seconds: float = 0  # of the generator
+    numbers: list[int] = field(default_factory=list)  # which request was answered
+    statuses: list[int] = field(default_factory=list)  # 0: the connection broke before an answer came
     latencies: list[float] = field(default_factory=list)
-    answers: list[bytes] = field(default_factory=list)
-    refused: list[int] = field(default_factory=list)
+    answered_at: list[float] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)  # how far behind the timetable each request was sent
+
+    @property
+    def accepted(self) -> int:
+        return sum(status == 200 for status in self.statuses)
+
+    @property
+    def refused(self) -> list[int]:
+        return [status for status in self.statuses if status != 200]
 
     @property
     def rate(self) -> float:
-        return len(self.latencies) / self.seconds
+        return self.accepted / self.seconds
 
-    def record(self, status: int, body: bytes, latency: float) -> None:
-        if status == 200:
-            self.latencies.append(latency)
-            self.answers.append(body)
-        else:
-            self.refused.append(status)
+    def record(self, number: int, status: int, body: bytes, since: float) -> None:
+        now = time.perf_counter()
+        self.numbers.append(number)
+        self.statuses.append(status)
+        self.latencies.append(now - since)
+        self.answered_at.append(now)
+        self.bodies.append(body)
 
-
-def percentile(values: Sequence[float], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+    def accepted_latencies(self) -> list[float]:
+        return [latency for status, latency in zip(self.statuses, self.latencies, strict=True) if status == 200]
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -54,19 +71,45 @@ def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One answer at a time; ``on_answer`` gets status and body."""
+    """One request at a time; ``on_answer`` gets status and body, status 0 for an answer that never came.
 
-    def __init__(self) -> None:
+    A server that closes after each answer (gunicorn's sync workers) is connected to again for the next request.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = host, port
         self._transport: asyncio.Transport | None = None
         self._received = b""
+        self._request: bytes | None = None  # waits for the connection to be there
+        self._is_waiting = False
+        self._connecting: asyncio.Task[None] | None = None
+        self._dropped = 0  # connections that we closed ourselves and that have not yet been lost
         self.on_answer: Callable[[int, bytes], None] = lambda status, body: None
+
+    async def connect(self) -> None:
+        await asyncio.get_running_loop().create_connection(lambda: self, *self._address)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._received = b""
+        if self._request is not None:
+            request, self._request = self._request, None
+            self._transport.write(request)
 
     def send(self, request: bytes) -> None:
-        assert self._transport is not None
-        self._transport.write(request)
+        self._is_waiting = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(request)
+        else:
+            self._request = request
+            self._connecting = asyncio.get_running_loop().create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        try:
+            await self.connect()
+        except OSError:
+            self._request = None
+            self._answer(0, b"")
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -78,10 +121,27 @@ class Connection(asyncio.Protocol):
         length = int(lowered[start:].split(b"\r\n", 1)[0])
         if len(body) >= length:
             self._received = b""
-            self.on_answer(int(head[9:12]), body)
+            if b"\r\nconnection: close" in lowered:
+                self._drop()
+            self._answer(int(head[9:12]), body)
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._dropped += 1
+            self._transport.abort()
+            self._transport = None
+
+    def _answer(self, status: int, body: bytes) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self.on_answer(status, body)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        self.on_answer(0, b"")  # an answer that never came counts as refused, unless nobody waits any more
+        if self._dropped:
+            self._dropped -= 1
+            return
+        self._transport = None
+        self._answer(0, b"")
 
     def close(self) -> None:
         self.on_answer = lambda status, body: None
@@ -89,92 +149,115 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-async def _connect(url: str, count: int) -> list[Connection]:
-    host, port = _address(url)
-    loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(Connection, host, port))[1] for _ in range(count)]
+async def connect(url: str, count: int) -> list[Connection]:
+    connections = [Connection(*address(url)) for _ in range(count)]
+    for connection in connections:
+        await connection.connect()
+    return connections
 
 
-def _address(url: str) -> tuple[str, int]:
+def address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
     return parts.hostname, parts.port
 
 
-async def saturate(url: str, requests: Iterator[bytes], *, seconds: float, connections: int = CONNECTIONS) -> Sample:
-    """As fast as the answers come."""
-    sample = Sample()
-    open_connections = await _connect(url, connections)
-    started = time.perf_counter()
-    ends = started + seconds
-    all_done = asyncio.Event()
-    running = len(open_connections)
+class Budget:
+    """How many requests may have been sent by now; ``allow`` wakes who waits for more."""
 
-    def start(connection: Connection) -> None:
-        nonlocal running
+    def __init__(self, allowed: float) -> None:
+        self._allowed = allowed
+        self._on_more: Callable[[], None] = lambda: None
+
+    def allow(self, count: int) -> None:
+        self._allowed = count
+        self._on_more()
+
+    def has(self, sent: int) -> bool:
+        return sent < self._allowed
+
+    def when_more(self, call: Callable[[], None]) -> None:
+        self._on_more = call
+
+
+async def saturate(
+    connections: Sequence[Connection], requests: Sequence[bytes], *, seconds: float, budget: Budget | None = None
+) -> Sample:
+    """As fast as the answers come, and as the budget allows; over and over when the requests are used up and there is
+    no budget. Returns when the last answer has come."""
+    sample = Sample()
+    allowed = budget or Budget(float("inf"))
+    idle = deque(connections)
+    all_done = asyncio.Event()
+    sent = 0
+    started = sample.started = time.perf_counter()
+    ends = started + seconds
+
+    def dispatch() -> None:
+        nonlocal sent
+        while idle and allowed.has(sent) and time.perf_counter() < ends and (budget is None or sent < len(requests)):
+            _send(idle.popleft(), sent)
+            sent += 1
+
+    def _send(connection: Connection, number: int) -> None:
         sent_at = time.perf_counter()
-        request = next(requests, None) if sent_at < ends else None
-        if request is None:
-            running -= 1
-            connection.on_answer = lambda status, body: None
-            if running == 0:
-                all_done.set()
-            return
 
         def answered(status: int, body: bytes) -> None:
-            sample.record(status, body, time.perf_counter() - sent_at)
-            start(connection)
+            sample.record(number, status, body, sent_at)
+            idle.append(connection)
+            dispatch()
+            finish()
 
         connection.on_answer = answered
-        connection.send(request)
+        connection.send(requests[number % len(requests)])
 
-    for connection in open_connections:
-        start(connection)
+    def finish() -> None:
+        if len(idle) == len(connections) and (time.perf_counter() >= ends or (budget and sent == len(requests))):
+            all_done.set()
+
+    allowed.when_more(dispatch)
+    asyncio.get_running_loop().call_later(seconds + 0.01, finish)
+    dispatch()
     async with asyncio.timeout(seconds + PATIENCE_SECONDS):
         await all_done.wait()
-    sample.seconds = time.perf_counter() - started
-    for connection in open_connections:
-        connection.close()
+    sample.seconds = max(sample.answered_at) - started
     return sample
 
 
-async def pace(url: str, requests: Sequence[bytes], *, rate: float, connections: int = CONNECTIONS) -> Sample:
+async def pace(connections: Sequence[Connection], requests: Sequence[bytes], *, rate: float) -> Sample:
     """By the timetable, whether the server keeps up or not."""
     sample = Sample()
-    free = deque(await _connect(url, connections))
-    everyone = list(free)
-    waiting: deque[tuple[float, bytes]] = deque()
+    free = deque(connections)
+    waiting: deque[int] = deque()
     all_done = asyncio.Event()
+    started = sample.started = time.perf_counter()
+    due = due_times(started, rate, len(requests))
 
     def dispatch() -> None:
         while waiting and free:
-            intended_at, request = waiting.popleft()
-            _send_one(free.popleft(), intended_at, request)
+            _send_one(free.popleft(), waiting.popleft())
 
-    def _send_one(connection: Connection, intended_at: float, request: bytes) -> None:
+    def _send_one(connection: Connection, number: int) -> None:
         def answered(status: int, body: bytes) -> None:
-            sample.record(status, body, time.perf_counter() - intended_at)
+            sample.record(number, status, body, due[number])
             free.append(connection)
-            if len(sample.latencies) + len(sample.refused) == len(requests):
+            if len(sample.numbers) == len(requests):
                 all_done.set()
             dispatch()
 
+        sample.late.append(time.perf_counter() - due[number])
         connection.on_answer = answered
-        connection.send(request)
+        connection.send(requests[number])
 
-    started = sample.started = time.perf_counter()
-    for number, request in enumerate(requests):
-        due = started + number / rate
-        if (early := due - time.perf_counter()) > 0:
+    for number, moment in enumerate(due):
+        if (early := moment - time.perf_counter()) > 0:
             await asyncio.sleep(early)
-        waiting.append((due, request))
+        waiting.append(number)
         dispatch()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await all_done.wait()
-    sample.seconds = time.perf_counter() - started
-    for connection in everyone:
-        connection.close()
+    sample.seconds = max(sample.answered_at) - started
     return sample
 
 
@@ -206,7 +289,7 @@ class PaidWatcher(asyncio.Protocol):
 
 async def watch_order(base_url: str, order_id: str, secret: str) -> PaidWatcher:
     """Returns when the stream has told the order's present state."""
-    host, port = _address(base_url)
+    host, port = address(base_url)
     loop = asyncio.get_running_loop()
     transport, watcher = await loop.create_connection(PaidWatcher, host, port)
     lines = [f"GET /api/v1/orders/{order_id}/stream HTTP/1.1", f"host: {host}:{port}", f"x-order-secret: {secret}"]

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 
 import pytest
 import uvloop
 
-from tests.bench.load import percentile
-from tests.bench.report import Report
+from tests.bench.figures import Goal, percentile
+from tests.bench.plan import PLAN
+from tests.bench.report import MONEY, Report
 from tests.bench.stack import BenchStack
 from tests.e2e.shop import PlacedOrder, Shop
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 PAY_CALLS = 40
-GOAL = "< 50 ms"
+GOAL = Goal("<=", 50)
 DEAD = {"operation": "create_session", "kind": "error_5xx", "status": 503, "count": 1_000_000}
 
 
@@ -102,7 +101,8 @@ async def _round(stack: BenchStack) -> tuple[list[float], list[float], list[floa
 
 
 def test_paying_beside_a_dead_gateway(bench_stack: BenchStack, report: Report) -> None:
-    rounds = [uvloop.run(_round(bench_stack)) for _ in range(ROUNDS)]
+    rounds = [uvloop.run(_round(bench_stack)) for _ in range(PLAN.rounds)]
+    report.section = MONEY
     for part, name in ((0.5, "median"), (0.99, "p99")):
         refused = [percentile(refusals, part) * 1000 for refusals, _, _ in rounds]
         report.add(f"pay call at an open breaker: {name}", "ms", refused, goal=GOAL)

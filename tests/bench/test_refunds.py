@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -11,14 +10,14 @@ from itertools import cycle, islice
 import pytest
 import uvloop
 
-from tests.bench.load import percentile
-from tests.bench.report import Report
+from tests.bench.figures import percentile
+from tests.bench.plan import PLAN
+from tests.bench.report import MONEY, Report
 from tests.bench.stack import BenchStack
 from tests.e2e.shop import PRICE_MINOR, Shop
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 REFUNDS = 120
 AT_ONCE = 8
 PAYMENTS = {"one payment": 1, "many payments": 40}
@@ -72,7 +71,8 @@ async def _round(stack: BenchStack, payments: int) -> tuple[float, list[float]]:
 
 @pytest.mark.parametrize(("over", "payments"), PAYMENTS.items())
 def test_refunds_a_second(bench_stack: BenchStack, report: Report, over: str, payments: int) -> None:
-    rounds = [uvloop.run(_round(bench_stack, payments)) for _ in range(ROUNDS)]
+    rounds = [uvloop.run(_round(bench_stack, payments)) for _ in range(PLAN.rounds)]
+    report.section = MONEY
     report.add(f"refunds over {over}, {AT_ONCE} at once", "1/s", [REFUNDS / together for together, _ in rounds])
     for part, name in ((0.5, "median"), (0.99, "p99")):
         values = [percentile(each, part) * 1000 for _, each in rounds]

@@ -1,0 +1,9 @@
+"""What gunicorn serves."""
+
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from django.core.wsgi import get_wsgi_application
+
+application = get_wsgi_application()
