@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is; deadlines of a fifth of a second fail on one that is.
+settings.register_profile("payrail", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("payrail")
+
+# What structlog does where nobody has configured it, but for the frames' variables in colours: those cost seconds each.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 pytest_plugins = [
     "tests.support.network",
     "tests.support.guard",
     "tests.support.postgres",
     "tests.support.rabbitmq",
+    "tests.support.applications",
     "tests.support.browser",
 ]
 

@@ -206,10 +206,17 @@ class Market:
 
     async def trust_in(self, deliveries: Sequence[str]) -> set[str]:
         """How ingest has handed these deliveries on."""
-        async with self.ingest.database.begin() as connection:
-            rows = await connection.execute(text("SELECT body FROM outbox_messages"))
-            events = [json.loads(body)["data"] for body in rows.scalars()]
-        return {each["trust"] for each in events if each["delivery_id"] in deliveries}
+
+        bodies: list[bytes] = []
+
+        async def are_rendered() -> bool:
+            async with self.ingest.database.begin() as connection:
+                statement = text("SELECT body FROM outbox_messages WHERE subject = ANY(:ids)")
+                bodies[:] = (await connection.execute(statement, {"ids": list(deliveries)})).scalars()
+            return all(bodies)
+
+        await until(are_rendered, what="the events of deliveries, which are rendered when they are published")
+        return {json.loads(body)["data"]["trust"] for body in bodies}
 
     async def comes_to(self, payment: Mapping[str, Any], **expected: Any) -> dict[str, Any]:
         """As ``becomes``, with the gateway asked meanwhile."""
@@ -242,7 +249,7 @@ class Market:
         return await self.sandbox.books(payment["gateway"])
 
     async def quiet(self) -> None:
-        """Until every delivery that ingest took has been looked at by the payment service."""
+        """Until every delivery that ingest took was looked at by the payment service, and what followed is told."""
 
         async def all_looked_at() -> bool:
             async with self.ingest.database.begin() as connection:
@@ -250,7 +257,9 @@ class Market:
                 sent = set(rows.scalars())
             async with self.payment.database.begin() as connection:
                 rows = await connection.execute(text("SELECT message_id FROM inbox_messages WHERE status = 'done'"))
-                return sent <= set(rows.scalars())
+                looked_at = set(rows.scalars())
+                untold = text("SELECT count(*) FROM outbox_messages WHERE published_at IS NULL")
+                return sent <= looked_at and (await connection.execute(untold)).scalar() == 0
 
         await until(all_looked_at, within_seconds=20, what="every delivery to be looked at")
 

@@ -1,4 +1,8 @@
-"""The stacks of the end-to-end tests: each is started once per worker, and every test works on orders of its own."""
+"""The stacks of the end-to-end tests: each is started once per worker, and every test works on orders of its own.
+
+They end with the last test of this package, not with the session: nineteen processes that wait for work take a quarter
+of a core from the thousands of tests that follow.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,12 @@ from tests.support.browser import LaunchOptions
 S = TypeVar("S", bound=Stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded_stack() -> Iterator[EmbeddedStack]:
     yield from _running(EmbeddedStack())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def distributed_stack() -> Iterator[DistributedStack]:
     yield from _running(DistributedStack())
 

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,11 @@ class Process:
         assert self._process is not None
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Until it has ended; returns its exit status."""
+        assert self._process is not None
         status = self._process.wait(30)
         process_guard().forget(f"{self.name} {self.log}")
         return status
@@ -206,23 +212,31 @@ class DistributedStack(Stack):
     order_service and of payment_service."""
 
     kind = "distributed"
+    REPLICAS: Sequence[str] = ("order-service-2", "payment-service-2")
+    """Of HTTP processes. There are two workers of payment_service in any case."""
 
     def __init__(self, extra: Mapping[str, str] | None = None) -> None:
         super().__init__(extra)
         self.postgres = ThrowawayPostgres()
         self.rabbitmq: RabbitMQServer = make_own_rabbitmq()
-        names = [*SERVICES, "order-service-2", "payment-service-2"]
+        names = [*SERVICES, *self.REPLICAS]
         *ports, metrics_port = free_ports(len(names) + 1)
         self.ports = dict(zip(names, ports, strict=True))
         self.order_url = self._url("order-service")
-        self.second_order_url = self._url("order-service-2")
         self.payment_url = self._url("payment-service")
-        self.second_payment_url = self._url("payment-service-2")
         self.ingest_url = self._url("webhook-ingest")
         self.reconciler_url = self._url("reconciler")
         self.sandbox_url = self._url("gateway-sandbox")
         self.worker_metrics_url = f"http://127.0.0.1:{metrics_port}"
         self._token = ""
+
+    @property
+    def second_order_url(self) -> str:
+        return self._url("order-service-2")
+
+    @property
+    def second_payment_url(self) -> str:
+        return self._url("payment-service-2")
 
     @property
     def operator_token(self) -> str:
@@ -248,13 +262,11 @@ class DistributedStack(Stack):
         }
 
     def start(self) -> None:
-        self.postgres.start()
-        self.rabbitmq.start()
-        for entry in SERVICES.values():
-            self.postgres.ensure_database(entry.package)
-        self.run("migrate", "all")
-        self.run("topology", "apply")
-        self._token = self.run("token", "--minutes", "1440").strip()
+        with ThreadPoolExecutor() as at_once:
+            broker, databases = at_once.submit(self._start_broker), at_once.submit(self._start_databases)
+            self._token = self.run("token", "--minutes", "1440").strip()
+            broker.result()
+            databases.result()
         for name in self.ports:
             environment = self._environment_of(name) | {"PORT": str(self.ports[name])}
             self.new_process(f"serve-{name}", ["serve", name.removesuffix("-2")], environment).start()
@@ -270,6 +282,16 @@ class DistributedStack(Stack):
         for name in (*SERVICES, "payment-service-2"):
             self.wait_worker(self.processes[f"work-{name}"])
         self.run("catalogue", "load", "--url", self.order_url, "--token", self._token)
+
+    def _start_broker(self) -> None:
+        self.rabbitmq.start()
+        self.run("topology", "apply")
+
+    def _start_databases(self) -> None:
+        self.postgres.start()
+        for entry in SERVICES.values():
+            self.postgres.ensure_database(entry.package)
+        self.run("migrate", "all")
 
     def wait_worker(self, process: Process) -> None:
         def started() -> bool:
@@ -294,10 +316,12 @@ class DistributedStack(Stack):
         return done.stdout
 
     def close(self) -> None:
-        for process in self.processes.values():
-            if process.is_running:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
+        running = [process for process in self.processes.values() if process.is_running]
+        for process in running:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            process.wait()
         self.rabbitmq.close()
         self.postgres.remove()
         shutil.rmtree(self.directory, ignore_errors=True)

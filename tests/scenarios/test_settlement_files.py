@@ -6,17 +6,19 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from services.payment_service.gateways.port import Capability
 from shared.clock import to_rfc3339
 from tests.conformance.cases import Subject, subjects
-from tests.scenarios.town import Town
+from tests.scenarios.town import Town, open_town
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -36,6 +38,13 @@ BESIDES = {"paypal": ["file_totals_differ"]}
 """PayPal's file states its own totals, and so is off by itself where the payout is."""
 BEFORE = 2
 """Payments of the clean file, of which one is refunded in part."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def town(postgres_server: PostgresServer) -> AsyncIterator[Town]:
+    """One of its own: a file is asked about everything that its gateway took that day."""
+    async with open_town(postgres_server) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)

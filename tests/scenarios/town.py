@@ -7,7 +7,7 @@ is faked but the network between them. The reconciler does nothing by itself her
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,8 +27,9 @@ from services.reconciler.main import create_application as reconciler_applicatio
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.worker import run_worker as run_reconciler_worker
 from shared.clock import SystemClock
+from shared.contracts.envelope import EventEnvelope
 from shared.db.session import Database
-from shared.messaging.bus import Subscription
+from shared.messaging.bus import BatchHandler, ClaimedEvent, Subscription
 from shared.messaging.in_process import InProcessBus
 from shared.money import Money
 from shared.ports import Ports
@@ -54,13 +55,30 @@ class LossyBus(InProcessBus):
         self.lost: set[str] = set()
 
     def subscribe(self, subscription: Subscription) -> None:
-        handler = subscription.handler
+        handler, batch = subscription.handler, subscription.batch
+
+        def is_lost() -> bool:
+            return subscription.queue.name in self.lost
 
         async def may_lose(*arguments: Any) -> None:
-            if subscription.queue.name not in self.lost:
+            if not is_lost():
                 await handler(*arguments)
 
-        super().subscribe(replace(subscription, handler=may_lose))
+        super().subscribe(replace(subscription, handler=may_lose, batch=batch and _NotWhileLosing(batch, is_lost)))
+
+
+class _NotWhileLosing:
+    """What is to be lost goes one by one, to where it is lost."""
+
+    def __init__(self, batch: BatchHandler, is_lost: Callable[[], bool]) -> None:
+        self._batch = batch
+        self._is_lost = is_lost
+
+    def takes(self, envelope: EventEnvelope) -> bool:
+        return not self._is_lost() and self._batch.takes(envelope)
+
+    async def __call__(self, events: Sequence[ClaimedEvent]) -> None:
+        await self._batch(events)
 
 
 class Hosts(httpx.AsyncBaseTransport):

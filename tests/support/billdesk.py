@@ -93,7 +93,7 @@ async def open_shop(
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables=dict(variables)) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         settings = billdesk_settings(
             variables, api_base=f"{sandbox.url}/sandbox/billdesk", refund_final_after_hours=final_after_hours

@@ -96,7 +96,7 @@ async def open_shop(database_url: str, *, by_hand: bool = True) -> AsyncIterator
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables=variables) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         base = f"{sandbox.url}/sandbox/ccavenue"
         tools = tools_over(HttpCaller(client, ports), ports, "http://shop.example/webhooks/ccavenue")

@@ -57,7 +57,7 @@ async def open_shop(database_url: str, **variables: str) -> AsyncIterator[Shop]:
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables={**own, **variables}) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         settings = MyFatoorahSettings(
             api_token=SecretStr(API_TOKEN), country="KWT", api_base=f"{sandbox.url}/sandbox/myfatoorah"

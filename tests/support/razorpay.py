@@ -79,7 +79,7 @@ class Shop:
 @asynccontextmanager
 async def open_shop(sandbox: RunningSandbox) -> AsyncIterator[Shop]:
     ports = system_ports()
-    async with build_http_client(ports, read_seconds=2.0) as client:
+    async with build_http_client(ports, read_seconds=10.0) as client:
         settings = RazorpaySettings(
             key_id=KEY_ID, key_secret=SecretStr(KEY_SECRET), api_base=f"{sandbox.url}/sandbox/razorpay"
         )

@@ -101,7 +101,7 @@ async def open_shop(database_url: str) -> AsyncIterator[Shop]:
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables=VARIABLES) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         yield Shop(sandbox, Tabby(tabby_settings(f"{sandbox.url}/sandbox/tabby"), HttpCaller(client, ports)))
 

@@ -68,7 +68,7 @@ async def open_shop(database_url: str) -> AsyncIterator[Shop]:
     ports = system_ports()
     async with (
         running_sandbox(database_url, gateway_variables=VARIABLES) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         settings = TamaraSettings.model_validate({"api_token": API_TOKEN, "api_base": f"{sandbox.url}/sandbox/tamara"})
         yield Shop(sandbox, Tamara(settings, HttpCaller(client, ports)))

@@ -10,20 +10,25 @@ from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 30.0
+"""For two cores that four workers share; what is waited for comes in milliseconds when there is nothing else to do."""
+
 _SHORTEST_SECONDS = 0.005
 _LONGEST_SECONDS = 0.1
 
 
 @overload
-async def until(condition: Callable[[], Awaitable[T]], *, within_seconds: float = 10, what: str = ...) -> T: ...
+async def until(
+    condition: Callable[[], Awaitable[T]], *, within_seconds: float = PATIENCE_SECONDS, what: str = ...
+) -> T: ...
 
 
 @overload
-async def until(condition: Callable[[], T], *, within_seconds: float = 10, what: str = ...) -> T: ...
+async def until(condition: Callable[[], T], *, within_seconds: float = PATIENCE_SECONDS, what: str = ...) -> T: ...
 
 
 async def until(
-    condition: Callable[[], T | Awaitable[T]], *, within_seconds: float = 10, what: str = "the condition"
+    condition: Callable[[], T | Awaitable[T]], *, within_seconds: float = PATIENCE_SECONDS, what: str = "the condition"
 ) -> T:
     """Poll ``condition`` (plain or async) until it is true, and return its value.
 
@@ -47,7 +52,9 @@ async def until(
         pause = min(pause * 1.5, _LONGEST_SECONDS)
 
 
-def until_blocking(condition: Callable[[], T], *, within_seconds: float = 10, what: str = "the condition") -> T:
+def until_blocking(
+    condition: Callable[[], T], *, within_seconds: float = PATIENCE_SECONDS, what: str = "the condition"
+) -> T:
     """The same for code without an event loop, such as the starters of servers."""
     deadline = time.monotonic() + within_seconds
     while True:

@@ -151,17 +151,6 @@ async def test_a_key_of_16_to_64_characters_is_accepted(store: IdempotencyStore,
     assert isinstance(await begin(store, key=key), IdempotencyClaim)
 
 
-async def test_expired_answers_are_forgotten_and_others_are_kept(service: TinyService, store: IdempotencyStore) -> None:
-    await answered(store)
-    await answered(store, key="another-key-of-ours")
-    await service.rows(
-        "UPDATE idempotency_keys SET expires_at = now() - interval '1 day' "
-        "WHERE key_digest = (SELECT key_digest FROM idempotency_keys LIMIT 1)"
-    )
-    assert await store.forget_expired() == 1
-    assert await store.forget_expired() == 0
-
-
 async def test_an_operation_runs_once_and_its_answer_is_marked_when_replayed(store: IdempotencyStore) -> None:
     runs = 0
 

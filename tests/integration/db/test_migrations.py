@@ -7,6 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -14,9 +15,12 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from services.webhook_ingest.db.delivery_rows import FIND, INSERT, columns_of
+from shared.db import migrations
 from shared.db.migrations import upgrade
 from shared.db.session import async_url
 from tests.support.postgres import CreateDatabase, ServiceDatabase
+from tests.unit.webhook_ingest.builders import a_row
 
 SERVICES_DIRECTORY = Path(__file__).resolve().parents[3] / "services"
 SERVICES = sorted(path.parents[1].name for path in SERVICES_DIRECTORY.glob("*/db/tables.py"))
@@ -48,3 +52,47 @@ async def test_services_that_start_together_migrate_a_shared_database_once(creat
     url = create_database()
     revisions = await asyncio.gather(*(upgrade(service, url) for service in ["order_service"] * 4))
     assert len(set(revisions)) == 1
+
+
+_AS_OF_BEFORE = """
+    SET search_path TO webhook_ingest;
+    ALTER TABLE webhook_deliveries ADD CONSTRAINT uq_webhook_deliveries_gateway_account_dedupe_key
+        UNIQUE (gateway, account, dedupe_key);
+    ALTER TABLE outbox_messages ADD CONSTRAINT uq_outbox_messages_message_id UNIQUE (message_id);
+    DROP INDEX uq_webhook_deliveries_key;
+    UPDATE alembic_version SET version_num = '0004';
+"""
+_UNIQUE = """
+    SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
+    WHERE relname ~ '^uq_(webhook_deliveries|outbox_messages_message)' AND indisvalid ORDER BY relname
+"""
+
+
+async def test_the_old_key_of_deliveries_guards_until_the_new_one_does_and_nobody_waits_for_the_change(
+    service_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = service_database("webhook_ingest")
+    connection = await asyncpg.connect(url, server_settings={"search_path": "webhook_ingest"})
+    reader = await asyncpg.connect(url, server_settings={"search_path": "webhook_ingest"})
+    try:
+        await connection.execute(_AS_OF_BEFORE)
+        old = [a_row(key) for key in ("evt_1", "evt\\2", "\\x33")]
+        assert len(await connection.fetch(INSERT, *columns_of(old))) == 3
+        await reader.execute("BEGIN; SELECT FROM webhook_deliveries; SELECT FROM outbox_messages")
+        monkeypatch.setattr(migrations, "_TRIES_TO_DROP", 1)
+        await upgrade("webhook_ingest", url)
+        assert [row[0] for row in await connection.fetch(_UNIQUE)] == [
+            "uq_outbox_messages_message_id",
+            "uq_webhook_deliveries_gateway_account_dedupe_key",
+            "uq_webhook_deliveries_key",
+        ]
+        await reader.execute("COMMIT")
+        await upgrade("webhook_ingest", url)
+        assert [row[0] for row in await connection.fetch(_UNIQUE)] == ["uq_webhook_deliveries_key"]
+        again = [a_row(row.dedupe_key.removeprefix("id:")) for row in old]
+        assert await connection.fetch(INSERT, *columns_of(again)) == []
+        found = await connection.fetch(FIND, *zip(*(row.key for row in again), strict=True))
+        assert {row["id"] for row in found} == {row.id for row in old}
+    finally:
+        await connection.close()
+        await reader.close()

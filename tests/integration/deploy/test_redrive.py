@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 
 import aio_pika
 import pytest
+from aio_pika.abc import HeadersType
 from typer.testing import CliRunner
 
 from deploy.cli.app import app
 from deploy.local.postgres import run_psql
-from shared.contracts.envelope import EventEnvelope
+from shared.contracts.envelope import BATCH_CONTENT_TYPE, EventEnvelope
 from shared.contracts.payment_events import PaymentCaptured
 from shared.contracts.topology import ORDER_PAYMENTS
+from shared.messaging.batches import COUNT_HEADER, join
 from shared.messaging.rabbitmq import connect
 from shared.messaging.topology import apply_topology
 
@@ -109,6 +111,39 @@ def test_the_brokers_copies_of_what_is_applied_are_cleared(run: CliRunner, datab
     answer = run.invoke(app, ["events", "redrive", "order-service"], env={"RABBITMQ_URL": vhost_url})
     assert "1 applied, 1 failed again" in answer.output, answer.output
     assert asyncio.run(dead_letters(vhost_url)) == ["evt_bad"]
+
+
+def test_what_only_the_broker_gave_up_on_is_redriven_too(run: CliRunner, database_url: str, vhost_url: str) -> None:
+    """Failure Q12: the inbox knows of a failing attempt, or of nothing; the batch lies in the dead-letter queue."""
+    batch = [a_payment_event(f"evt_{number}") for number in range(3)]
+    for envelope, status in ((batch[0], "failing"), (batch[1], "done")):
+        park(database_url, envelope)
+        changes = f"SET status = '{status}', body = NULL WHERE message_id = '{envelope.id}'"
+        run_psql(database_url, f"UPDATE order_service.inbox_messages {changes}")
+    asyncio.run(dead_letter_together(vhost_url, batch))
+    answer = run.invoke(app, ["events", "redrive", "order-service"], env={"RABBITMQ_URL": vhost_url})
+    assert "2 applied, 0 failed again" in answer.output, answer.output
+    assert [status_of(database_url, envelope.id) for envelope in batch] == ["done"] * 3
+    assert asyncio.run(dead_letters(vhost_url)) == []
+
+
+def test_without_its_broker_what_the_inbox_keeps_is_redriven_all_the_same(run: CliRunner, database_url: str) -> None:
+    park(database_url, a_payment_event("evt_good"))
+    nowhere = "amqp://guest:guest@127.0.0.1:1/"
+    answer = run.invoke(app, ["events", "redrive", "order-service"], env={"RABBITMQ_URL": nowhere})
+    assert "cannot be read now" in answer.output
+    assert status_of(database_url, "evt_good") == "done"
+
+
+async def dead_letter_together(url: str, envelopes: list[EventEnvelope]) -> None:
+    await apply_topology(url)
+    connection = await connect(url, name="test")
+    async with connection:
+        channel = await connection.channel()
+        body = join([envelope.to_json() for envelope in envelopes])
+        headers: HeadersType = {COUNT_HEADER: len(envelopes)}
+        message = aio_pika.Message(body, content_type=BATCH_CONTENT_TYPE, headers=headers)
+        await channel.default_exchange.publish(message, routing_key=ORDER_PAYMENTS.dead_letter_queue)
 
 
 async def dead_letter(url: str, envelopes: list[EventEnvelope]) -> None:

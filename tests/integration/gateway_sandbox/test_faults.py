@@ -90,7 +90,7 @@ async def test_a_held_answer_outlasts_the_callers_patience(generic: Call, sandbo
     await sandbox.faults("generic", {"operation": "create_session", "kind": "timeout_after"})
     with pytest.raises(httpx.ReadTimeout):
         await generic("POST", "/v1/sessions", json=a_session(), timeout=0.5)
-    assert await payment_count(sandbox) == 1
+    assert await until(lambda: payment_count(sandbox), what="the work, of which nothing is heard") == 1
 
 
 async def test_a_delay_is_a_delay(generic: Call, sandbox: RunningSandbox) -> None:

@@ -95,7 +95,7 @@ async def shop(service_database: ServiceDatabase) -> AsyncIterator[Shop]:
     ports = system_ports()
     async with (
         running_sandbox(service_database("gateway_sandbox"), gateway_variables=VARIABLES) as sandbox,
-        build_http_client(ports, read_seconds=2.0) as client,
+        build_http_client(ports, read_seconds=10.0) as client,
     ):
         address = f"{sandbox.url}/sandbox/paytm"
         settings = PaytmSettings(

@@ -11,11 +11,14 @@ from shared.contracts.envelope import EventEnvelope
 from shared.contracts.payment_events import PaymentFailed
 from shared.contracts.topology import MAX_ATTEMPTS
 from shared.correlation import Correlation, correlated, current_correlation
-from shared.errors import GatewayUnavailable
+from shared.db.inbox import InboxState
+from shared.errors import DatabaseUnavailable, GatewayUnavailable
 from shared.http import CallPolicy, HttpCaller, build_http_client
 from shared.messaging.bus import BusMessage, EventBus
+from shared.messaging.consumer import Consumer, Handled
 from shared.messaging.in_process import InProcessBus
-from tests.integration.messaging.tiny_service import TinyService, a_capture, an_order_paid, running
+from shared.unit_of_work import InboxClaim
+from tests.integration.messaging.tiny_service import QUEUE, TinyService, a_capture, an_order_paid, running
 from tests.support.waiting import until
 
 
@@ -327,3 +330,20 @@ async def test_events_of_a_transaction_that_rolled_back_are_never_published(
         ids = await service.announce(a_capture("pay_kept"))
         await until(lambda: all_applied(service, ids), what="applying what was committed")
     assert await service.applied() == ids
+
+
+async def test_an_attempt_that_could_not_be_counted_takes_back_no_earlier_one(service: TinyService) -> None:
+    """The database goes away now and then, while a message fails of its own: it must come to its end."""
+    (event_id,) = await service.announce(a_capture())
+    (row,) = await service.waiting()
+    insert = "INSERT INTO inbox_messages (consumer, message_id, status, attempts) VALUES (:name, :id, 'failing', 3)"
+    await service.rows(insert, name=QUEUE.name, id=event_id)
+    consumer = Consumer(service.subscription(), service.ports.clock)
+
+    async def is_away(claim: InboxClaim) -> InboxState:
+        raise DatabaseUnavailable
+
+    consumer._begin_attempt = is_away  # type: ignore[method-assign]
+    message = BusMessage(event_id, row.type, row.subject, bytes(row.body), redelivered=True)
+    assert await consumer.handle(message) == (Handled.RETRY, 1)
+    assert (await service.inbox(event_id)).attempts == 3

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 EXAMPLE = REPOSITORY / "docs" / "examples" / "payment_log" / "payment_log.py"
 CAPTURED = ("captured", AMOUNT, 4)
 CAPTURED_LINE = f"is captured, captured {AMOUNT} KWD (minor units), version 4"
+
+
+class _Undone(Exception):
+    """What was written is rolled back."""
 
 
 class PaymentLog:
@@ -85,10 +89,11 @@ class PaymentLog:
     async def holding_up(self, payment_id: str) -> AsyncIterator[None]:
         """Whoever writes this payment's row waits for us, with its transaction open."""
         statement = "INSERT INTO payment_log VALUES (:payment_id, 'held up', 0, 'KWD', 0)"
-        async with self.database.begin() as connection:
-            await connection.execute(text(statement), {"payment_id": payment_id})
-            yield
-            await connection.rollback()
+        with suppress(_Undone):
+            async with self.database.begin() as connection:
+                await connection.execute(text(statement), {"payment_id": payment_id})
+                yield
+                raise _Undone
 
     async def is_held_up(self) -> bool:
         statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

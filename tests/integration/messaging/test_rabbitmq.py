@@ -8,13 +8,14 @@ from typing import cast
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
+from aiormq.abc import DeliveredMessage
 from pamqp.common import FieldTable
 
 from shared.contracts.topology import Queue
 from shared.errors import BusUnavailable
 from shared.messaging.bus import BusMessage, MessageNotAccepted
-from shared.messaging.rabbitmq import RabbitMQBus, Unroutable, _as_bus_message
+from shared.messaging.deliveries import Delivery
+from shared.messaging.rabbitmq import RabbitMQBus, Unroutable
 from shared.messaging.topology import apply_topology
 from shared.ports import system_ports
 from tests.integration.messaging.proxy import proxy_to
@@ -159,10 +160,11 @@ def test_foreign_messages_without_an_id_do_not_count_as_duplicates_of_each_other
     """Our library gives every message an id, so what another client sends is made up here."""
 
     def foreign(body: bytes) -> BusMessage:
-        delivery = SimpleNamespace(
-            message_id=None, type=None, routing_key=a_capture().TYPE, body=body, redelivered=False, headers={}
-        )
-        return _as_bus_message(cast("AbstractIncomingMessage", delivery))
+        properties = SimpleNamespace(message_id=None, message_type=None, content_type=None, headers={})
+        header = SimpleNamespace(properties=properties)
+        delivery = SimpleNamespace(header=header, routing_key=a_capture().TYPE, body=body, redelivered=False)
+        (message,) = Delivery(cast("DeliveredMessage", delivery)).events
+        return message
 
     one, other, again = foreign(b"one"), foreign(b"other"), foreign(b"one")
     assert one.message_id == again.message_id != other.message_id

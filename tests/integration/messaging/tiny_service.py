@@ -18,7 +18,7 @@ from shared.contracts.topology import Queue
 from shared.db.base import metadata_for
 from shared.db.session import Database, async_url
 from shared.db.unit_of_work import Transaction, UnitOfWork
-from shared.messaging.bus import EventBus, Subscription
+from shared.messaging.bus import ClaimedEvent, EventBus, Subscription
 from shared.messaging.relay import OutboxRelay
 from shared.ports import Ports, system_ports
 from shared.unit_of_work import InboxClaim
@@ -79,6 +79,8 @@ class TinyService:
         self.before_commit: Hook = nothing
         self.after_commit: Hook = nothing
         self.deliveries: list[str] = []
+        self.batches: list[list[str]] = []
+        """The events of each batch that was tried; ``deliveries`` has those that were tried alone."""
 
     async def announce(self, *events: EventData, subject: str | None = None) -> list[str]:
         """Put events into the outbox, in one transaction; returns their ids."""
@@ -101,14 +103,39 @@ class TinyService:
             await self.before_commit(event)
         await self.after_commit(event)
 
+    async def handle_batch(self, events: Sequence[ClaimedEvent]) -> None:
+        self.batches.append([event.id for event, _ in events])
+        async with self.uow() as tx:
+            claimed = await tx.inbox.claim_all(QUEUE.name, [claim.message_id for _, claim in events])
+            fresh = [event for event, claim in events if claim.message_id in claimed]
+            await tx.connection.execute(
+                text(
+                    "INSERT INTO applied (event_id, payment_id) SELECT event, payment FROM unnest("
+                    "CAST(:events AS text[]), CAST(:payments AS text[])) WITH ORDINALITY AS given (event, payment, n)"
+                    " ORDER BY n"
+                ),
+                {
+                    "events": [event.id for event in fresh],
+                    "payments": [str(event.data.get("payment_id")) for event in fresh],
+                },
+            )
+            for event in fresh:
+                await self.before_commit(event)
+        for event in fresh:
+            await self.after_commit(event)
+
     def subscription(self, **changes: Any) -> Subscription:
         standard: dict[str, Any] = {"queue": QUEUE, "handler": self.handle, "database": self.database}
         return Subscription(**(standard | changes))
 
-    def relay(self, bus: EventBus) -> OutboxRelay:
-        return OutboxRelay(
-            self.database, bus, service=SERVICE, ports=self.ports, retry_wait_seconds=lambda attempt: 0.05 * attempt
-        )
+    def subscription_in_batches(
+        self, *, takes: Callable[[EventEnvelope], bool] = lambda _: True, **changes: Any
+    ) -> Subscription:
+        return self.subscription(batch=TinyBatch(self, takes), **changes)
+
+    def relay(self, bus: EventBus, **changes: Any) -> OutboxRelay:
+        standard: dict[str, Any] = {"service": SERVICE, "ports": self.ports, "retry_wait_seconds": _soon}
+        return OutboxRelay(self.database, bus, **(standard | changes))
 
     async def applied(self) -> list[str]:
         return [row.event_id for row in await self.rows("SELECT event_id FROM applied ORDER BY position")]
@@ -124,6 +151,21 @@ class TinyService:
         async with self.database.begin() as connection:
             result = await connection.execute(text(sql), values)
             return list(result) if result.returns_rows else []
+
+
+def _soon(attempt: int) -> float:
+    return 0.05 * attempt
+
+
+class TinyBatch:
+    """The service's batch handler; ``takes`` is the test's to decide."""
+
+    def __init__(self, service: TinyService, takes: Callable[[EventEnvelope], bool]) -> None:
+        self._service = service
+        self.takes = takes
+
+    async def __call__(self, events: Sequence[ClaimedEvent]) -> None:
+        await self._service.handle_batch(events)
 
 
 def _subject_of(event: EventData) -> str:

@@ -15,6 +15,7 @@ from services.order_service.bootstrap import Container, build
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.main import create_application
 from services.order_service.settings import OrderSettings
+from services.order_service.use_cases.ports import InvoiceRenderer
 from shared.clock import Clock
 from shared.contracts.commands import RefundRequested
 from shared.contracts.envelope import EventEnvelope
@@ -23,7 +24,15 @@ from shared.messaging.in_process import InProcessBus
 from shared.ports import Ports
 from shared.randomness import SystemRandomness
 from shared.web.auth import build_signer
-from tests.integration.order_service.fakes import FakeMailer, FakePayments, a_pay_body, an_event, an_order_body, deliver
+from tests.integration.order_service.fakes import (
+    FakeMailer,
+    FakePayments,
+    QuickInvoices,
+    a_pay_body,
+    an_event,
+    an_order_body,
+    deliver,
+)
 from tests.support.clock import FakeClock
 from tests.support.postgres import ServiceDatabase
 
@@ -144,7 +153,9 @@ async def build_world(service_database: ServiceDatabase, clock: FakeClock) -> As
         url = service_database("order_service")
         payments, mailer = FakePayments(), FakeMailer()
 
-        async def build_one(*, real_clock: Clock | None = None, **settings: Any) -> World:
+        async def build_one(
+            *, real_clock: Clock | None = None, invoices: InvoiceRenderer | None = None, **settings: Any
+        ) -> World:
             ticking = real_clock or clock
             randomness = SystemRandomness()
             ports = Ports(clock=ticking, ids=TimeOrderedIds(ticking, randomness), randomness=randomness)
@@ -161,7 +172,14 @@ async def build_world(service_database: ServiceDatabase, clock: FakeClock) -> As
                 "database_pool_size": 16,
             }
             loaded = OrderSettings.load(**(values | settings))
-            building = build(loaded, ports=ports, bus=InProcessBus(ticking), payments=payments, mailer=mailer)
+            building = build(
+                loaded,
+                ports=ports,
+                bus=InProcessBus(ticking),
+                payments=payments,
+                mailer=mailer,
+                invoices=invoices or QuickInvoices(),
+            )
             world = World(await stack.enter_async_context(building), payments, mailer, ticking)
             stack.push_async_callback(world.http.aclose)
             return world

@@ -10,8 +10,9 @@ from typing import Any
 
 from services.order_service.bootstrap import Container
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
+from services.order_service.invoicing.page import as_html
 from services.order_service.messaging.handlers import PaymentEventsHandler
-from services.order_service.use_cases.ports import Mail, MailNotSent, OpenedPayment, PaymentRequest
+from services.order_service.use_cases.ports import InvoiceRecord, Mail, MailNotSent, OpenedPayment, PaymentRequest
 from shared.contracts.envelope import EventEnvelope
 from shared.contracts.payment_events import STATUS_EVENTS, PaymentEventData, RefundEventData
 from shared.unit_of_work import InboxClaim, in_transaction
@@ -96,6 +97,16 @@ class FakePayments:
     def _maybe_fail(self, operation: str) -> None:
         if self._failures[operation]:
             raise self._failures[operation].pop(0)
+
+
+class QuickInvoices:
+    """Draws nothing, at once."""
+
+    async def as_pdf(self, record: InvoiceRecord) -> bytes:
+        return f"%PDF of {record.label}".encode()
+
+    def as_html(self, record: InvoiceRecord) -> str:
+        return as_html(record)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
+from services.order_service.db.payment_batch import BatchUnitOfWork
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from services.order_service.messaging.bindings import subscriptions
 from services.order_service.messaging.handlers import CommandsHandler
@@ -489,7 +490,8 @@ async def test_a_second_payment_that_comes_after_the_order_was_canceled_goes_bac
 
 def test_both_queues_are_consumed(world: World) -> None:
     container = world.container
-    found = subscriptions(container.deps, container.database, container.settings.senders)
+    batches = BatchUnitOfWork(container.uow)
+    found = subscriptions(container.deps, container.database, container.settings.senders, batches)
     assert [each.queue.name for each in found] == ["order_service.payments", "order_service.commands"]
 
 

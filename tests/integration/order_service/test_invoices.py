@@ -8,7 +8,15 @@ import pytest
 from pypdf import PdfReader
 
 from services.order_service.domain.models import PaymentStatus
-from tests.integration.order_service.conftest import World
+from services.order_service.invoicing.in_process import InvoicePages
+from tests.integration.order_service.conftest import BuildWorld, World
+
+
+@pytest.fixture
+async def world(build_world: BuildWorld) -> World:
+    built = await build_world(invoices=InvoicePages())
+    await built.has_product()
+    return built
 
 
 def text_of(pdf: bytes) -> str:

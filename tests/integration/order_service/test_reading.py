@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from services.order_service.domain.models import PaymentStatus
+from services.order_service.use_cases.order_view import view_of
 from shared.clock import SystemClock
+from shared.contracts.payment_events import RefundSucceeded
 from tests.integration.order_service.conftest import BuildWorld, World
+from tests.integration.order_service.fakes import a_refund_event, deliver
 from tests.support.waiting import until
 
 
@@ -146,3 +149,18 @@ async def test_searching_by_e_mail_reads_an_index_and_not_every_order(world: Wor
         "EXPLAIN SELECT * FROM orders WHERE lower(customer_email) = 'ada@example.com' ORDER BY id DESC LIMIT 21"
     )
     assert "ix_orders_customer_email" in str(plan)
+
+
+async def test_one_statement_reads_what_many_read(world: World) -> None:
+    order = await world.paid_order()
+    (payment_id,) = world.payments.sessions
+    refund = a_refund_event(
+        world.payments.becomes(payment_id, PaymentStatus.CAPTURED, amount_refunded=900), RefundSucceeded, amount=900
+    )
+    await deliver(world.container, refund)
+    for order_id in (order.id, (await world.order()).id):
+        async with world.container.uow() as tx:
+            found = await tx.orders.find(order_id)
+            assert found is not None
+            assert await tx.pictures.find(order_id) == await view_of(tx, found)
+            assert await tx.pictures.find("ord_nobody") is None

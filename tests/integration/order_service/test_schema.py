@@ -63,7 +63,7 @@ async def test_the_migrated_checks_and_keys_are_those_in_the_code(world: World) 
     constraints = """
         SELECT conrelid::regclass::text AS table_name, conname, pg_get_constraintdef(oid) AS definition
         FROM pg_constraint WHERE connamespace = CAST(:schema AS regnamespace) AND contype IN ('c', 'p', 'u', 'f')"""
-    async with world.container.database.engine.connect() as connection:
+    async with world.container.database.begin() as connection:
         found = []
         await connection.execute(text("CREATE SCHEMA in_the_code"))
         for schema in ("order_service", "in_the_code"):

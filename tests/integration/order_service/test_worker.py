@@ -6,8 +6,9 @@ import asyncio
 from contextlib import suppress
 
 from services.order_service.domain.models import PaymentStatus
-from services.order_service.worker import clean_up, run_worker
+from services.order_service.worker import run_worker
 from shared.clock import SystemClock
+from shared.db.retention import Pace
 from shared.messaging.bus import BusMessage
 from tests.integration.order_service.conftest import BuildWorld, World
 from tests.integration.order_service.fakes import an_envelope, an_event
@@ -51,7 +52,7 @@ async def test_cleaning_removes_tickets_that_ran_out(world: World, clock: FakeCl
     await world.http.post(url, headers=order.secret)
     clock.move(61)
     await world.http.post(url, headers=order.secret)
-    await clean_up(world.container)
+    await world.container.retention.run()
     assert await world.value("SELECT count(*) FROM stream_tickets") == 1
 
 
@@ -61,8 +62,5 @@ async def test_cleaning_goes_on_until_every_expired_answer_is_gone(world: World)
         SELECT 'guest', 'r', decode(lpad(to_hex(n), 64, '0'), 'hex'), '\\x00', now() - interval '1 second'
         FROM generate_series(1, 2500) AS n RETURNING 1"""
     await world.rows(many)
-    rounds = 1
-    while await clean_up(world.container):
-        rounds += 1
+    await world.container.retention.run(pace=Pace(rows=1000, least_rest_seconds=0))
     assert await world.value("SELECT count(*) FROM idempotency_keys") == 0
-    assert rounds == 4

@@ -352,7 +352,7 @@ async def test_a_gateway_that_hangs_holds_no_shopper_beyond_the_budget(build_wor
     world.gateway.before["retrieve"] = [asyncio.Event()]
     before = time.monotonic()
     assert (await come_back(world, payment))[1]["status"] == "processing"
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 8
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,12 @@ async def pay(world: World) -> httpx.Response:
     return await world.post("", world.body())
 
 
+async def pay_at_last(world: World) -> None:
+    """However often the database was too slow for it: on a busy machine the first connections take their time."""
+    while (await pay(world)).json().get("code") == "database_unavailable":
+        pass
+
+
 async def down(world: World) -> None:
     """Its session breaker is open, after five failures."""
     goes_down(world)
@@ -241,7 +247,7 @@ async def _is(world: World, state: str) -> bool:
 async def test_replicas_that_open_at_the_same_time_open_once(build_world: BuildWorld) -> None:
     here, there = await build_world(), await build_world()
     goes_down(here)
-    await asyncio.gather(*(pay(world) for world in (here, there) * 8))
+    await asyncio.gather(*(pay_at_last(world) for world in (here, there) * 8))
     assert await session_state(here) == await session_state(there) == "open"
     assert await changes(here) == [("closed", "open")]
     assert (await here.rows(ROW))[0]["openings"] == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -271,6 +273,48 @@ async def test_a_page_that_could_not_be_opened_for_long_gets_a_new_time_to_live(
     answer = await world.post("", body)
     assert answer.status_code == 200
     assert answer.json()["attempts"][0]["expires_at"] > "2026-01-02T03:55"
+    assert len(world.gateway.sessions) == 1
+
+
+async def test_a_page_that_has_become_too_short_by_being_repeated_is_replaced_in_the_same_call(
+    build_world: BuildWorld,
+) -> None:
+    clock = FakeClock(auto_advance=True)
+    world = await build_world(clock=clock)
+    body = world.body(expires_at="2026-01-02T03:30:00Z")
+    world.gateway.before["create"] = [httpx.ReadTimeout("late") for _ in range(3)]
+    await world.post("", body)
+    assert await world.rows("SELECT status FROM payment_attempts") == [{"status": "unknown"}]
+    clock.move(20 * 60)
+    world.gateway.before["create"] = [says(400, {"error": {"code": "expires_too_soon"}})]
+    answer = await world.post("", body)
+    assert answer.status_code == 200
+    rows = await world.rows("SELECT status FROM payment_attempts ORDER BY created_at")
+    assert [row["status"] for row in rows] == ["rejected", "open"]
+    assert len(world.gateway.sessions) == 1
+
+
+async def test_a_creation_whose_commit_was_not_answered_is_repeated_without_a_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first attempt was about to be sent, says its row, and never was."""
+    body, database = world.body(), world.container.database
+    really_begin = database.begin
+
+    @asynccontextmanager
+    async def unanswered() -> AsyncIterator[Any]:
+        monkeypatch.setattr(database, "begin", really_begin)
+        async with really_begin() as connection:
+            yield connection
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(database, "begin", unanswered)
+    assert (await world.post("", body)).status_code == 503
+    assert await world.rows("SELECT status, leased_until FROM payment_attempts") == [
+        {"status": "created", "leased_until": None}
+    ]
+    assert world.gateway.calls == []
+    assert (await world.post("", body)).status_code == 200
     assert len(world.gateway.sessions) == 1
 
 

@@ -297,10 +297,11 @@ async def test_what_is_heard_during_a_look_is_not_put_off_by_its_end(build_world
     gateway.will("refund", Do.LOSE_AFTER)
     payment_id, _, _ = await asked(shop, "refund")
     await shop.later(1)
-    looked = asyncio.Event()
+    looked, taken = asyncio.Event(), asyncio.Event()
     gateway.will("find", looked, Do.FAIL)
-    looking = asyncio.create_task(run_one_due(shop.context))
+    looking = asyncio.create_task(run_one_due(shop.context, taken=taken.set))
     await until(lambda: gateway.called("find"), what="the look")
+    assert taken.is_set(), "the other runners hear of it only when the gateway has answered"
     await shop.later(1)
     await shop.tell(payment_id, gateway.of_refund(shop.account(payment_id).refunds[0]))
     looked.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from services.reconciler.use_cases.forget_old import forget_old
 from shared.contracts.payment_events import RefundCreated
 from tests.integration.reconciler.conftest import BuildWorld, World
 
@@ -103,5 +102,5 @@ async def test_what_was_dropped_long_ago_is_forgotten(world: World) -> None:
         await world.sweeps(after_seconds=3 * 86400)
     assert (await world.watched(dropped))["next_check_at"] is None
     world.clock.move(31 * 86400)
-    assert not await forget_old(world.container.context, keep_days=30)
+    await world.container.retention.run()
     assert [row["payment_id"] for row in await world.rows("SELECT payment_id FROM watched_payments")] == [kept]

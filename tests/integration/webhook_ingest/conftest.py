@@ -12,10 +12,13 @@ import pytest
 from sqlalchemy import text
 
 from services.webhook_ingest.bootstrap import Container, build
+from services.webhook_ingest.db.announcing import render_announcements
 from services.webhook_ingest.main import create_application
 from services.webhook_ingest.settings import WebhookIngestSettings
 from services.webhook_ingest.signatures.providers import GENERIC, STRIPE
 from services.webhook_ingest.signatures.schemes import HmacScheme, sign
+from shared.db.outbox import WaitingMessage
+from shared.db.session import driver_of
 from shared.messaging.in_process import InProcessBus
 from shared.ports import Ports
 from shared.web.auth import build_signer
@@ -63,9 +66,14 @@ class Ingest:
             return int((await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one())
 
     async def outbox(self) -> list[dict[str, Any]]:
+        """The events as they are, or will be, published: a delivery's first one is rendered by the relay."""
         async with self.container.database.begin() as connection:
-            rows = await connection.execute(text("SELECT body FROM outbox_messages ORDER BY position"))
-            return [json.loads(row.body) for row in rows]
+            columns = "position, message_id, type, subject, sequence, body, attempts, created_at, false AS follows"
+            rows = await connection.execute(text(f"SELECT {columns} FROM outbox_messages ORDER BY position"))
+            waiting = [WaitingMessage(**row) for row in rows.mappings()]
+            empty = [message for message in waiting if not message.body]
+            rendered = await render_announcements(await driver_of(connection), empty, clock=self.clock)
+        return [json.loads(message.body or rendered[message.position]) for message in waiting]
 
 
 def a_stripe_event(event_id: str = "evt_1", **changes: Any) -> bytes:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from services.webhook_ingest.use_cases.forget_rejects import forget_rejects
 from services.webhook_ingest.worker import run_worker
 from shared.clock import to_rfc3339
 from tests.integration.webhook_ingest.conftest import Ingest, a_stripe_event
@@ -232,7 +231,7 @@ async def test_the_worker_brings_events_to_the_bus_and_forgets_old_rejects(inges
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
     ingest.clock.move(8 * 24 * 3600)
-    await forget_rejects(7, uow=ingest.container.uow, ports=ingest.ports)
+    await ingest.container.retention.run()
     assert await ingest.count("webhook_rejects") == 0
     assert await ingest.count("webhook_deliveries") == 1
 
@@ -245,14 +244,28 @@ async def test_the_openapi_document_describes_every_answer_of_ingest(ingest: Ing
 
 
 async def test_a_consumer_catches_up_with_the_events_it_missed(ingest: Ingest) -> None:
+    """An event can be read once it is rendered, which is when it is published; until then no cursor steps over it."""
     ids = [await _accepted(ingest, f"evt_{number}") for number in range(3)]
-    seen: list[str] = []
-    after = "0.0"
-    while len(seen) < 3:
+
+    async def page(after: str) -> dict[str, Any]:
         answer = await ingest.client.get(
             "/api/v1/events", params={"after": after, "limit": 2}, headers=ingest.operator("events:read")
         )
         assert answer.status_code == 200
-        seen += [event["subject"] for event in answer.json()["data"]]
-        after = answer.json()["next_cursor"]
+        return dict(answer.json())
+
+    before = await page("0.0")
+    assert before["data"] == []
+    worker = asyncio.create_task(run_worker(ingest.container))
+    try:
+        seen: list[str] = []
+        after = before["next_cursor"]
+        async with asyncio.timeout(20):
+            while len(seen) < 3:
+                found = await page(after)
+                seen += [event["subject"] for event in found["data"]]
+                after = found["next_cursor"]
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
     assert seen == ids

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from services.webhook_ingest.main import create_application
-from shared.web.deadline import DeadlineH11, allow_large_bodies
+from shared.web.deadline import allow_large_bodies, receiving_protocol
 from tests.integration.webhook_ingest.conftest import Ingest, a_stripe_event
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -22,9 +22,12 @@ from tests.support.waiting import until
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class HalfSecondDeadline(DeadlineH11):
-    RECEIVE_DEADLINE_SECONDS = 0.5
-    RECEIVE_BYTES_PER_SECOND = 1_000
+# Of the protocol in use: the one over httptools where that is installed.
+HalfSecondDeadline = type(
+    "HalfSecondDeadline",
+    (receiving_protocol(),),
+    {"RECEIVE_DEADLINE_SECONDS": 0.5, "RECEIVE_BYTES_PER_SECOND": 1_000},
+)
 
 
 @asynccontextmanager

