@@ -115,5 +115,5 @@ async def test_the_order_paid_event_carries_the_whole_state_and_nobodys_name(wor
     assert f'"correlationid":"{order.id}"' in body["body"]
     assert '"sequence":2' in body["body"]
     assert '"total":3900' in body["body"]
-    for personal in ("ada@", "lovelace", "7946 0000"):  # long enough never to stand in an id by chance
+    for personal in ("ada@", "lovelace", "7946 0000"):  # nothing that an id could spell
         assert personal not in body["body"].lower()

@@ -116,7 +116,8 @@ async def test_no_entry_holds_personal_data(world: World) -> None:
     await world.receive(world.webhook(payment, "failed", failure_code="card_declined", metadata={"note": "Grace"}))
     await world.receive(world.webhook(payment))
     told = str(await ask(world, payment["payment_id"]))
-    assert not [word for word in ("Grace", "Hopper", "grace@", "555") if word in told]
+    for personal in ("grace", "hopper", "202 555"):  # nothing that an id could spell
+        assert personal not in told.lower()
 
 
 async def test_facts_that_are_older_than_the_timeline_are_told_from_the_facts(world: World) -> None:
