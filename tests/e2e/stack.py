@@ -20,6 +20,7 @@ import httpx
 
 from deploy.catalogue import SERVICES
 from deploy.local.dev import sandbox_addresses
+from deploy.local.postgres import EmbeddedPostgres
 from tests.support.directories import throwaway_directory
 from tests.support.gateway_sandbox import gateway_secrets
 from tests.support.guard import process_guard
@@ -196,6 +197,13 @@ class EmbeddedStack(Stack):
     def start(self) -> None:
         self.process.start()
         self.wait_ready(self.process, self.order_url)
+
+    def start_after_a_kill(self) -> None:
+        """The killed process still holds its leases, for up to 90 s in which its successor does not sweep. Here they
+        run out at once; that they do so by themselves is shown in tests/integration/reconciler."""
+        self.start()
+        postgres = EmbeddedPostgres(self.directory / "data" / "postgres")
+        postgres.execute("UPDATE reconciler.leases SET expires_at = now()", database="reconciler")
 
     def close(self) -> None:
         if self.process.is_running:

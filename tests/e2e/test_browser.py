@@ -422,8 +422,7 @@ async def test_the_page_lives_through_a_killed_server_and_shows_the_final_state(
         await shopper.expect_live("connecting")
         await shopper.expect_status("Payment pending")
     finally:
-        embedded_stack.process.start()
-        embedded_stack.wait_ready(embedded_stack.process, embedded_stack.order_url)
+        embedded_stack.start_after_a_kill()
     await shop.settle("stripe", session)
     await shopper.expect_status("Paid")
     await shopper.expect_live()

@@ -248,7 +248,7 @@ async def test_the_embedded_process_killed_right_after_a_200_goes_on_where_it_st
         answer = await embedded.webhook(body)
         embedded_stack.process.kill9()
         assert answer.status_code == 200
-        embedded_stack.start()
+        embedded_stack.start_after_a_kill()
         pairs.append((order, session))
     for order, session in pairs:
         await embedded.wait_for(order, payment_status="paid", within_seconds=RECOVERY_SECONDS)
