@@ -170,6 +170,8 @@ class Breakers:
             _, late = await asyncio.wait(self._tasks, timeout=1)
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)  # else their connections come back to a pool that is closed
 
     def health(self, gateway: str) -> Mapping[OperationClass, BreakerHealth]:
         self._look_if_open()

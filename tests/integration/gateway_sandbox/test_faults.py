@@ -156,7 +156,7 @@ async def test_a_held_webhook_goes_out_after_the_next_one(
 
 async def test_a_late_webhook_is_late(sandbox: RunningSandbox, create_session: CreateSession) -> None:
     payment_id = (await create_session())["payment_id"]
-    await sandbox.faults("generic", {"operation": "webhook", "kind": "late", "seconds": 0.3})
+    await sandbox.faults("generic", {"operation": "webhook", "kind": "late", "seconds": 2})
     await sandbox.outcome("generic", payment_id, "succeed")
     [waiting] = (await sandbox.books("generic"))["webhooks"]
     assert (waiting["state"], waiting["tries"]) == ("pending", 0)

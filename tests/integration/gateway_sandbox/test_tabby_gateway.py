@@ -156,8 +156,8 @@ async def test_the_sandbox_is_strict_and_its_statement_adds_up(shop: Shop) -> No
 
     await shop.tabby.capture(a_money_call(OperationKind.CAPTURE, payment))
     await shop.sandbox.control("tabby", f"sessions/{payment}/refunds", amount_minor=4_000)
-    now = datetime.now(UTC)
-    day, window = now.date().isoformat(), {"since": now.replace(hour=0, minute=0), "until": now + timedelta(hours=1)}
+    begin, end = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
+    day, window = begin.date().isoformat(), {"since": begin, "until": end}
     query = {name: moment.isoformat() for name, moment in window.items()}
     answer = await shop.sandbox.client.get("/sandbox/control/tabby/settlement", params=query)
     header, *rows = [line.split(",") for line in answer.text.splitlines()]

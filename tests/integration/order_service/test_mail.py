@@ -23,6 +23,7 @@ from shared.settings import ConfigurationError
 from tests.integration.order_service.conftest import World
 from tests.support.clock import FakeClock
 from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 SENDER = "Moka & Söhne <orders@shop.example>"
 
@@ -51,7 +52,7 @@ class Inbox:
 @pytest.fixture
 async def inbox() -> AsyncIterator[tuple[Inbox, str]]:
     handler, port = Inbox(), free_port()
-    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller = Controller(handler, hostname="127.0.0.1", port=port, ready_timeout=PATIENCE_SECONDS)
     controller.start()
     yield handler, f"smtp://127.0.0.1:{port}"
     controller.stop()
@@ -147,7 +148,7 @@ async def test_slow_mails_are_all_sent_within_the_lease_of_their_batch(world: Wo
 
     class SlowServer:
         async def send(self, mail: Any) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await all_are_waiting.wait()  # one after the other, ten slow sendings outlast any lease
             sent.append(mail.message_id)
 

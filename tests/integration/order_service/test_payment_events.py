@@ -12,11 +12,13 @@ from pydantic import ValidationError
 from services.order_service.domain.models import PaymentSnapshot, PaymentStatus
 from shared.contracts.payment_events import PaymentOutcomeResolved, PaymentOutcomeUnknown
 from shared.money import Money
-from tests.integration.order_service.conftest import World
+from tests.integration.order_service.conftest import BuildWorld, World
 from tests.integration.order_service.fakes import an_envelope, an_event, deliver, deliver_envelope
 
 
-async def test_the_same_event_fifty_times_at_once_has_one_effect(world: World) -> None:
+async def test_the_same_event_fifty_times_at_once_has_one_effect(build_world: BuildWorld) -> None:
+    world = await build_world(database_pool_size=50)  # one each: who waits for a connection for 2 s is refused
+    await world.has_product()
     order = await world.order()
     paid = world.payments.becomes(await world.open_session(order), PaymentStatus.CAPTURED)
     envelope = an_envelope(world.container, an_event(paid))

@@ -145,7 +145,8 @@ async def test_cancel_against_paid_two_hundred_times(world: World) -> None:
     assert outcomes["canceled"] > 0
 
 
-async def test_fifty_orders_paid_at_once_have_invoice_numbers_without_gaps(world: World) -> None:
+async def test_fifty_orders_paid_at_once_have_invoice_numbers_without_gaps(build_world: BuildWorld) -> None:
+    world = await build_world(database_pool_size=25)  # one each
     await world.has_product(stock=60)
     orders = [await world.order() for _ in range(50)]
     paid = [world.payments.becomes(await world.open_session(order), PaymentStatus.CAPTURED) for order in orders]

@@ -13,7 +13,7 @@ from shared.clock import SystemClock
 from shared.contracts.payment_events import RefundSucceeded
 from tests.integration.order_service.conftest import BuildWorld, World
 from tests.integration.order_service.fakes import a_refund_event, deliver
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 
 async def test_an_unchanged_order_is_304(world: World) -> None:
@@ -47,7 +47,7 @@ async def test_a_long_poll_wakes_when_the_order_changes(build_world: BuildWorld)
     waiting = asyncio.create_task(world.http.get(url, headers=order.secret))
     await until(lambda: order.id in world.container.watch._waiters, what="the long poll")
     await world.gateway_says(payment_id, PaymentStatus.CAPTURED)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await waiting
     assert answer.json()["payment_status"] == "paid"
     assert world.container.watch._waiters == {}
@@ -69,7 +69,7 @@ async def test_a_long_poll_ends_when_the_process_shuts_down(build_world: BuildWo
     waiting = asyncio.create_task(world.http.get(url, headers=order.secret))
     await until(lambda: order.id in world.container.watch._waiters, what="the long poll")
     world.container.watch.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await waiting).status_code == 200
 
 

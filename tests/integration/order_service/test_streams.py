@@ -22,7 +22,7 @@ from shared.clock import SystemClock
 from tests.integration.order_service.conftest import Answer, BuildWorld, World
 from tests.support.clock import FakeClock
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 ServeWorld = Callable[[], Awaitable[tuple[World, str]]]
 
@@ -53,7 +53,7 @@ async def a_server(world: World, port: int) -> AsyncIterator[None]:
     finally:
         world.container.watch.stop()
         server.should_exit = True
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, PATIENCE_SECONDS)
         background.cancel()
         with suppress(asyncio.CancelledError):
             await background
@@ -68,7 +68,7 @@ class Stream:
     async def next(self) -> tuple[str, dict[str, Any]]:
         """The next event's id and document."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             async for line in self._lines:
                 if line:
                     name, _, value = line.partition(": ")
@@ -86,7 +86,7 @@ async def listening(
     base_url: str, order_id: str, query: str = "", headers: dict[str, str] | None = None
 ) -> AsyncIterator[Stream]:
     async with (
-        httpx.AsyncClient(base_url=base_url) as http,
+        httpx.AsyncClient(base_url=base_url, timeout=PATIENCE_SECONDS) as http,
         http.stream("GET", f"/api/v1/orders/{order_id}/stream{query}", headers=headers) as response,
     ):
         assert response.status_code == 200, await response.aread()
@@ -175,7 +175,7 @@ async def test_a_websocket_sends_the_same_documents(serve: ServeWorld) -> None:
         assert json.loads(await socket.recv())["payment_status"] == "pending"
         await socket.send("nobody listens to this")
         await here.gateway_says(payment_id, PaymentStatus.CAPTURED)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert json.loads(await socket.recv())["payment_status"] == "paid"
     await until(lambda: there.container.watch._waiters == {}, what="the socket's end")
 
@@ -214,7 +214,7 @@ async def test_a_websocket_ends_when_the_process_shuts_down(serve: ServeWorld) -
         await socket.recv()
         world.container.watch.stop()
         with pytest.raises(websockets.ConnectionClosed):
-            await asyncio.wait_for(socket.recv(), 10)
+            await asyncio.wait_for(socket.recv(), PATIENCE_SECONDS)
 
 
 async def test_a_ticket_works_once(serve: ServeWorld) -> None:

@@ -54,7 +54,8 @@ async def test_a_message_that_was_handled_is_not_applied_again_whatever_it_says(
     assert (await world.see(payment["payment_id"]))["status"] == "processing"
 
 
-async def test_many_deliveries_at_once_pay_once(world: World) -> None:
+async def test_many_deliveries_at_once_pay_once(build_world: BuildWorld) -> None:
+    world = await build_world(database_pool_size=24)  # one each: who waits for a connection for 2 s is refused
     payment = await world.opened()
     await asyncio.gather(
         *(world.receive(world.webhook(payment), message_id=f"evt_{number % 10}") for number in range(24))

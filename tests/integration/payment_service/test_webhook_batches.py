@@ -7,6 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from difflib import unified_diff
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ from tests.integration.payment_service.batches import (
 )
 from tests.integration.payment_service.conftest import BuildWorld, World
 from tests.support.clock import FakeClock
+from tests.support.locks import patiently
 from tests.support.postgres import ServiceDatabase
 from tests.support.statements import statements_of
 from tests.support.waiting import until
@@ -273,12 +275,29 @@ async def test_payments_are_locked_in_the_order_of_their_ids(world: World, town:
     async with world.container.context.uow() as tx:
         await tx.payments.get_for_update(first.payment_id)
         with outside_transaction():
-            batch = asyncio.create_task(apply_batch(world, messages))
+            batch = asyncio.create_task(patiently(lambda: apply_batch(world, messages)))
         await until_waiting(world, "transactionid")
         await tx.payments.get_for_update(second.payment_id)  # else both would wait for the other
         await tx.payments.get_for_update(third.payment_id)
     await batch
     assert await statuses(world) == ["captured"] * 3
+
+
+async def test_a_batch_waits_two_seconds_for_a_lock_and_one_who_waits_by_himself_five(
+    world: World, town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (payment,) = await some_payments(world, 1)
+    claim_and_load, waits = BatchStatements.claim_and_load, []
+
+    async def look(statements: BatchStatements, *given: Any) -> Any:
+        waits.append(await statements._driver.fetchval("SHOW lock_timeout"))
+        loaded = await claim_and_load(statements, *given)
+        waits.append(await statements._driver.fetchval("SHOW lock_timeout"))
+        return loaded
+
+    monkeypatch.setattr(BatchStatements, "claim_and_load", look)
+    await apply_batch(world, [town.message(world, captured(payment))])
+    assert waits == ["5s", "2s"]
 
 
 async def test_a_payment_that_somebody_holds_costs_its_neighbours_seconds_and_no_more(world: World, town: Town) -> None:
@@ -293,8 +312,7 @@ async def test_a_payment_that_somebody_holds_costs_its_neighbours_seconds_and_no
     async with context.uow() as tx:
         await tx.payments.get_for_update(payments[3].payment_id)
         with outside_transaction():
-            async with asyncio.timeout(4):  # below what one who waits by himself waits
-                assert await consumer.handle_batch(messages) == [(None, 1), (None, 0), (None, 0), (None, 0)]
+            assert await consumer.handle_batch(messages) == [(None, 1), (None, 0), (None, 0), (None, 0)]
             assert [(await consumer.handle(each))[0] for each in messages[:3]] == [Handled.DONE] * 3
     assert await statuses(world) == ["captured"] * 3 + ["requires_action"]
     assert await consumer.handle_batch(messages) == [(Handled.DONE, 1)] * 4
@@ -315,7 +333,7 @@ async def test_orders_are_locked_in_one_order(world: World, town: Town) -> None:
     for payment in payments:
         await store(world, payment)
     batches = [[town.message(world, captured(payment)) for payment in payments[start::4]] for start in (0, 1, 2, 3)]
-    await asyncio.gather(*(apply_batch(world, batch) for batch in batches))
+    await asyncio.gather(*(patiently(partial(apply_batch, world, batch)) for batch in batches))
     assert await statuses(world) == ["captured"] * 20
     firsts = await world.rows("SELECT order_id FROM payments WHERE duplicate_of IS NULL")
     assert len(firsts) == len({row["order_id"] for row in firsts}) == 5
@@ -341,7 +359,7 @@ async def test_batches_webhooks_and_operations_at_once_over_the_same_payments(wo
             await settle(tx, locked, Learnt(FactSource.API, world.clock.now()), added=[operation])
 
     await asyncio.gather(
-        *(apply_batch(world, messages[start::5]) for start in range(5)),
+        *(patiently(partial(apply_batch, world, messages[start::5])) for start in range(5)),
         *(apply_one_by_one(world, messages[start::9]) for start in range(2)),
         *(reserve(number, payment) for number, payment in enumerate(payments, 1)),
     )
@@ -366,7 +384,7 @@ async def test_a_payment_that_is_being_created_is_waited_for_and_not_parked(worl
         await creating.parked.lock_references("generic", names)
         assert not await creating.parked.wake("generic", None, names)
         with outside_transaction():
-            batch = asyncio.create_task(apply_batch(world, messages))
+            batch = asyncio.create_task(patiently(lambda: apply_batch(world, messages)))
         await until_waiting(world, "advisory")
     await batch
     assert await statuses(world) == ["captured", "captured"]
@@ -387,7 +405,7 @@ async def test_batches_and_creations_at_once_lose_nothing(world: World, town: To
         ]
         await asyncio.gather(
             *(world.post("", body) for body in bodies),
-            apply_batch(world, [town.message(world, event) for event in events]),
+            patiently(partial(apply_batch, world, [town.message(world, event) for event in events])),
         )
         while await apply_one_ready(world.container.context):
             pass

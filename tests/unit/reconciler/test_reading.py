@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.local.processes import is_alive
 from services.reconciler.domain.settlement import (
     BadRow,
     FileStatus,
@@ -493,7 +494,7 @@ async def test_a_reader_dies_with_the_process_that_started_it(tmp_path: Path) ->
     await until(lambda: _ignores_the_terminal(child), what="the reader has given up what it does not need")
     with parent:
         parent.kill()
-    await until(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+    await until(lambda: not is_alive(int(child.name)), what="the end of the reader")
 
 
 def test_nobody_of_the_same_user_reads_the_memory_of_who_started_the_reader() -> None:

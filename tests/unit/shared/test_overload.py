@@ -61,7 +61,7 @@ class Server:
 @pytest.fixture(params=PROTOCOLS)
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     app, state = Gated(), ServerState()
-    config = uvicorn.Config(app, log_config=None, lifespan="off", limit_concurrency=LIMIT)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", limit_concurrency=LIMIT, timeout_keep_alive=60)
     config.load()
 
     def protocol() -> asyncio.Protocol:
