@@ -23,6 +23,7 @@ CALL_TIMEOUT_SECONDS = 5.0
 RECONNECT_FIRST_WAIT_SECONDS = 0.2
 RECONNECT_MAX_WAIT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 1.0
+ALMOST_OPEN_SECONDS = 1.0
 
 BROKER_ERRORS = (
     aio_pika.exceptions.AMQPError,
@@ -35,13 +36,31 @@ BROKER_ERRORS = (
 
 
 async def connect(url: str, *, name: str) -> AbstractConnection:
-    async with within(CONNECT_TIMEOUT_SECONDS):
-        return await aio_pika.connect(
+    """Whoever is cancelled in here leaves no connection behind: a cancellation that meets the end of the handshake
+    would lose the one that has just opened, with its tasks, to the garbage collector."""
+    opening = asyncio.ensure_future(
+        aio_pika.connect(
             url,
             heartbeat=HEARTBEAT_SECONDS,
             client_properties={"connection_name": name},
             timeout=CONNECT_TIMEOUT_SECONDS,
         )
+    )
+    try:
+        async with within(CONNECT_TIMEOUT_SECONDS):
+            return await asyncio.shield(opening)
+    except BaseException:
+        await asyncio.shield(_undo(opening))
+        raise
+
+
+async def _undo(opening: asyncio.Future[aio_pika.Connection]) -> None:
+    """Not cancelled at once: what is about to open is easier to close than what was cut off half open."""
+    await asyncio.wait([opening], timeout=ALMOST_OPEN_SECONDS)
+    opening.cancel()
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        await close_quietly(opening.result())
 
 
 @asynccontextmanager

@@ -279,7 +279,7 @@ class Market:
     async def ingested(self, gateway: str) -> list[tuple[str, str]]:
         """Content type and payload of the events that ingest has published about a gateway's deliveries."""
         async with self.ingest.database.begin() as connection:
-            rows = await connection.execute(text("SELECT body FROM outbox_messages ORDER BY position"))
+            rows = await connection.execute(text("SELECT body FROM outbox_messages WHERE body <> '' ORDER BY position"))
             events = [json.loads(body)["data"] for body in rows.scalars()]
         return [(each["content_type"], each["payload"]) for each in events if each["gateway"] == gateway]
 
@@ -384,7 +384,7 @@ def _payment_settings(url: str, variables: Mapping[str, str], command_keys: str 
         jwt_shared_key=SHARED_KEY,
         public_base_url=PUBLIC,
         database_pool_size=12,
-        return_budget_seconds=2,
+        return_budget_seconds=20,
         command_keys=command_keys,
         gateway_variables=payment_variables(_with_plugins(variables)),
         gateway_breaker_failures_in_a_row=1_000_000,  # faults are no news here

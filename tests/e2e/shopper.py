@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +26,7 @@ document.addEventListener("securitypolicyviolation", (event) => {
   window.reportViolation(`${event.violatedDirective} ${event.blockedURI} on ${event.documentURI}`);
 });
 """
-_LOST_CONNECTION = re.compile(
-    r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
-)
+_LOST_CONNECTION = r"net::ERR_(CONNECTION_REFUSED|CONNECTION_RESET|EMPTY_RESPONSE|INCOMPLETE_CHUNKED_ENCODING)"
 
 
 @dataclass
@@ -41,9 +40,9 @@ class Complaints:
     def all(self) -> list[str]:
         return [*self.console, *self.violations, *self.outside]
 
-    def without_lost_connections(self) -> list[str]:
-        """The rest, where a server was stopped on purpose."""
-        return [text for text in self.all() if not _LOST_CONNECTION.search(text)]
+    def without(self, expected: Sequence[str]) -> list[str]:
+        """The rest, where a test makes trouble on purpose."""
+        return [text for text in self.all() if not any(re.search(pattern, text) for pattern in expected)]
 
 
 class Shopper:
@@ -54,7 +53,7 @@ class Shopper:
         self.page = page
         self.base_url = base_url
         self.complaints = Complaints()
-        self._expects_lost_connections = False
+        self._expected: list[str] = []
 
     @classmethod
     async def enter(
@@ -77,12 +76,14 @@ class Shopper:
     async def leave(self) -> list[str]:
         """Close the browser; returns what it has to complain about."""
         await self.context.close()
-        if self._expects_lost_connections:
-            return self.complaints.without_lost_connections()
-        return self.complaints.all()
+        return self.complaints.without(self._expected)
+
+    def expects(self, complaint: str) -> None:
+        """A pattern of what the browser is going to complain about, whenever it does."""
+        self._expected.append(complaint)
 
     def expect_lost_connections(self) -> None:
-        self._expects_lost_connections = True
+        self.expects(_LOST_CONNECTION)
 
     # --- the shop ---
 

@@ -86,7 +86,12 @@ class Gateway:
                 await self.try_to_pay()
             return await self.states() == ["closed", "closed"]
 
+        async def is_announced() -> bool:
+            changes = await self.changes()
+            return not changes or changes[-1]["state"] == "closed"
+
         await until(is_closed_everywhere, within_seconds=RECOVERY_SECONDS, what=f"the breaker of {self.name} closing")
+        await until(is_announced, what="the event that says so")
 
     async def changes(self) -> list[dict[str, Any]]:
         """What was announced about its sessions, in order."""

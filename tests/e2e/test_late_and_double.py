@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-TTL_SECONDS = 4
+TTL_SECONDS = 12  # so that the first calls of a process that has just started are not too late
 
 
 @pytest.fixture

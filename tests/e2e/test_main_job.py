@@ -181,25 +181,29 @@ async def test_an_amount_that_is_not_ours_is_held_and_never_paid(shop: Shop, amo
 
 
 async def test_a_lost_webhook_is_made_up_for_by_the_sweep(shop: Shop) -> None:
+    await shop.faults("generic", {"operation": "webhook", "kind": "lose", "count": 10})
     order = await shop.order()
     session = await shop.pay(order, "generic")
-    await shop.faults("generic", {"operation": "webhook", "kind": "lose", "count": 10})
-    await shop.settle("generic", session["gateway_reference"])
-    await shop.wait_for(order, payment_status="paid", within_seconds=60)
+    await shop.settle("generic", session["gateway_reference"])  # else the sweep's first look is too early
+    await shop.wait_for(order, payment_status="paid", within_seconds=180)  # it looks again after two minutes
     facts = (await shop.payment(session["payment_id"]))["facts"]
     assert "sweep" in {fact["source"] for fact in facts}
 
 
 async def test_the_browsers_return_asks_the_gateway_before_any_webhook_comes(shop: Shop) -> None:
+    await shop.faults("generic", {"operation": "webhook", "kind": "late", "seconds": 120, "count": 1})
     order = await shop.order()
     session = await shop.pay(order, "generic")
-    await shop.faults("generic", {"operation": "webhook", "kind": "late", "seconds": 120, "count": 1})
     await shop.settle("generic", session["gateway_reference"])
     url = f"{shop.stack.payment_url}/api/v1/payments/{session['payment_id']}/return?from=page&status=failed&paid=0"
-    answer = await shop.http.get(url)
-    assert answer.status_code == 303
-    assert f"order_id={order.id}" in answer.headers["location"]
-    assert "status=captured" in answer.headers["location"]
+
+    async def is_captured() -> bool:  # not at the first time, where the sweep asked a moment ago
+        answer = await shop.http.get(url)
+        assert answer.status_code == 303
+        assert f"order_id={order.id}" in answer.headers["location"]
+        return "status=captured" in answer.headers["location"]
+
+    await until(is_captured, what="the gateway being asked")
     await shop.wait_for(order, payment_status="paid")
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-_LOWEST = 10_000
+_LOWEST = 11_000  # browsers refuse 10 080
 _KERNELS_OWN = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 

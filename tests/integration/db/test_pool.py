@@ -278,7 +278,7 @@ async def test_a_peer_that_vanished_without_a_word_costs_one_request_some_second
     started = asyncio.get_running_loop().time()
     for _ in range(6):
         await use(behind)
-    assert asyncio.get_running_loop().time() - started < 5
+    assert asyncio.get_running_loop().time() - started < 15  # six of them would take longer
     await behind.dispose()
     server.close()
     proxy.cut()

@@ -22,7 +22,7 @@ from shared.settings import ConfigurationError, ServiceSettings
 from tests.integration.messaging.tiny_service import SERVICE, TinyService, a_capture, an_order_paid
 from tests.support.waiting import until
 
-QUICK = Pace(rows=50, most_rows=50, least_rest_seconds=0, rest_factor=0)
+QUICK = Pace(batch_seconds=3600, rows=50, most_rows=50, least_rest_seconds=0, rest_factor=0)
 SETTINGS = ServiceSettings.load(database_url="postgresql://nowhere/none", event_retention_days=30)
 
 
@@ -156,7 +156,7 @@ async def test_a_row_that_somebody_holds_is_skipped_and_nobody_waits(service: Ti
     await fill_outbox(service, old=5)
     async with service.database.begin() as holder:
         await holder.execute(text("SELECT 1 FROM outbox_messages WHERE position = 3 FOR UPDATE"))
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(20):
             assert by_name(await retention(service).run())[OUTBOX] == 4
     assert by_name(await retention(service).run())[OUTBOX] == 1
 
@@ -174,7 +174,7 @@ async def test_a_place_that_holds_another_row_by_now_is_asked_again(service: Tin
 async def test_hot_traffic_does_not_wait_for_a_batch_that_is_open(service: TinyService) -> None:
     await fill_outbox(service, old=20, new=4, waiting=[22, 23])
     await fill_inbox(service, 20)
-    async with service.database.begin() as pruning, asyncio.timeout(3):
+    async with service.database.begin() as pruning, asyncio.timeout(20):
         await prepare(pruning)
         for name in (OUTBOX, "inbox_messages"):
             at = await begin_walk(pruning, walk(name), None)
@@ -230,7 +230,7 @@ async def test_a_runner_that_was_paused_past_its_lease_does_nothing_more(service
 
 async def test_a_table_that_is_being_migrated_is_not_waited_for(service: TinyService) -> None:
     await fill_outbox(service, old=10)
-    async with service.database.begin() as migration, asyncio.timeout(3):
+    async with service.database.begin() as migration, asyncio.timeout(20):
         await migration.execute(text("LOCK TABLE outbox_messages IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(DatabaseUnavailable):
             await retention(service).run()

@@ -47,7 +47,7 @@ async def test_a_poison_message_among_a_hundred_costs_only_itself(service: TinyS
     poison = ids.pop(50)
     async with running(bus.consume, service.relay(bus).run):
         await until(lambda: all_applied(service, ids), what="the neighbours")
-        assert service.deliveries.count(poison) <= 2, "its neighbours waited for its attempts"
+        assert service.deliveries.count(poison) <= most // 2, "its neighbours waited for its attempts"
         await until(lambda: is_dead(service, poison), within_seconds=20, what="giving up on the poison")
         await until(lambda: outbox_is_empty(service), what="an empty outbox")
     dead = await service.inbox(poison)

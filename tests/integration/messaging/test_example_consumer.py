@@ -159,7 +159,7 @@ async def test_a_gap_is_reported_kept_and_filled_by_catching_up(owner: EventOwne
     await owner.publish(created, processing)
     payment_log.start()
     await until(lambda: all_handled(payment_log, 2), within_seconds=30, what="two events handled")
-    assert "gap in pay_a: expected 2, got 3" in payment_log.lines
+    await until(lambda: "gap in pay_a: expected 2, got 3" in payment_log.lines, what="the gap reported")
     assert await payment_log.missing() == {"pay_a": [2]}
     payment_log.kill9()
 

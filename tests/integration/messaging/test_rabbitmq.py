@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import aio_pika
+import aiormq
 import pytest
 from aiormq.abc import DeliveredMessage
 from pamqp.common import FieldTable
@@ -294,3 +295,28 @@ async def test_a_broker_that_raises_an_alarm_is_reported_and_loses_nothing(
 
 async def in_thread(rabbitmq: RabbitMQServer, *arguments: str) -> None:
     await asyncio.get_running_loop().run_in_executor(None, rabbitmq.rabbitmqctl, *arguments)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancellation_in_the_moment_of_connecting_leaves_no_connection_behind(
+    turns: int, service: TinyService, rabbitmq_bus: RabbitMQBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has said yes, and so many turns of the loop later the process is told to end."""
+    call, loop, is_open = aiormq.connection.Connection._rpc, asyncio.get_running_loop(), asyncio.Event()
+    before = asyncio.all_tasks()
+
+    def later(turns: int) -> None:
+        is_open.set() if turns == 0 else loop.call_soon(later, turns - 1)
+
+    async def tells_when_open(request: Any, *arguments: Any, **more: Any) -> Any:
+        answer = await call(request, *arguments, **more)
+        if request.name == "Connection.Open":
+            later(turns)
+        return answer
+
+    monkeypatch.setattr(aiormq.connection.Connection, "_rpc", staticmethod(tells_when_open))
+    rabbitmq_bus.subscribe(service.subscription())
+    async with running(rabbitmq_bus.consume):
+        await is_open.wait()
+    await rabbitmq_bus.close()
+    await until(lambda: asyncio.all_tasks() <= before, what="the end of every task of the connection")
