@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -188,7 +188,7 @@ class WaitingMessage:
 _CLAIM_SQL = """
     WITH claimed AS MATERIALIZED (
         SELECT position, message_id, type, subject, sequence, body, attempts, created_at FROM outbox_messages
-        WHERE published_at IS NULL AND {available}
+        WHERE published_at IS NULL AND {available} {others}
         ORDER BY position LIMIT {limit} FOR UPDATE SKIP LOCKED
     )
     SELECT position, message_id, type, subject, sequence, body, attempts, created_at,
@@ -209,21 +209,27 @@ LATER = "interval '1000 years'"
 any other one, and above all one of a release that knows nothing of such rows, finds that their time has not come, and
 publishes nothing empty."""
 
+_OTHERS = "AND position <> ALL($1::bigint[])"
 _AVAILABLE = "available_at <= now()"
 _AVAILABLE_TO_RENDER = f"({_AVAILABLE} OR (available_at >= '2900-01-01' AND available_at <= now() + {LATER}))"
 
 
 @cache
-def _claim_sql(limit: int, renders: bool) -> str:
-    return _CLAIM_SQL.format(available=_AVAILABLE_TO_RENDER if renders else _AVAILABLE, limit=limit)
+def _claim_sql(limit: int, renders: bool, passes_by: bool) -> str:
+    available = _AVAILABLE_TO_RENDER if renders else _AVAILABLE
+    return _CLAIM_SQL.format(available=available, limit=limit, others=_OTHERS if passes_by else "")
 
 
-async def claim_waiting(driver: asyncpg.Connection, *, limit: int, renders: bool = False) -> Sequence[WaitingMessage]:
+async def claim_waiting(
+    driver: asyncpg.Connection, *, limit: int, renders: bool = False, but_not: Collection[int] = ()
+) -> Sequence[WaitingMessage]:
     """Lock up to ``limit`` unpublished messages, oldest first. The locks keep other relays off until the commit.
 
-    ``renders``: the caller can make bodies, so those that have none yet are claimed, too.
+    ``renders``: the caller can make bodies, so those that have none yet are claimed, too. ``but_not``: positions that
+    are passed by.
     """
-    return [WaitingMessage(*row) for row in await driver.fetch(_claim_sql(limit, renders))]
+    given = (list(but_not),) if but_not else ()
+    return [WaitingMessage(*row) for row in await driver.fetch(_claim_sql(limit, renders, bool(but_not)), *given)]
 
 
 def in_order(claimed: Sequence[WaitingMessage]) -> list[WaitingMessage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +12,7 @@ import asyncpg
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from shared.clock import Clock
 from shared.contracts.topology import retry_delay_seconds
 from shared.db.outbox import (
     OUTBOX_CHANNEL,
@@ -74,6 +75,52 @@ class _Outcome:
     """Positions of what the bus was not there for."""
 
 
+class _Stalls:
+    """Rows for which the bus was not there, by position, and how often that was.
+
+    They are the oldest, so claim after claim would be theirs, each as long as a call may take, and what is behind more
+    of them than can be tried before the first ones' wait is over would never be claimed. So every other claim passes
+    by all that are known, and it is those claims' turn as long as they are full.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rounds: dict[int, int] = {}
+        self._until = 0.0
+        self._passes_by = False
+        self._was_full = False
+
+    def passed_by(self) -> Collection[int]:
+        """Whom the next claim leaves out."""
+        self._passes_by = bool(self._rounds) and (not self._passes_by or self._was_full)
+        return self._rounds if self._passes_by else ()
+
+    def had_turn(self, claimed: Sequence[int], *, is_full: bool) -> None:
+        """Forgets all of them when none is left: what was published by another relay is told to nobody."""
+        self._was_full = is_full
+        is_over = self._clock.monotonic() > self._until and not is_full and not self._passes_by
+        if self._rounds and is_over and self._rounds.keys().isdisjoint(claimed):
+            self._rounds.clear()
+
+    def note(self, stalled: Sequence[int], published: Sequence[int]) -> dict[int, int]:
+        """How often each of these has stalled by now."""
+        if not stalled and not self._rounds:
+            return {}
+        rounds = {position: self._rounds.get(position, 0) + 1 for position in stalled}
+        self._rounds = {**dict(list(self._rounds.items())[-MOST_STALLS:]), **rounds}
+        for position in published:
+            self._rounds.pop(position, None)
+        return rounds
+
+    def waits(self, rounds: Mapping[int, int], longest: float) -> Iterable[tuple[float, list[int]]]:
+        """Seconds, and which rows have to wait so long."""
+        of_wait: dict[float, list[int]] = {}
+        for position, times in rounds.items():
+            of_wait.setdefault(min(STALLED_WAIT_SECONDS * 2.0 ** (times - 1), longest), []).append(position)
+        self._until = max(self._until, self._clock.monotonic() + max(of_wait, default=0.0))
+        return of_wait.items()
+
+
 class OutboxRelay:
     """One of any number of relays over a service's outbox.
 
@@ -99,7 +146,8 @@ class OutboxRelay:
         self._retry_wait_seconds = retry_wait_seconds
         self._render = render
         self._started_at: datetime = ports.clock.now()
-        self._stalls: dict[int, int] = {}
+        self._stalls = _Stalls(ports.clock)
+        self._rounds_in_vain = 0
         self._periodic = Periodic(f"{service}-relay", self._round, interval_seconds=POLL_SECONDS, ports=ports)
         self._gauges = Periodic(f"{service}-outbox-age", self._measure, interval_seconds=METRICS_SECONDS, ports=ports)
 
@@ -114,22 +162,25 @@ class OutboxRelay:
         behind a claim that was not full: what is committed after it has a hint of its own.
         """
         limit = self._bus.messages_at_once
+        passed_by = self._stalls.passed_by()
         async with self._database.begin_driver() as driver:
-            claimed = await claim_waiting(driver, limit=limit, renders=self._render is not None)
+            claimed = await claim_waiting(driver, limit=limit, renders=self._render is not None, but_not=passed_by)
             waiting = in_order(claimed)
             outcome = await self._publish(driver, waiting, len(claimed)) if waiting else _Outcome()
             if not waiting and len(claimed) == limit:  # or they would keep the claim from what is behind them
                 await postpone(driver, [message.position for message in claimed], OTHERS_FIRST_LONG_WAIT_SECONDS)
+        self._stalls.had_turn([message.position for message in claimed], is_full=len(claimed) == limit)
         if not claimed:
-            return False
+            return bool(passed_by)
         for type_, events in Counter(message.type for message in outcome.published).items():
             EVENTS_PUBLISHED.labels(self._service, type_).inc(events)
         if outcome.bus_is_down:
             log.warning("relay_waits_for_the_bus", service=self._service, reason=outcome.bus_is_down)
             await self._ports.clock.sleep(BUS_DOWN_WAIT_SECONDS)
         elif not waiting:
-            await self._ports.clock.sleep(OTHERS_FIRST_WAIT_SECONDS)
-        return len(claimed) == limit or len(outcome.published) < len(claimed)
+            await self._ports.clock.sleep(min(OTHERS_FIRST_WAIT_SECONDS * 2.0**self._rounds_in_vain, POLL_SECONDS))
+        self._rounds_in_vain = 0 if waiting else self._rounds_in_vain + 1
+        return len(claimed) == limit or len(outcome.published) < len(claimed) or bool(passed_by)
 
     async def _publish(self, driver: asyncpg.Connection, waiting: Sequence[WaitingMessage], claimed: int) -> _Outcome:
         """Publish what was claimed, in this order, and write down what became of it."""
@@ -188,18 +239,12 @@ class OutboxRelay:
         """A queue that confirms nothing must not stop those whose queues do (M10): where others were safe meanwhile, or
         the same rows fail again and fill a claim, they make room for a while. No attempt is used up, so nothing of
         their subjects may overtake them."""
-        if not outcome.stalled and not self._stalls:
-            return
-        stalls = {position: self._stalls.get(position, 0) + 1 for position in outcome.stalled}
-        rounds = min(stalls.values(), default=0)
+        rounds = self._stalls.note(outcome.stalled, [message.position for message in outcome.published])
         is_full = claimed >= self._bus.messages_at_once
-        if stalls and (outcome.published or (rounds > 1 and is_full)):
+        if rounds and (outcome.published or (min(rounds.values()) > 1 and is_full)):
             longest = MAX_STALLED_WAIT_SECONDS if outcome.published else MAX_OUTAGE_WAIT_SECONDS
-            await postpone(driver, list(stalls), min(STALLED_WAIT_SECONDS * 2.0 ** (rounds - 1), longest))
-        kept = list(self._stalls.items())[-MOST_STALLS:]
-        self._stalls = {**dict(kept), **stalls}
-        for message in outcome.published:
-            self._stalls.pop(message.position, None)
+            for wait, positions in self._stalls.waits(rounds, longest):
+                await postpone(driver, positions, wait)
 
     async def _bodies(self, driver: asyncpg.Connection, empty: Sequence[WaitingMessage]) -> Mapping[int, bytes]:
         """What the renderer makes of them; where it stumbles over one, each is rendered by itself."""

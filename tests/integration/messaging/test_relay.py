@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import asyncpg
 import pytest
@@ -16,6 +17,7 @@ from shared.contracts.payment_events import PaymentCaptured, PaymentFailed
 from shared.db.outbox import WaitingMessage, events_after, read_events
 from shared.db.session import Database
 from shared.errors import BusUnavailable
+from shared.messaging import relay as relay_module
 from shared.messaging.batches import Outcome, in_waves
 from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
 from shared.messaging.in_process import InProcessBus
@@ -41,6 +43,9 @@ class RecordingBus:
     @property
     def ids(self) -> list[str]:
         return [message.message_id for message in self.taken]
+
+    def has_taken(self, message_id: str) -> bool:
+        return message_id in self.ids
 
     async def publish(self, message: BusMessage) -> None:
         raise NotImplementedError
@@ -174,6 +179,32 @@ async def test_what_is_never_confirmed_makes_room_for_the_others_and_keeps_its_o
     assert sequences.pop("stuck_0") == [1, 2, 3]
     assert sequences.pop("healthy") == [1]
     assert list(sequences.values()) == [[1, 2]] * 5
+
+
+async def test_more_that_is_never_confirmed_than_can_be_tried_in_time_holds_up_nobody(
+    service: TinyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M10: when the last one has been tried, which takes seconds a claim, it is the first one's turn again."""
+    waits = ("STALLED_WAIT_SECONDS", "MAX_STALLED_WAIT_SECONDS", "MAX_OUTAGE_WAIT_SECONDS", "BUS_DOWN_WAIT_SECONDS")
+    for name in waits:
+        monkeypatch.setattr(relay_module, name, 0.001)
+    bus = StuckBus("stuck", messages_at_once=5)
+    for number in range(40):
+        await service.announce(a_capture(), subject=f"stuck_{number}")
+    relay = service.relay(bus)
+    async with running(relay.run):
+        for number in range(3):
+            await service.announce(*(a_capture() for _ in range(7)), subject=f"stuck_too_{number}")
+            (healthy,) = await service.announce(a_capture(), subject="healthy")
+            await until(partial(bus.has_taken, healthy), what="the healthy one")
+        assert len(await service.waiting()) == 40 + 21
+        bus.stuck = "nothing"
+        await until(lambda: outbox_is_empty(service), what="an empty outbox")
+        await service.announce(a_capture(), subject="healthy")
+        await until(lambda: not relay._stalls._rounds, what="nothing being passed by any more")
+    for subject in ("stuck_0", "stuck_too_1", "healthy"):
+        sequences = [EventEnvelope.from_json(each.body).sequence for each in bus.taken if each.subject == subject]
+        assert sequences == list(range(1, len(sequences) + 1))
 
 
 async def test_an_outage_in_one_wave_ends_all_of_it(service: TinyService) -> None:
