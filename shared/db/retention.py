@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.db.leases import acquire_lease, release_lease
 from shared.db.pruning import Key, Position, Walk, begin_walk, newer, prepare, prune_batch
 from shared.db.session import Database
-from shared.errors import Conflict, PayrailError
+from shared.errors import Conflict, DatabaseContended, PayrailError
 from shared.metrics import RETENTION_FINISHED, RETENTION_OLDEST, RETENTION_PRUNED
 from shared.periodic import Periodic
 from shared.ports import Ports
@@ -28,6 +29,9 @@ log = structlog.get_logger()
 
 LEASE = "retention"
 LEASE_SECONDS = 60.0
+MOST_STOPS = 5
+"""Of one window in a row, which has got as small as it can by then."""
+
 FIRST_ROUND_SECONDS = 300.0
 """After a start, at most: what was restarted together does not prune together, and not while it warms up."""
 
@@ -58,6 +62,9 @@ class Pace:
         else:
             rows = self.rows
         return replace(self, rows=rows)
+
+    def after_a_stop(self) -> Pace:
+        return replace(self, rows=max(self.fewest_rows, self.rows // 4))
 
     def rest_seconds(self, seconds: float) -> float:
         return max(self.least_rest_seconds, seconds * self.rest_factor)
@@ -108,12 +115,22 @@ class Retention:
         self._holder = ports.ids.new("ret")
 
     async def run(self, *, report: Report | None = None, pace: Pace | None = None) -> list[Pruned]:
-        """Prune every table until nothing is due. Raises RetentionRunning, DatabaseUnavailable.
+        """Prune every table until nothing is due. Raises RetentionRunning, DatabaseUnavailable; DatabaseContended for a
+        table that cannot be pruned now, after all the others.
 
         Killed at any moment it has lost nothing but the batch that was open: the next run goes on from there.
         """
+        done, held_up = [], None
         try:
-            return [await self._prune(walk, pace or self._pace, report) for walk in self.walks]
+            for walk in self.walks:
+                try:
+                    done.append(await self._prune(walk, pace or self._pace, report))
+                except DatabaseContended as error:
+                    log.warning("table_not_pruned", service=self.service, table=walk.name)
+                    held_up = error
+            if held_up is not None:
+                raise held_up
+            return done
         finally:
             with suppress(PayrailError):  # else the lease runs out by itself
                 async with self._database.begin() as connection:
@@ -153,14 +170,24 @@ class Retention:
 
     async def _prune(self, walk: Walk, pace: Pace, report: Report | None, *, dry_run: bool = False) -> Pruned:
         """One table, from the beginning or its mark to the first window in which everything is young enough."""
-        run = _Run(walk, self._holder, dry_run=dry_run)
+        run, stops = _Run(walk, self._holder, dry_run=dry_run), 0
         clock, seconds = self._ports.clock, 0.0
         while not run.is_done:
-            if run.done.looked_at:
+            if run.done.looked_at or stops:
                 await clock.sleep(pace.rest_seconds(seconds))
             started = clock.monotonic()
-            async with self._database.begin() as connection:
-                pruned = await run.batch(connection, now=clock.now(), limit=pace.rows)
+            trial = copy(run)
+            try:
+                async with self._database.begin() as connection:
+                    pruned = await trial.batch(connection, now=clock.now(), limit=pace.rows)
+            except DatabaseContended:  # it took too long, or somebody has the table: a part of it is tried again
+                stops += 1
+                if stops > MOST_STOPS:
+                    raise
+                seconds = clock.monotonic() - started
+                pace = pace.after_a_stop()
+                continue
+            run, stops = trial, 0
             seconds = clock.monotonic() - started
             if pruned:
                 RETENTION_PRUNED.labels(self.service, walk.name).inc(pruned)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.order_service.db.rows import order_of, payment_of, refund_of
+from services.order_service.db.tables import orders
 from services.order_service.use_cases.ports import OrderView, RefundRecord
 from shared.db.json_rows import with_moments
 from shared.db.session import driver_of
 
-_PICTURE = """
-    SELECT orders.*,
+_names = ", ".join(f"orders.{column.name}" for column in orders.columns)  # a * would change under a prepared statement
+
+_PICTURE = f"""
+    SELECT {_names},
         (SELECT json_agg(line ORDER BY position) FROM order_items AS line WHERE order_id = orders.id) AS lines,
         (SELECT json_agg(payment ORDER BY payment_id) FROM order_payments AS payment WHERE order_id = orders.id)
             AS payments,
         (SELECT json_agg(refund ORDER BY refund_id) FROM refunds AS refund WHERE order_id = orders.id) AS refunds,
         (SELECT number FROM invoices WHERE order_id = orders.id) AS invoice_number
     FROM orders WHERE id = $1
-    """
+    """  # noqa: S608 - names of columns, no input
 
 
 class PictureRepository:

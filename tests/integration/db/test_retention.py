@@ -228,12 +228,30 @@ async def test_a_runner_that_was_paused_past_its_lease_does_nothing_more(service
     assert await count(service, OUTBOX) == 50
 
 
+async def test_a_batch_that_takes_too_long_is_stopped_and_the_next_one_is_smaller(service: TinyService) -> None:
+    await fill_outbox(service, old=30)
+    slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.08); RETURN OLD; END'"
+    async with service.database.begin() as connection:
+        await connection.execute(text(slow))
+        await connection.execute(
+            text("CREATE TRIGGER slow BEFORE DELETE ON outbox_messages FOR EACH ROW EXECUTE FUNCTION slow()")
+        )
+    steps: list[int] = []
+    pace = replace(QUICK, rows=40, most_rows=40, fewest_rows=5)
+    done = await retention(service, pace).run(report=lambda done: steps.append(done.rows))
+    assert by_name(done)[OUTBOX] == 30
+    assert steps[0] < 30, "all at once take longer than a batch may"
+    assert await count(service, OUTBOX) == 0
+
+
 async def test_a_table_that_is_being_migrated_is_not_waited_for(service: TinyService) -> None:
     await fill_outbox(service, old=10)
+    await fill_inbox(service, 20)
     async with service.database.begin() as migration, asyncio.timeout(20):
         await migration.execute(text("LOCK TABLE outbox_messages IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(DatabaseUnavailable):
             await retention(service).run()
+    assert await count(service, "inbox_messages") == 0, "the others are not held up"
     assert by_name(await retention(service).run())[OUTBOX] == 10
 
 
