@@ -124,6 +124,10 @@ def work(service: ServiceName) -> None:
 @app.command()
 def migrate(
     service: Annotated[str, typer.Argument(help="a service, or all", show_default=True)] = "all",
+    finish: Annotated[
+        bool,
+        typer.Option("--finish", help="drop what only the release before needs; none of its processes runs any more"),
+    ] = False,
 ) -> None:
     """Bring a service's schema to its newest revision. Safe to repeat and to run from several places at once."""
     from deploy.catalogue import SERVICES
@@ -138,7 +142,7 @@ def migrate(
                     f"set {entry.package.upper()}_DATABASE_URL or DATABASE_URL, e.g. postgresql://user:password@host/database"
                 )
             with console.status(f"migrating {entry.name}"):
-                revision = asyncio.run(upgrade(entry.package, url))
+                revision = asyncio.run(upgrade(entry.package, url, finish=finish))
             console.print(f"{entry.name}: at revision {revision}")
 
 

@@ -132,7 +132,7 @@ def _write_private(path: Path, text: str) -> None:
 async def _run(*, host: str, port: int, data: Path, ports: Ports, postgres: EmbeddedPostgres | None) -> None:
     settings = {entry.name: _settings_of(entry, postgres) for entry in SERVICES.values()}
     for entry in SERVICES.values():  # one after the other: alembic keeps its context in module globals
-        await upgrade(entry.package, settings[entry.name].database_url.get_secret_value())
+        await upgrade(entry.package, settings[entry.name].database_url.get_secret_value(), finish=True)
     async with AsyncExitStack() as stack:
         buses = await _make_buses(settings, ports, stack)
         containers: dict[str, Any] = {}

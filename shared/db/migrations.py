@@ -31,8 +31,11 @@ def _config(service: str, connection: Connection | None = None) -> Config:
     return config
 
 
-async def upgrade(service: str, database_url: str) -> str:
+async def upgrade(service: str, database_url: str, *, finish: bool = False) -> str:
     """Bring the service's schema to the newest revision and return it. Safe to run from several places at once.
+
+    ``finish``: no process of the release before runs any more, and none will, so what only that one needs goes, too.
+    Of a schema that is new there is nothing like that.
 
     Needs the right to create a schema the first time. A crash leaves the schema at its last complete revision: every
     migration runs in one transaction. Indexes on tables that may be large are built afterwards, each by itself, and
@@ -40,7 +43,7 @@ async def upgrade(service: str, database_url: str) -> str:
     speed depends on it.
     """
 
-    def run(connection: Connection) -> str:
+    def run(connection: Connection) -> tuple[str, bool]:
         # Replicas that start together must not both create the tables; the lock goes with the transaction.
         connection.execute(
             text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"payrail-migrate-{service}"}
@@ -50,29 +53,32 @@ async def upgrade(service: str, database_url: str) -> str:
         config = _config(service, connection)
         script = ScriptDirectory.from_config(config)
         head = script.get_current_head() or ""
-        if MigrationContext.configure(connection).get_current_revision() != head:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current != head:
             command.upgrade(config, "head")
-        return head
+        return head, current is None
 
     engine = create_async_engine(async_url(database_url), poolclass=NullPool, connect_args={"timeout": 10})
     try:
         async with engine.begin() as connection:
-            head = await connection.run_sync(run)
-        await _build_indexes(engine, service)
+            head, is_new = await connection.run_sync(run)
+        await _build_indexes(engine, service, finish=finish or is_new)
     finally:
         await engine.dispose()
     log.info("schema_migrated", service=service, revision=head)
     return head
 
 
-async def _build_indexes(engine: AsyncEngine, service: str) -> None:
+async def _build_indexes(engine: AsyncEngine, service: str, *, finish: bool) -> None:
     """What migrations name in ``CONCURRENTLY`` (name → statement) and is not there, or was left half built.
 
-    Then the unique constraints in ``RETIRED`` (name → table) go, those of the tables that all services have included.
+    Then the unique constraints in ``RETIRED`` (name → table) go, those of the tables that all services have included;
+    those in ``RETIRED_AT_LAST``, which statements of the release before name, only at the finish.
     """
     modules = [script.module for script in ScriptDirectory.from_config(_config(service)).walk_revisions()]
     wanted = {name: sql for each in modules for name, sql in getattr(each, "CONCURRENTLY", {}).items()}
     retired = {name: table for each in (base, *modules) for name, table in getattr(each, "RETIRED", {}).items()}
+    at_last = {name: table for each in modules for name, table in getattr(each, "RETIRED_AT_LAST", {}).items()}
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("SELECT set_config('search_path', :service, false)"), {"service": service})
@@ -80,7 +86,7 @@ async def _build_indexes(engine: AsyncEngine, service: str) -> None:
         lock = {"name": f"payrail-indexes-{service}"}
         if not (await connection.execute(text("SELECT pg_try_advisory_lock(hashtext(:name))"), lock)).scalar():
             return  # somebody else is at it
-        rows = await connection.execute(_INDEXES, {"names": [*wanted, *retired], "service": service})
+        rows = await connection.execute(_INDEXES, {"names": [*wanted, *retired, *at_last], "service": service})
         found = {row.relname: row.indisvalid for row in rows}
         for name, sql in wanted.items():
             if found.get(name) is False:
@@ -88,8 +94,13 @@ async def _build_indexes(engine: AsyncEngine, service: str) -> None:
             if not found.get(name):
                 await connection.execute(text(sql))
                 log.info("index_built", service=service, index=name)
+        if finish:
+            retired |= at_last
         for name in retired.keys() & found.keys():
             await _drop_constraint(connection, retired[name], name)
+        for name in (at_last.keys() - retired.keys()) & found.keys():
+            hint = f"When none of its processes runs any more: payrail migrate {service.replace('_', '-')} --finish"
+            log.info("constraint_kept_for_the_release_before", constraint=name, hint=hint)
 
 
 async def _drop_constraint(connection: AsyncConnection, table: str, name: str) -> None:

@@ -62,13 +62,29 @@ _AS_OF_BEFORE = """
     DROP INDEX uq_webhook_deliveries_key;
     UPDATE alembic_version SET version_num = '0004';
 """
+_AS_THE_RELEASE_BEFORE_STORES = """
+    WITH delivery AS (
+        INSERT INTO webhook_deliveries (
+            id, gateway, account, dedupe_key, event_id, event_type, trust, key_id, signed_at, received_at, method, path,
+            query, headers, content_type, body, body_digest, body_size, remote_address, request_id, opened_type,
+            opened_body
+        ) VALUES (
+            'whd_1', 'stripe', '', 'id:evt_9', 'evt_9', 'x', 'full', 'k', now(), now(), 'POST', '/', '', '[]',
+            'application/json', '{}', sha256('{}'), 2, '127.0.0.1', 'req_1', NULL, NULL
+        )
+        ON CONFLICT (gateway, account, dedupe_key) DO NOTHING
+        RETURNING id
+    )
+    INSERT INTO outbox_messages (message_id, type, subject, sequence, body)
+    SELECT 'evt_9', 'webhook.received.v1', id, 1, '{}' FROM delivery
+"""
 _UNIQUE = """
     SELECT relname FROM pg_index JOIN pg_class c ON c.oid = indexrelid
     WHERE relname ~ '^uq_(webhook_deliveries|outbox_messages_message)' AND indisvalid ORDER BY relname
 """
 
 
-async def test_the_old_key_of_deliveries_guards_until_the_new_one_does_and_nobody_waits_for_the_change(
+async def test_the_old_key_of_deliveries_serves_the_release_before_and_nobody_waits_for_the_change(
     service_database: ServiceDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = service_database("webhook_ingest")
@@ -88,6 +104,14 @@ async def test_the_old_key_of_deliveries_guards_until_the_new_one_does_and_nobod
         ]
         await reader.execute("COMMIT")
         await upgrade("webhook_ingest", url)
+        assert [row[0] for row in await connection.fetch(_UNIQUE)] == [
+            "uq_webhook_deliveries_gateway_account_dedupe_key",
+            "uq_webhook_deliveries_key",
+        ]
+        for _ in range(2):  # as the release before says it, new and repeated
+            await connection.execute(_AS_THE_RELEASE_BEFORE_STORES)
+        assert await connection.fetchval("SELECT count(*) FROM webhook_deliveries WHERE gateway = 'stripe'") == 1
+        await upgrade("webhook_ingest", url, finish=True)
         assert [row[0] for row in await connection.fetch(_UNIQUE)] == ["uq_webhook_deliveries_key"]
         again = [a_row(row.dedupe_key.removeprefix("id:")) for row in old]
         assert await connection.fetch(INSERT, *columns_of(again)) == []

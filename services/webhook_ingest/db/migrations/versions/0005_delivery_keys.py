@@ -1,8 +1,8 @@
 """delivery keys
 
 A delivery is recognised by 16 bytes made of its key instead of the key itself: half the index. Nothing is rewritten:
-the new index is built beside the old one while deliveries come in, and the old one goes when the new one is there.
-Until then both are kept, and either serves a release that knows only the other.
+the new index is built beside the old one while deliveries come in. Both are kept until `payrail migrate --finish`: the
+release before names the old one's columns in its ON CONFLICT, and could store nothing without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONCURRENTLY = {
     "uq_webhook_deliveries_key": "CREATE UNIQUE INDEX CONCURRENTLY uq_webhook_deliveries_key"
     f" ON webhook_deliveries (((encode(substr({_DIGEST}, 1, 16), 'hex'::text)::uuid)))",
 }
-RETIRED = {"uq_webhook_deliveries_gateway_account_dedupe_key": "webhook_deliveries"}
+RETIRED_AT_LAST = {"uq_webhook_deliveries_gateway_account_dedupe_key": "webhook_deliveries"}
 
 
 def upgrade() -> None:
