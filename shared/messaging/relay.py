@@ -45,6 +45,7 @@ STALLED_WAIT_SECONDS = 5.0
 MAX_STALLED_WAIT_SECONDS = 60.0
 MAX_OUTAGE_WAIT_SECONDS = 15.0  # what an outage of everything may add to its end
 MOST_STALLS = 10_000
+MOST_PASSES = 4
 SIGN_OF_LIFE_SECONDS = 15.0
 
 Renderer = Callable[[asyncpg.Connection, Sequence[WaitingMessage]], Awaitable[Mapping[int, bytes]]]
@@ -80,25 +81,27 @@ class _Stalls:
 
     They are the oldest, so claim after claim would be theirs, each as long as a call may take, and what is behind more
     of them than can be tried before the first ones' wait is over would never be claimed. So every other claim passes
-    by all that are known, and it is those claims' turn as long as they are full.
+    by all that are known, and some more do while such claims are full. Once one of them is safe, and nothing beside it
+    has stalled, it is everybody's turn again, the oldest first.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rounds: dict[int, int] = {}
         self._until = 0.0
-        self._passes_by = False
+        self._passes = 0  # in a row
         self._was_full = False
 
     def passed_by(self) -> Collection[int]:
         """Whom the next claim leaves out."""
-        self._passes_by = bool(self._rounds) and (not self._passes_by or self._was_full)
-        return self._rounds if self._passes_by else ()
+        most = MOST_PASSES if self._was_full else 1
+        self._passes = self._passes + 1 if self._rounds and self._passes < most else 0
+        return self._rounds if self._passes else ()
 
     def had_turn(self, claimed: Sequence[int], *, is_full: bool) -> None:
         """Forgets all of them when none is left: what was published by another relay is told to nobody."""
         self._was_full = is_full
-        is_over = self._clock.monotonic() > self._until and not is_full and not self._passes_by
+        is_over = self._clock.monotonic() > self._until and not is_full and not self._passes
         if self._rounds and is_over and self._rounds.keys().isdisjoint(claimed):
             self._rounds.clear()
 
@@ -106,6 +109,8 @@ class _Stalls:
         """How often each of these has stalled by now."""
         if not stalled and not self._rounds:
             return {}
+        if not stalled and not self._rounds.keys().isdisjoint(published):
+            self._rounds.clear()
         rounds = {position: self._rounds.get(position, 0) + 1 for position in stalled}
         self._rounds = {**dict(list(self._rounds.items())[-MOST_STALLS:]), **rounds}
         for position in published:
