@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from deploy.cli.errors import CommandError, explained
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 app = typer.Typer(help="Watch events; list and redrive those that were given up on.", no_args_is_help=True)
 console = Console(stderr=True, highlight=False)
@@ -118,6 +121,7 @@ async def _redrive(service: str, message_id: str | None) -> tuple[int, int]:
         await _keep_letters(container)
         consumers = {each.queue.name: Consumer(each, container.ports.clock) for each in container.bus.subscriptions}
         async with container.database.begin() as connection:
+            await _take_batches_apart(connection)
             rows = await dead_messages(connection, limit=10_000)
         for consumer, each, _attempts, _error, body in rows:
             if message_id not in (None, each) or consumer not in consumers:
@@ -126,6 +130,21 @@ async def _redrive(service: str, message_id: str | None) -> tuple[int, int]:
             done, failed = (done + 1, failed) if result is Handled.DONE else (done, failed + 1)
         await _clear_copies(container)
     return done, failed
+
+
+async def _take_batches_apart(connection: AsyncConnection) -> None:
+    """A consumer of a release that knew no batches has given up on whole ones, each as if it were one message."""
+    from shared.db.inbox import Inbox, InboxClaim, dead_messages, keep_as_dead
+    from shared.messaging.batches import split
+
+    for consumer, message_id, _attempts, _error, body in await dead_messages(connection, limit=10_000):
+        events = [(_id_of(part), part) for part in split(body, None) or ()]
+        if not events or not all(event_id for event_id, _ in events):
+            continue
+        for event_id, part in events:
+            claim = InboxClaim(consumer, event_id)
+            await keep_as_dead(connection, claim, body=part, error=f"it was in {message_id}")
+        await Inbox(connection).claim(InboxClaim(consumer, message_id))
 
 
 async def _keep_letters(container: Any) -> None:
@@ -196,9 +215,15 @@ def built_service(service: str) -> Any:
 
 def _type_of(body: bytes) -> str:
     try:
-        return str(json.loads(body).get("type", "?"))
+        read = json.loads(body)
     except ValueError:
         return "?"
+    return str(read.get("type", "?")) if isinstance(read, dict) else "several events"
+
+
+def _id_of(part: bytes) -> str:
+    read = json.loads(part)
+    return str(read.get("id", "")) if isinstance(read, dict) else ""
 
 
 def _development_token() -> str:

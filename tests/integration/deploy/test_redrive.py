@@ -91,6 +91,23 @@ def test_a_redriven_message_is_applied_once_and_is_dead_no_more(run: CliRunner, 
     assert "0 applied" in again.output
 
 
+def test_a_batch_that_an_older_consumer_gave_up_on_as_one_message_is_taken_apart(
+    run: CliRunner, database_url: str
+) -> None:
+    events = [a_payment_event(f"evt_{number}") for number in range(3)]
+    body = join([event.to_json() for event in events]).hex()
+    park(database_url, events[0])
+    changes = f"message_id = 'batch:1', body = decode('{body}', 'hex')"
+    run_psql(database_url, f"UPDATE order_service.inbox_messages SET {changes}")
+    park(database_url, events[1])
+    run_psql(database_url, "UPDATE order_service.inbox_messages SET status = 'done' WHERE message_id = 'evt_1'")
+    listed = run.invoke(app, ["events", "dead", "order-service"])
+    assert "several events" in listed.output, listed.output
+    answer = run.invoke(app, ["events", "redrive", "order-service"])
+    assert "2 applied, 0 failed again" in answer.output, answer.output
+    assert [status_of(database_url, each) for each in ("batch:1", "evt_0", "evt_1", "evt_2")] == ["done"] * 4
+
+
 def test_a_message_that_still_cannot_be_applied_stays_dead_and_the_command_says_so(
     run: CliRunner, database_url: str
 ) -> None:

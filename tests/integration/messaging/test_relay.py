@@ -19,7 +19,7 @@ from shared.db.session import Database
 from shared.errors import BusUnavailable
 from shared.messaging import relay as relay_module
 from shared.messaging.batches import Outcome, in_waves
-from shared.messaging.bus import BusMessage, MessageNotAccepted, Subscription
+from shared.messaging.bus import BusMessage, MessageNotAccepted
 from shared.messaging.in_process import InProcessBus
 from shared.messaging.rabbitmq import RabbitMQBus
 from shared.messaging.relay import OutboxRelay
@@ -29,16 +29,17 @@ from tests.support.statements import statements_of
 from tests.support.waiting import until
 
 
-class RecordingBus:
+class RecordingBus(InProcessBus):
     """Takes everything but what it refuses, a wave at a time, and says what was taken in which order."""
 
     def __init__(self, messages_at_once: int = 100) -> None:
+        self.clock: Clock = SystemClock()
+        super().__init__(self.clock)
         self.messages_at_once = messages_at_once
         self.taken: list[BusMessage] = []
         self.refuses: set[str] = set()
         self.is_away = False
         self.missed = 0
-        self.clock: Clock = SystemClock()
 
     @property
     def ids(self) -> list[str]:
@@ -46,9 +47,6 @@ class RecordingBus:
 
     def has_taken(self, message_id: str) -> bool:
         return message_id in self.ids
-
-    async def publish(self, message: BusMessage) -> None:
-        raise NotImplementedError
 
     async def publish_all(self, messages: Sequence[BusMessage]) -> list[Outcome]:
         return await in_waves(messages, self._wave, self.clock)
@@ -64,18 +62,6 @@ class RecordingBus:
             if not refused:
                 self.taken.append(message)
         return outcomes
-
-    def subscribe(self, subscription: Subscription) -> None:
-        raise NotImplementedError
-
-    async def consume(self) -> None:
-        raise NotImplementedError
-
-    async def check(self) -> None:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        raise NotImplementedError
 
 
 async def test_nothing_overtakes_an_event_that_another_relay_has_in_hand(service: TinyService) -> None:
