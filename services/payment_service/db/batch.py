@@ -68,8 +68,9 @@ class Underlying(Protocol):
     def outbox(self) -> UnderlyingOutbox: ...
 
 
-BY_REFERENCE = 3
-"""The rank of a gateway's reference."""
+BY_PAYMENT_ID, BY_OUR_REFERENCE, BY_REFERENCE, BY_ORDER_ID = 1, 2, 3, 4
+"""What a name is, best first. The rule stands in three places that must say the same: ``_FIND`` in repositories.py for
+one webhook, ``claim_and_load_webhooks`` (migration 0007) for many, and ``Names`` for what a batch learns on its way."""
 
 
 class Names:
@@ -86,7 +87,13 @@ class Names:
     def find(self, wanted: Wanted) -> str | None:
         """The newest payment of the best rank, as ``Payments.find``."""
         ours = wanted.our_references
-        for rank, names in ((1, ours), (2, ours), (BY_REFERENCE, (*wanted.references, *ours)), (4, ours)):
+        of_rank = (
+            (BY_PAYMENT_ID, ours),
+            (BY_OUR_REFERENCE, ours),
+            (BY_REFERENCE, (*wanted.references, *ours)),
+            (BY_ORDER_ID, ours),
+        )
+        for rank, names in of_rank:
             found = [self._known.get((rank, wanted.gateway, wanted.account, name)) for name in names]
             payment_ids = [each for each in found if each is not None]
             if payment_ids:

@@ -22,7 +22,7 @@ from services.payment_service.use_cases.recording_ports import Wanted
 from shared.db.outbox import adding_events
 
 Found = tuple[int, str, str, str | None, str]
-"""What was found by a name: its rank (as in repositories.py), the name, the payment's gateway, account and id."""
+"""What was found by a name: its rank (batch.BY_PAYMENT_ID …), the name, the payment's gateway, account and id."""
 
 _CLAIM_AND_LOAD = """
     SELECT about, payment_id, order_id, gateway, account, amount_minor, currency, capture, method, tolerance_minor,

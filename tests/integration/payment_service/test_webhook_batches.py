@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import timedelta
 from difflib import unified_diff
 from functools import partial
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.payment_service.db.batch import BatchTransaction, Names
-from services.payment_service.db.batch_statements import BatchStatements
-from services.payment_service.domain.models import FactKind, FactSource, Payment
+from services.payment_service.db.batch_statements import BatchStatements, payment_row
+from services.payment_service.domain.models import FactKind, FactSource, Payment, PaymentStatus
 from services.payment_service.domain.operations import CallState, OperationKind
 from services.payment_service.gateways.port import GatewayEvent
 from services.payment_service.messaging.handlers import MAX_READ, WebhookBatchHandler, WebhookHandler
@@ -264,6 +265,44 @@ async def test_a_connection_that_dies_before_the_commit_leaves_nothing(
     assert await everything(world) == before
     await apply_batch(world, messages)
     assert await statuses(world) == ["captured"] * 3
+
+
+async def test_every_value_of_a_payment_is_written_to_its_own_column(world: World) -> None:
+    """They travel by their places, and eight of them are amounts."""
+    first, payment = await some_payments(world, 2)
+    moments = [payment.created_at + timedelta(minutes=minute) for minute in range(4)]
+    changed = replace(
+        payment,
+        version=9,
+        state=replace(
+            payment.state,
+            status=PaymentStatus.CAPTURED,
+            amount_authorized=2500,
+            amount_capture_pending=100,
+            amount_captured=1999,
+            amount_refund_pending=40,
+            amount_refunded=300,
+            amount_disputed=50,
+            amount_dispute_lost=30,
+            amount_excess=7,
+            has_unknown_operation=True,
+            failure_code="why",
+            conflict="what",
+        ),
+        session_unknown=False,
+        capture_before=moments[0],
+        capture_warned_at=moments[1],
+        given_up_at=moments[2],
+        updated_at=moments[3],
+        gateway_reference="another",
+        duplicate_of=first.payment_id,
+    )
+    other = replace(changed, session_unknown=True, state=replace(changed.state, has_unknown_operation=False))
+    for written in (changed, other):
+        async with world.container.database.begin_driver() as driver:
+            await BatchStatements(driver).write({"payments": [payment_row(written)]}, ())
+        async with world.container.context.uow() as tx:
+            assert await tx.payments.get_for_update(payment.payment_id) == written
 
 
 # --- beside others -------------------------------------------------------------------------------------------------
